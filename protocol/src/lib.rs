@@ -1,0 +1,29 @@
+//! Words that Headwater's processes share.
+//!
+//! ```text
+//! ids ── units ── rendition ──▶ message ──▶ topic        gateway ◀─ MQTT ─▶ agent
+//!                     │
+//!                     └───────▶ worker                   agent ◀─ socket ─▶ worker
+//! ```
+//!
+//! Everything here is plain data with serde; nothing opens a socket, reads a clock or starts a thread.
+//! A value that exists is valid: ids, units and ladders are checked where they are made or parsed.
+
+pub mod enroll;
+pub mod error;
+pub mod ids;
+pub mod media;
+pub mod message;
+pub mod rendition;
+pub mod topic;
+pub mod units;
+pub mod worker;
+
+pub use error::{Class, Code, Fault};
+pub use ids::{BadId, FleetId, NodeId, RenditionName, StreamId, TaskId};
+pub use media::{Capability, CapabilityKind, InputFacts, ProbeReport, RenditionReport, SegmentReport};
+pub use rendition::{Codec, Container, Gop, Ladder, LadderError, Profile, Rate, Rendition};
+pub use units::{BitsPerSecond, Epoch, FrameRate, Millis, Pixels};
+
+/// Version of the wire format: the `v` of every message and the second level of every topic.
+pub const VERSION: u16 = 1;

@@ -1,0 +1,254 @@
+//! What a caller wants out of a stream.
+
+use std::collections::HashSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::RenditionName;
+use crate::units::{BitsPerSecond, FrameRate, Millis, Pixels};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Codec {
+    H264,
+    Hevc,
+    Av1,
+    Vp9,
+    Vp8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Container {
+    /// MPEG transport stream.
+    Ts,
+    /// Fragmented MP4, one file with its own header.
+    Mp4,
+}
+
+impl Container {
+    /// File name extension, without the dot.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Container::Ts => "ts",
+            Container::Mp4 => "mp4",
+        }
+    }
+
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Container::Ts => "video/mp2t",
+            Container::Mp4 => "video/mp4",
+        }
+    }
+}
+
+/// How many bits a rendition may spend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rate {
+    /// Average and peak over one second of buffer.
+    Bitrate(BitsPerSecond),
+    /// Constant quality on the H.264 scale: 1 is best, 51 is worst.
+    Quality(u8),
+}
+
+/// Distance of keyframes inside a segment; the first frame is always one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Gop {
+    /// One keyframe per segment.
+    #[default]
+    Segment,
+    /// A keyframe each so many milliseconds.
+    Every(Millis),
+    /// Every frame is a keyframe.
+    Intra,
+}
+
+/// H.264 profile; for other codecs `Auto` is the only one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Profile {
+    /// The encoder's best without B-frames.
+    #[default]
+    Auto,
+    Baseline,
+    Main,
+    High,
+    /// High without B-frames.
+    ConstrainedHigh,
+}
+
+/// One wanted output.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Rendition {
+    pub name: RenditionName,
+    pub codec: Codec,
+    /// Box the picture is fitted into: the longer side of the input goes to the longer side of
+    /// the box, the other follows the aspect ratio.
+    pub width: Pixels,
+    pub height: Pixels,
+    /// None keeps the source's frames and timestamps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fps: Option<FrameRate>,
+    pub rate: Rate,
+    #[serde(default)]
+    pub gop: Gop,
+    #[serde(default)]
+    pub profile: Profile,
+    pub container: Container,
+}
+
+/// The renditions of a stream: 1 to [`Ladder::MAX`], each with its own name, each within the codec's limits.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Vec<Rendition>", into = "Vec<Rendition>")]
+pub struct Ladder(Vec<Rendition>);
+
+/// Which rule a ladder breaks.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LadderError {
+    #[error("the ladder has no rendition; give at least one")]
+    Empty,
+    #[error("the ladder has {count} renditions, at most {max} are allowed")]
+    TooMany { count: usize, max: usize },
+    #[error("two renditions are called {name}; give each its own name")]
+    SameName { name: RenditionName },
+    #[error("rendition {name} is {width}x{height}; width must be {min_w} to {max_w} and height {min_h} to {max_h}")]
+    Size { name: RenditionName, width: u32, height: u32, min_w: u32, max_w: u32, min_h: u32, max_h: u32 },
+    #[error("rendition {name} is {width}x{height}; both must be even")]
+    OddSize { name: RenditionName, width: u32, height: u32 },
+    #[error("rendition {name} wants {bitrate}; it must be 1000 bit/s to 400 Mbit/s")]
+    Bitrate { name: RenditionName, bitrate: BitsPerSecond },
+    #[error("rendition {name} wants quality {quality}; it must be 1 to 51")]
+    Quality { name: RenditionName, quality: u8 },
+    #[error("rendition {name} wants a keyframe each {gop}; it must be 1 ms to 5 minutes")]
+    Gop { name: RenditionName, gop: Millis },
+    #[error("rendition {name} wants codec {codec:?}; outputs are h264, hevc or av1")]
+    Codec { name: RenditionName, codec: Codec },
+    #[error("rendition {name} wants an H.264 profile for codec {codec:?}; leave the profile out")]
+    Profile { name: RenditionName, codec: Codec },
+}
+
+impl Ladder {
+    /// More than any published ladder; bounds what one offer can ask of a board.
+    pub const MAX: usize = 16;
+
+    pub fn new(renditions: Vec<Rendition>) -> Result<Self, LadderError> {
+        if renditions.is_empty() {
+            return Err(LadderError::Empty);
+        }
+        if renditions.len() > Self::MAX {
+            return Err(LadderError::TooMany { count: renditions.len(), max: Self::MAX });
+        }
+        let mut names = HashSet::new();
+        for rendition in &renditions {
+            rendition.check()?;
+            if !names.insert(&rendition.name) {
+                return Err(LadderError::SameName { name: rendition.name.clone() });
+            }
+        }
+        Ok(Self(renditions))
+    }
+
+    pub fn renditions(&self) -> &[Rendition] {
+        &self.0
+    }
+}
+
+impl Rendition {
+    fn check(&self) -> Result<(), LadderError> {
+        let name = || self.name.clone();
+        // What LPMS clamps to; we refuse instead, so that nobody gets a size they did not ask for.
+        let (min_w, max_w, min_h, max_h) = match self.codec {
+            Codec::H264 => (146, 4096, 50, 4096),
+            Codec::Hevc | Codec::Av1 => (132, 8192, 40, 8192),
+            Codec::Vp8 | Codec::Vp9 => return Err(LadderError::Codec { name: name(), codec: self.codec }),
+        };
+        let (width, height) = (self.width.0, self.height.0);
+        // A portrait box is a landscape box turned.
+        let (long, short) = (width.max(height), width.min(height));
+        if !(min_w..=max_w).contains(&long) || !(min_h..=max_h).contains(&short) {
+            return Err(LadderError::Size { name: name(), width, height, min_w, max_w, min_h, max_h });
+        }
+        if width % 2 == 1 || height % 2 == 1 {
+            return Err(LadderError::OddSize { name: name(), width, height });
+        }
+        match self.rate {
+            Rate::Bitrate(bitrate) if !(1_000..=400_000_000).contains(&bitrate.0) => {
+                return Err(LadderError::Bitrate { name: name(), bitrate });
+            }
+            Rate::Quality(quality) if !(1..=51).contains(&quality) => {
+                return Err(LadderError::Quality { name: name(), quality });
+            }
+            Rate::Bitrate(_) | Rate::Quality(_) => {}
+        }
+        match self.gop {
+            Gop::Every(gop) if !(1..=300_000).contains(&gop.0) => {
+                return Err(LadderError::Gop { name: name(), gop });
+            }
+            Gop::Every(_) | Gop::Segment | Gop::Intra => {}
+        }
+        if self.codec != Codec::H264 && self.profile != Profile::Auto {
+            return Err(LadderError::Profile { name: name(), codec: self.codec });
+        }
+        Ok(())
+    }
+}
+
+impl TryFrom<Vec<Rendition>> for Ladder {
+    type Error = LadderError;
+    fn try_from(renditions: Vec<Rendition>) -> Result<Self, LadderError> {
+        Self::new(renditions)
+    }
+}
+
+impl From<Ladder> for Vec<Rendition> {
+    fn from(ladder: Ladder) -> Self {
+        ladder.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rendition(name: &str) -> Rendition {
+        Rendition {
+            name: RenditionName::new(name).unwrap(),
+            codec: Codec::H264,
+            width: Pixels(1280),
+            height: Pixels(720),
+            fps: None,
+            rate: Rate::Bitrate(BitsPerSecond(3_000_000)),
+            gop: Gop::Segment,
+            profile: Profile::Auto,
+            container: Container::Ts,
+        }
+    }
+
+    #[test]
+    fn a_ladder_that_breaks_a_rule_is_refused_with_the_rule() {
+        let one = |change: fn(&mut Rendition)| {
+            let mut r = rendition("a");
+            change(&mut r);
+            Ladder::new(vec![r]).unwrap_err().to_string()
+        };
+        assert!(one(|r| r.width = Pixels(0)).contains("width must be"));
+        assert!(one(|r| r.height = Pixels(719)).contains("both must be even"));
+        assert!(one(|r| r.rate = Rate::Bitrate(BitsPerSecond(0))).contains("1000 bit/s"));
+        assert!(one(|r| r.rate = Rate::Quality(0)).contains("1 to 51"));
+        assert!(one(|r| r.codec = Codec::Vp8).contains("outputs are"));
+        assert_eq!(Ladder::new(vec![]), Err(LadderError::Empty));
+        assert!(matches!(Ladder::new(vec![rendition("a"), rendition("a")]), Err(LadderError::SameName { .. })));
+        let forty = (0..40).map(|i| rendition(&format!("r{i}"))).collect();
+        assert_eq!(Ladder::new(forty), Err(LadderError::TooMany { count: 40, max: Ladder::MAX }));
+    }
+
+    #[test]
+    fn a_portrait_box_has_the_limits_of_the_same_box_turned() {
+        let mut r = rendition("p");
+        (r.width, r.height) = (Pixels(202), Pixels(360));
+        assert!(Ladder::new(vec![r]).is_ok());
+    }
+}
