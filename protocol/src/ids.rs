@@ -26,8 +26,10 @@ fn check(what: &'static str, text: &str, max: usize, mixed: bool) -> Result<(), 
     if text.len() > max {
         return Err(BadId::TooLong { what, bytes: text.len(), max });
     }
-    let bad = |c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-')
-        && !(mixed && (c.is_ascii_uppercase() || c == '.'));
+    let bad = |c: char| {
+        !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-')
+            && !(mixed && (c.is_ascii_uppercase() || c == '.'))
+    };
     if let Some((at, found)) = text.char_indices().find(|(_, c)| bad(*c)) {
         return Err(BadId::BadCharacter { what, found, at, allowed });
     }

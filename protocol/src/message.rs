@@ -212,11 +212,20 @@ pub struct EventNumber {
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum EventKind {
     Accepted,
-    Refused { fault: Fault },
-    Progress { decoded: u64, encoded: u64 },
+    Refused {
+        fault: Fault,
+    },
+    Progress {
+        decoded: u64,
+        encoded: u64,
+    },
     /// Every rendition has been put.
-    Done { report: Box<SegmentReport> },
-    Failed { fault: Fault },
+    Done {
+        report: Box<SegmentReport>,
+    },
+    Failed {
+        fault: Fault,
+    },
 }
 
 impl EventKind {

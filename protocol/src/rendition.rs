@@ -114,7 +114,9 @@ pub enum LadderError {
     TooMany { count: usize, max: usize },
     #[error("two renditions are called {name}; give each its own name")]
     SameName { name: RenditionName },
-    #[error("rendition {name} is {width}x{height}; width must be {min_w} to {max_w} and height {min_h} to {max_h}")]
+    #[error(
+        "rendition {name} is {width}x{height}; width must be {min_w} to {max_w} and height {min_h} to {max_h}"
+    )]
     Size { name: RenditionName, width: u32, height: u32, min_w: u32, max_w: u32, min_h: u32, max_h: u32 },
     #[error("rendition {name} is {width}x{height}; both must be even")]
     OddSize { name: RenditionName, width: u32, height: u32 },
@@ -240,7 +242,10 @@ mod tests {
         assert!(one(|r| r.rate = Rate::Quality(0)).contains("1 to 51"));
         assert!(one(|r| r.codec = Codec::Vp8).contains("outputs are"));
         assert_eq!(Ladder::new(vec![]), Err(LadderError::Empty));
-        assert!(matches!(Ladder::new(vec![rendition("a"), rendition("a")]), Err(LadderError::SameName { .. })));
+        assert!(matches!(
+            Ladder::new(vec![rendition("a"), rendition("a")]),
+            Err(LadderError::SameName { .. })
+        ));
         let forty = (0..40).map(|i| rendition(&format!("r{i}"))).collect();
         assert_eq!(Ladder::new(forty), Err(LadderError::TooMany { count: 40, max: Ladder::MAX }));
     }

@@ -153,7 +153,13 @@ mod tests {
 
     #[test]
     fn foreign_topics_are_refused_by_name() {
-        for text in ["", "headwater/v1", "headwater/v2/f/n/offer", "headwater/v1/f/n/offer/x", "headwater/v1/f//offer"] {
+        for text in [
+            "",
+            "headwater/v1",
+            "headwater/v2/f/n/offer",
+            "headwater/v1/f/n/offer/x",
+            "headwater/v1/f//offer",
+        ] {
             assert!(text.parse::<Topic>().is_err(), "{text:?} was taken");
         }
         assert!(matches!("headwater/v1/f/n/gossip".parse::<Topic>(), Err(BadTopic::Channel(_))));
