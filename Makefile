@@ -1,0 +1,50 @@
+# Headwater's door. Every target installs what it needs on Debian 12 or newer, as root or with sudo.
+#
+#   make demo [INPUT=clip.mp4] [OUT=folder] [WAIT=0]   a broker, a gateway, two agents, one clip, HLS to watch
+#   make test                                          every test
+#   make bench                                         the table of promises, and target/bench.json
+#   make check                                         formatting, lints, licences, documents
+#   make build                                         release binaries in target/release
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help build demo test bench check fmt clean setup-build setup-demo setup-test setup-bench
+
+INPUT ?= tests/media/bbb-720p25-5s.mp4
+OUT ?= target/demo/hls
+WAIT ?= 1
+# Where the home folder is read-only, cargo keeps its downloads in the target folder.
+CARGO := ./tests/cargo.sh
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+setup-build setup-demo setup-test setup-bench:
+	@./tests/setup.sh $(@:setup-%=%)
+
+build: setup-build
+	@$(CARGO) build --release --locked --workspace --bins
+
+demo: setup-demo
+	@$(CARGO) build --release --locked --workspace --bins
+	@exec "$${CARGO_TARGET_DIR:-target}/release/headwater-demo" --input "$(INPUT)" --out "$(OUT)" --wait "$(WAIT)"
+
+test: setup-test
+	@$(CARGO) build --locked --workspace --bins
+	@$(CARGO) test --locked --workspace --no-fail-fast
+
+bench: setup-bench
+	@$(CARGO) build --release --locked --workspace --bins
+	@exec "$${CARGO_TARGET_DIR:-target}/release/headwater-bench"
+
+check: setup-build
+	@$(CARGO) fmt --all --check
+	@$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	@./tests/deny.sh
+	@./tests/invariants.sh
+
+fmt:
+	@$(CARGO) fmt --all
+
+clean:
+	@$(CARGO) clean

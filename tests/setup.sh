@@ -1,0 +1,59 @@
+#!/bin/sh
+# Installs what building, running and testing Headwater needs and this Debian does not have yet.
+# usage: setup.sh build | demo | test | bench      (each includes the one before)
+# Does nothing, and needs no network, where everything is there.
+set -eu
+
+build="build-essential pkg-config libssl-dev libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev libyuv-dev"
+demo="mosquitto gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav ca-certificates"
+test="ffmpeg curl openssl chromium chromium-driver mosquitto-clients"
+bench="linux-perf"
+
+case "${1:-}" in
+    build) wanted="$build" ;;
+    demo) wanted="$build $demo" ;;
+    test) wanted="$build $demo $test" ;;
+    bench) wanted="$build $demo $test $bench" ;;
+    *) echo "usage: $0 build|demo|test|bench" >&2; exit 2 ;;
+esac
+
+missing=""
+for package in $wanted; do
+    status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
+    [ "$status" = installed ] || missing="$missing $package"
+done
+[ -n "$missing" ] || exit 0
+
+if ! command -v apt-get >/dev/null; then
+    echo "setup: this is not a Debian-like system; install the counterparts of:$missing" >&2
+    exit 1
+fi
+as_root=""
+if [ "$(id -u)" != 0 ]; then
+    if ! command -v sudo >/dev/null; then
+        echo "setup: please run as root (or install sudo): apt-get install$missing" >&2
+        exit 1
+    fi
+    as_root=sudo
+fi
+
+echo "setup: installing$missing"
+export DEBIAN_FRONTEND=noninteractive
+$as_root apt-get update -qq
+# mosquitto's package starts a broker of its own on 1883; ours are started by the gateway. A policy file
+# that says 101 keeps package scripts from starting services, and is taken away again.
+policy=/usr/sbin/policy-rc.d
+made_policy=""
+if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' | $as_root tee "$policy" >/dev/null
+    $as_root chmod 755 "$policy"
+    made_policy=yes
+fi
+code=0
+# shellcheck disable=SC2086  # a list of package names
+$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null || code=$?
+[ -z "$made_policy" ] || $as_root rm -f "$policy"
+if [ "$code" != 0 ]; then
+    echo "setup: apt-get could not install the packages above (exit $code); run 'apt-get install$missing' to see why" >&2
+fi
+exit "$code"
