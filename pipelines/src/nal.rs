@@ -1,0 +1,1 @@
+//! H.264 and HEVC at the level of NAL units.

@@ -1,0 +1,1 @@
+//! Cuts a file at keyframes into MPEG-TS segments, without touching a picture.
