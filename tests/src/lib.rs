@@ -10,6 +10,7 @@ pub mod fleet;
 pub mod media;
 pub mod process;
 pub mod push;
+pub mod worker;
 
 pub use fleet::Fleet;
 pub use process::Process;
