@@ -1,8 +1,10 @@
 //! What the gateway tells people and programs: the JSON of `/api/v1`, of the status page's
 //! server-sent events and of `headwater --json`. Wire types of their own, apart from MQTT's.
 
-use headwater_protocol::{Epoch, Fault, Ladder, Millis, NodeId, RenditionName, SegmentReport, StreamId, TaskId};
 use headwater_protocol::message::{Birth, NodeState, Telemetry};
+use headwater_protocol::{
+    Epoch, Fault, Ladder, Millis, NodeId, RenditionName, SegmentReport, StreamId, TaskId,
+};
 use serde::{Deserialize, Serialize};
 
 /// `GET /api/v1/nodes` gives a list of these; the event `nodes` too.
@@ -102,4 +104,10 @@ pub struct EnrollReply {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ErrorView {
     pub error: String,
+}
+
+/// `POST /api/v1/nodes/{node}/command`, with the operator's token as bearer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandRequest {
+    pub command: headwater_protocol::message::CommandKind,
 }

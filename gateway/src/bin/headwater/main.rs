@@ -1,1 +1,158 @@
-fn main(){}
+//! The operator's command.
+//!
+//! ```text
+//! args ─▶ main ─┬─▶ fleet  (nodes, streams, enroll, drain, resume) ─┬─▶ client ─▶ gateway
+//!               ├─▶ push ─▶ source ─▶ split ─▶ sender ─▶ folder ─────┘
+//!               └─▶ completions, man
+//! ```
+
+mod args;
+mod client;
+mod container;
+mod fleet;
+mod folder;
+mod human;
+mod ladder;
+mod multipart;
+mod playlist;
+mod progress;
+mod push;
+mod sender;
+mod source;
+mod split;
+mod summary;
+mod tables;
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use headwater_protocol::message::CommandKind;
+
+use crate::args::{Cli, Color, Command, Global, Push};
+use crate::client::{ClientError, Gateway};
+use crate::fleet::{FleetError, Style};
+use crate::push::PushError;
+use crate::sender::SendError;
+
+/// The numbers are in `headwater --help`.
+const INCOMPLETE: u8 = 3;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("headwater: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(run(cli));
+    // A read of standard input cannot be interrupted; it must not hold up the end.
+    runtime.shutdown_background();
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("headwater: {error}");
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let Cli { global, command } = cli;
+    let style = Style { json: global.json, colored: colored(global.color) };
+    match command {
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "headwater", &mut std::io::stdout());
+        }
+        Command::Man { dir } => man(dir.as_deref())?,
+        Command::Push(args) => return push(&gateway(global)?, style, &args).await,
+        Command::Nodes(watch) => fleet::nodes(&gateway(global)?, style, &watch).await?,
+        Command::Streams(args) => fleet::streams(&gateway(global)?, style, &args).await?,
+        Command::Enroll(args) => fleet::enroll(&gateway(global)?, style, &args).await?,
+        Command::Drain { node } => {
+            fleet::command(&gateway(global)?, style, &node, CommandKind::Drain).await?
+        }
+        Command::Resume { node } => {
+            fleet::command(&gateway(global)?, style, &node, CommandKind::Resume).await?
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn gateway(global: Global) -> Result<Gateway, ClientError> {
+    Gateway::new(global.gateway, global.token_file)
+}
+
+async fn push(gateway: &Gateway, style: Style, args: &Push) -> anyhow::Result<ExitCode> {
+    let summary = push::run(gateway, args, args.quiet || style.json).await?;
+    if style.json {
+        fleet::print(&serde_json::to_string_pretty(&summary)?)?;
+    } else {
+        fleet::print(&format!("{}\n{}", tables::push(&summary, style.colored), summary.totals()))?;
+        if let Some(playlist) = &summary.playlist {
+            fleet::print(&format!("playlist {}", playlist.display()))?;
+        }
+    }
+    if summary.whole {
+        return Ok(ExitCode::SUCCESS);
+    }
+    for problem in &summary.problems {
+        eprintln!("headwater: {problem}");
+    }
+    Ok(ExitCode::from(INCOMPLETE))
+}
+
+fn man(dir: Option<&Path>) -> std::io::Result<()> {
+    match dir {
+        Some(dir) => {
+            std::fs::create_dir_all(dir)?;
+            clap_mangen::generate_to(Cli::command(), dir)
+        }
+        None => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+            std::io::stdout().write_all(&page)
+        }
+    }
+}
+
+fn colored(color: Color) -> bool {
+    match color {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto => {
+            std::io::stdout().is_terminal()
+                && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        }
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let client = |error: &ClientError| match error {
+        ClientError::NoGateway { .. } => 4,
+        ClientError::Silent { .. }
+        | ClientError::Connection { .. }
+        | ClientError::Refused { .. }
+        | ClientError::Strange { .. }
+        | ClientError::Token { .. }
+        | ClientError::BadToken { .. }
+        | ClientError::Setup(_) => 1,
+    };
+    if let Some(error) = error.downcast_ref::<ClientError>() {
+        return client(error);
+    }
+    if let Some(FleetError::Client(error)) = error.downcast_ref::<FleetError>() {
+        return client(error);
+    }
+    match error.downcast_ref::<PushError>() {
+        Some(PushError::Ladder(_)) => 2,
+        Some(PushError::Client(error) | PushError::Send(SendError::Client(error))) => client(error),
+        Some(PushError::Source(_) | PushError::Split(split::SplitError::Input(_)) | PushError::Nothing) => 5,
+        Some(PushError::Interrupted) => 130,
+        Some(PushError::Split(_) | PushError::Folder(_) | PushError::Send(_) | PushError::Signals(_))
+        | None => 1,
+    }
+}

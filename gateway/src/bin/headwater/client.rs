@@ -1,0 +1,255 @@
+//! The gateway as seen from here: requests, and sentences for what can go wrong.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use headwater_gateway::views::{CommandRequest, EnrollReply, EnrollRequest, ErrorView, NodeView, StreamView};
+use headwater_protocol::message::CommandKind;
+use headwater_protocol::{Millis, NodeId, StreamId};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use url::Url;
+
+use crate::human;
+
+/// A question to the gateway's API is answered from memory.
+const ANSWER: Duration = Duration::from_secs(15);
+/// What is read of an error's body; more than one sentence is not shown.
+const MAX_ERROR_BODY: usize = 4096;
+/// Largest JSON answer: a stream of a day in 2 s segments is about 60 MB.
+const MAX_JSON: usize = 256 * 1024 * 1024;
+const MAX_TOKEN: u64 = 4096;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClientError {
+    #[error("no gateway at {url}: start headwater-gateway or pass --gateway")]
+    NoGateway { url: Url },
+    #[error("the gateway at {url} did not answer within {}", human::span(*.after))]
+    Silent { url: Url, after: Duration },
+    #[error("the connection to the gateway at {url} failed: {text}")]
+    Connection { url: Url, text: String },
+    #[error("the gateway says no ({status}): {text}")]
+    Refused { status: StatusCode, text: String },
+    #[error("what answers at {url} is not a Headwater gateway of this version: {text}")]
+    Strange { url: Url, text: String },
+    #[error(
+        "cannot read the operator's token {}: {source}; the gateway writes it on its first start, run this as \
+         a user who may read it or pass --token-file",
+        path.display()
+    )]
+    Token { path: PathBuf, source: std::io::Error },
+    #[error("{} holds no operator's token", path.display())]
+    BadToken { path: PathBuf },
+    #[error("cannot set up HTTP: {0}")]
+    Setup(String),
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Gateway {
+    http: reqwest::Client,
+    base: Url,
+    token_file: PathBuf,
+}
+
+impl Gateway {
+    pub(crate) fn new(base: Url, token_file: PathBuf) -> Result<Self, ClientError> {
+        let mut http = reqwest::Client::builder()
+            .connect_timeout(Duration::from_secs(5))
+            .user_agent(concat!("headwater/", env!("CARGO_PKG_VERSION")));
+        // A proxy for the wide world cannot reach this machine's own gateway.
+        if is_loopback(&base) {
+            http = http.no_proxy();
+        }
+        let http = http.build().map_err(|e| ClientError::Setup(chain(&e)))?;
+        Ok(Self { http, base, token_file })
+    }
+
+    /// The address of a path below the gateway's.
+    pub(crate) fn url(&self, path: &str) -> Url {
+        // Our own paths are made of ids and constants, which always join; the base is the honest fallback.
+        self.base.join(path.trim_start_matches('/')).unwrap_or_else(|_| self.base.clone())
+    }
+
+    /// Whether anything answers there, before an input is downloaded and cut for it.
+    pub(crate) async fn greet(&self) -> Result<(), ClientError> {
+        self.send(self.http.get(self.url("healthz")).timeout(ANSWER)).await.map(drop)
+    }
+
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let response = self.send(self.http.get(self.url(path)).timeout(ANSWER)).await?;
+        self.json(checked(response).await?).await
+    }
+
+    pub(crate) async fn nodes(&self) -> Result<Vec<NodeView>, ClientError> {
+        self.get("api/v1/nodes").await
+    }
+
+    pub(crate) async fn streams(&self) -> Result<Vec<StreamView>, ClientError> {
+        self.get("api/v1/streams").await
+    }
+
+    pub(crate) async fn stream(&self, stream: &StreamId) -> Result<StreamView, ClientError> {
+        self.get(&format!("api/v1/streams/{stream}")).await
+    }
+
+    pub(crate) async fn enroll(&self, node: &NodeId, valid: Duration) -> Result<EnrollReply, ClientError> {
+        let body = EnrollRequest { node: node.clone(), valid: Some(Millis(valid.as_millis() as u64)) };
+        let response = self.operator("api/v1/enroll", &body).await?;
+        self.json(response).await
+    }
+
+    pub(crate) async fn command(&self, node: &NodeId, command: CommandKind) -> Result<(), ClientError> {
+        self.operator(&format!("api/v1/nodes/{node}/command"), &CommandRequest { command }).await.map(drop)
+    }
+
+    /// One push of one segment; the answer's head. The caller sets its deadline.
+    pub(crate) fn push(&self, path: &str) -> RequestBuilder {
+        self.http.request(Method::POST, self.url(path))
+    }
+
+    /// What only the operator may do: his token goes along.
+    async fn operator<T: Serialize>(&self, path: &str, body: &T) -> Result<Response, ClientError> {
+        let token = read_token(&self.token_file)?;
+        let request = self.http.post(self.url(path)).bearer_auth(token).json(body).timeout(ANSWER);
+        checked(self.send(request).await?).await
+    }
+
+    pub(crate) async fn send(&self, request: RequestBuilder) -> Result<Response, ClientError> {
+        request.send().await.map_err(|error| self.explain(&error))
+    }
+
+    pub(crate) fn explain(&self, error: &reqwest::Error) -> ClientError {
+        let url = self.base.clone();
+        if error.is_timeout() {
+            ClientError::Silent { url, after: ANSWER }
+        } else if error.is_connect() && refused(error) {
+            ClientError::NoGateway { url }
+        } else {
+            ClientError::Connection { url, text: chain(error) }
+        }
+    }
+
+    async fn json<T: DeserializeOwned>(&self, mut response: Response) -> Result<T, ClientError> {
+        let strange = |text| ClientError::Strange { url: self.base.clone(), text };
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|e| self.explain(&e))? {
+            if body.len() + chunk.len() > MAX_JSON {
+                return Err(strange("its answer does not end".to_owned()));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        serde_json::from_slice(&body).map_err(|e| strange(e.to_string()))
+    }
+}
+
+/// The answer, if it is one of success; else what the gateway says of it.
+async fn checked(response: Response) -> Result<Response, ClientError> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    Err(ClientError::Refused { status, text: error_text(response).await })
+}
+
+/// The sentence in an error's body: ours is JSON, Livepeer's is plain text.
+pub(crate) async fn error_text(mut response: Response) -> String {
+    let mut body = Vec::new();
+    while let Ok(Some(chunk)) = response.chunk().await {
+        body.extend_from_slice(&chunk[..chunk.len().min(MAX_ERROR_BODY - body.len())]);
+        if body.len() >= MAX_ERROR_BODY {
+            break;
+        }
+    }
+    let text = match serde_json::from_slice::<ErrorView>(&body) {
+        Ok(view) => view.error,
+        Err(_) => String::from_utf8_lossy(&body).into_owned(),
+    };
+    let text = human::tame(&text);
+    if text.is_empty() { "no reason given".to_owned() } else { text }
+}
+
+fn read_token(path: &Path) -> Result<String, ClientError> {
+    let error = |source| ClientError::Token { path: path.to_owned(), source };
+    if std::fs::metadata(path).map_err(error)?.len() > MAX_TOKEN {
+        return Err(ClientError::BadToken { path: path.to_owned() });
+    }
+    let token = std::fs::read_to_string(path).map_err(error)?;
+    let token = token.trim();
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(ClientError::BadToken { path: path.to_owned() });
+    }
+    Ok(token.to_owned())
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+fn refused(error: &(dyn std::error::Error + 'static)) -> bool {
+    sources(error).any(|error| {
+        error
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+    })
+}
+
+/// An error with all its reasons, outermost first, each once.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = String::new();
+    for error in sources(error) {
+        let part = error.to_string();
+        if text.is_empty() {
+            text = part;
+        } else if !text.contains(&part) {
+            text = format!("{text}: {part}");
+        }
+    }
+    text
+}
+
+fn sources<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gateway(url: &str) -> Gateway {
+        Gateway::new(Url::parse(url).unwrap(), PathBuf::from("/nowhere/token")).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_is_explained_as_a_gateway_that_does_not_run() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let error = gateway(&format!("http://{free}/")).nodes().await.unwrap_err().to_string();
+        assert_eq!(error, format!("no gateway at http://{free}/: start headwater-gateway or pass --gateway"));
+    }
+
+    #[tokio::test]
+    async fn a_missing_token_is_explained_before_anything_is_sent() {
+        let node = NodeId::new("a").unwrap();
+        let error = gateway("http://127.0.0.1:1/").command(&node, CommandKind::Drain).await.unwrap_err();
+        assert!(error.to_string().contains("/nowhere/token"), "{error}");
+    }
+
+    #[test]
+    fn a_token_file_with_anything_but_a_token_is_not_sent() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        for bad in ["", "\n", "two words", "x\ny"] {
+            std::fs::write(&file, bad).unwrap();
+            assert!(matches!(read_token(&file), Err(ClientError::BadToken { .. })), "{bad:?} was taken");
+        }
+        std::fs::write(&file, "secret\n").unwrap();
+        assert_eq!(read_token(&file).unwrap(), "secret");
+    }
+}

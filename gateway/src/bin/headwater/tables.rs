@@ -1,0 +1,244 @@
+//! Tables for people. Rows are made from views alone, so they can be tested as text.
+
+use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, LineStyle, Table, TableStyle};
+use headwater_gateway::views::{NodeView, SegmentState, SegmentView, StreamView};
+use headwater_protocol::media::{Capability, CapabilityKind};
+use headwater_protocol::message::NodeState;
+use headwater_protocol::{Codec, NodeId};
+
+use crate::human;
+use crate::summary::{Row, Summary, percentile};
+
+/// Placeholder for what is not known.
+const NONE: &str = "–";
+
+/// One line under the header: rows stay close, and copy well.
+const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
+
+fn table(header: &[&str], colored: bool) -> Table {
+    let mut table = Table::new();
+    table.load_style(STYLE).set_content_arrangement(ContentArrangement::Dynamic);
+    if colored {
+        table.enforce_styling();
+    } else {
+        table.force_no_tty();
+    }
+    table.set_header(header.iter().map(|name| Cell::new(name).add_attribute(Attribute::Dim)));
+    table
+}
+
+fn right(text: impl ToString) -> Cell {
+    Cell::new(text).set_alignment(CellAlignment::Right)
+}
+
+fn or_none<T>(value: Option<T>, text: impl FnOnce(T) -> String) -> String {
+    value.map_or_else(|| NONE.to_owned(), text)
+}
+
+pub(crate) fn nodes(nodes: &[NodeView], now_ms: u64, colored: bool) -> Table {
+    let header = ["node", "state", "board", "load", "temp", "can", "running", "done", "failed", "last seen"];
+    let mut table = table(&header, colored);
+    for view in nodes {
+        let NodeView { node, state, last_seen, birth, telemetry, running, done, failed, resting_until } =
+            view;
+        let resting = resting_until.is_some_and(|until| until.0 > now_ms);
+        let (word, color) = match state {
+            NodeState::Online if resting => ("resting", Color::Yellow),
+            NodeState::Online => ("online", Color::Green),
+            NodeState::Draining => ("draining", Color::Yellow),
+            NodeState::Offline => ("offline", Color::Red),
+        };
+        let cpus = birth.as_ref().map(|birth| birth.board.cpus);
+        let load = or_none(telemetry.as_ref(), |t| match cpus {
+            Some(cpus) => format!("{:.2}/{cpus}", t.load),
+            None => format!("{:.2}", t.load),
+        });
+        let limit = birth.as_ref().map_or(0, |birth| birth.limits.workers);
+        let streams: std::collections::BTreeSet<_> = running.iter().map(|attempt| &attempt.stream).collect();
+        let busy = match running.len() {
+            0 => format!("0 of {limit}"),
+            attempts => format!("{} of {limit}, {}", streams.len(), human::count(attempts, "segment")),
+        };
+        table.add_row(vec![
+            Cell::new(node).add_attribute(Attribute::Bold),
+            Cell::new(word).fg(color),
+            Cell::new(or_none(birth.as_ref(), |birth| {
+                let board = &birth.board;
+                human::tame(if board.model.is_empty() { &board.profile } else { &board.model })
+            })),
+            right(load),
+            right(or_none(telemetry.as_ref().and_then(|t| t.temperature_c), |c| format!("{c:.0} °C"))),
+            Cell::new(or_none(birth.as_ref(), |birth| capabilities(&birth.capabilities))),
+            Cell::new(busy),
+            right(done),
+            if *failed > 0 { right(failed).fg(Color::Red) } else { right(failed) },
+            Cell::new(human::ago(now_ms, last_seen.0)),
+        ]);
+    }
+    table
+}
+
+/// `h264 → h264 hevc`: what it reads and what it makes, hardware or not.
+fn capabilities(capabilities: &[Capability]) -> String {
+    let codecs = |kind: CapabilityKind| {
+        let mut names: Vec<&str> =
+            capabilities.iter().filter(|c| c.kind == kind).filter_map(|c| c.codec.map(codec)).collect();
+        names.sort_unstable();
+        names.dedup();
+        if names.is_empty() { "nothing".to_owned() } else { names.join(" ") }
+    };
+    format!("{} → {}", codecs(CapabilityKind::Decode), codecs(CapabilityKind::Encode))
+}
+
+pub(crate) fn codec(codec: Codec) -> &'static str {
+    match codec {
+        Codec::H264 => "h264",
+        Codec::Hevc => "hevc",
+        Codec::Av1 => "av1",
+        Codec::Vp9 => "vp9",
+        Codec::Vp8 => "vp8",
+    }
+}
+
+pub(crate) fn streams(streams: &[StreamView], now_ms: u64, colored: bool) -> Table {
+    let header = [
+        "stream",
+        "state",
+        "node",
+        "ladder",
+        "segments",
+        "failed",
+        "delay p50",
+        "p95",
+        "real time",
+        "started",
+    ];
+    let mut table = table(&header, colored);
+    for view in streams {
+        let (p50, p95) = delays(&view.segments);
+        let ladder: Vec<&str> = view.ladder.iter().map(|name| name.as_str()).collect();
+        table.add_row(vec![
+            Cell::new(&view.stream).add_attribute(Attribute::Bold),
+            if view.live { Cell::new("live").fg(Color::Green) } else { Cell::new("ended") },
+            Cell::new(or_none(view.node.as_ref(), NodeId::to_string)),
+            Cell::new(ladder.join(" ")),
+            right(view.segments_total),
+            if view.segments_failed > 0 {
+                right(view.segments_failed).fg(Color::Red)
+            } else {
+                right(view.segments_failed)
+            },
+            right(or_none(p50, human::ms)),
+            right(or_none(p95, human::ms)),
+            right(or_none(real_time(&view.segments), |factor| format!("{factor:.2} x"))),
+            Cell::new(human::ago(now_ms, view.started.0)),
+        ]);
+    }
+    table
+}
+
+pub(crate) fn segments(view: &StreamView, colored: bool) -> Table {
+    let header = [
+        "segment",
+        "state",
+        "length",
+        "in",
+        "delay",
+        "node",
+        "tries",
+        "real time",
+        "frames",
+        "out",
+        "remark",
+    ];
+    let mut table = table(&header, colored);
+    for segment in &view.segments {
+        let (word, color) = match segment.state {
+            SegmentState::Waiting => ("waiting", Color::Grey),
+            SegmentState::Running => ("running", Color::Cyan),
+            SegmentState::Done => ("done", Color::Green),
+            SegmentState::Failed => ("failed", Color::Red),
+        };
+        let report = segment.report.as_ref();
+        table.add_row(vec![
+            right(segment.segment),
+            Cell::new(word).fg(color),
+            right(human::ms(segment.duration.0)),
+            right(human::bytes(segment.bytes)),
+            right(or_none(segment.delay_ms, human::ms)),
+            Cell::new(or_none(segment.node.as_ref(), NodeId::to_string)),
+            right(segment.attempts),
+            right(or_none(real_time(std::slice::from_ref(segment)), |factor| format!("{factor:.2} x"))),
+            right(or_none(report.and_then(|r| r.input.video.as_ref()), |video| video.decoded.to_string())),
+            right(or_none(report, |r| human::bytes(r.renditions.iter().map(|r| r.bytes).sum()))),
+            Cell::new(segment.fault.as_ref().map_or_else(String::new, |fault| human::tame(&fault.text))),
+        ]);
+    }
+    table
+}
+
+pub(crate) fn push(summary: &Summary, colored: bool) -> Table {
+    let header = ["rendition", "size", "fps", "frames", "bitrate", "bytes", "real time", "node"];
+    let mut table = table(&header, colored);
+    for row in &summary.renditions {
+        let Row { name, bytes, bitrate, width, height, frames, fps, real_time_factor, nodes, .. } = row;
+        let nodes: Vec<&str> = nodes.iter().map(NodeId::as_str).collect();
+        table.add_row(vec![
+            Cell::new(name).add_attribute(Attribute::Bold),
+            right(or_none(width.zip(*height), |(width, height)| format!("{width}x{height}"))),
+            right(or_none(*fps, |fps| format!("{fps:.2}"))),
+            right(or_none(*frames, |frames| frames.to_string())),
+            right(human::bitrate(*bitrate as f64)),
+            right(human::bytes(*bytes)),
+            right(or_none(*real_time_factor, |factor| format!("{factor:.2} x"))),
+            Cell::new(if nodes.is_empty() { NONE.to_owned() } else { nodes.join(", ") }),
+        ]);
+    }
+    table
+}
+
+/// Median and 95th percentile of the known delays.
+pub(crate) fn delays(segments: &[SegmentView]) -> (Option<u64>, Option<u64>) {
+    let mut delays: Vec<u64> = segments.iter().filter_map(|segment| segment.delay_ms).collect();
+    delays.sort_unstable();
+    (percentile(&delays, 50), percentile(&delays, 95))
+}
+
+/// Media time by the workers' time.
+pub(crate) fn real_time(segments: &[SegmentView]) -> Option<f64> {
+    let done = segments.iter().filter_map(|s| s.report.as_ref().map(|r| (s.duration.0, r.wall_us)));
+    let (media_ms, wall_us) = done.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    (wall_us > 0).then(|| media_ms as f64 * 1e3 / wall_us as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_node_that_never_reported_has_a_row_too() {
+        let view: Vec<NodeView> = serde_json::from_value(json!([
+            {"node": "orin-1", "state": "offline", "last_seen": 1000, "running": [], "done": 3, "failed": 1}
+        ]))
+        .unwrap();
+        let text = nodes(&view, 61_000, false).to_string();
+        assert!(text.contains("orin-1") && text.contains("offline") && text.contains("60 s ago"), "{text}");
+        assert!(!text.contains('\x1b'), "colours where none were wanted");
+        assert!(nodes(&view, 61_000, true).to_string().contains('\x1b'));
+    }
+
+    #[test]
+    fn a_fault_is_shown_on_one_line_without_its_control_characters() {
+        let view: StreamView = serde_json::from_value(json!({
+            "stream": "s", "live": false, "started": 0, "ladder": ["a"], "segments_total": 1, "segments_failed": 1,
+            "playlist": "/stream/s.m3u8", "segments": [{"segment": 4, "task": "t", "state": "failed",
+                "duration": 2000, "bytes": 10, "attempts": 3, "delay_ms": 1500,
+                "fault": {"code": "no_frames", "text": "No\u{1b}[2J frames."}}]
+        }))
+        .unwrap();
+        let text = segments(&view, false).to_string();
+        assert!(text.contains("1.50 s") && text.contains("frames.") && !text.contains('\x1b'), "{text}");
+        assert!(streams(&[view], 0, false).to_string().contains("ended"));
+    }
+}
