@@ -282,3 +282,17 @@ fn a_message_with_an_invalid_ladder_or_id_is_not_a_message() {
     escape[0]["name"] = "../x".into();
     assert!(serde_json::from_value::<Ladder>(escape).is_err());
 }
+
+#[test]
+fn the_protocol_document_names_every_channel_kind_and_error_code() {
+    let document = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../PROTOCOL.md")).unwrap();
+    for code in Code::ALL {
+        let class = serde_json::to_value(code.class()).unwrap();
+        let row = format!("| `{code}` | {} |", class.as_str().unwrap());
+        assert!(document.contains(&row), "PROTOCOL.md has no row that starts with {row}");
+    }
+    for channel in topic::Channel::ALL {
+        let row = format!("| `{}` | ", channel.as_str());
+        assert!(document.contains(&row), "PROTOCOL.md has no row that starts with {row}");
+    }
+}
