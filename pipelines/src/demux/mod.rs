@@ -1,38 +1,117 @@
 //! Containers to elementary streams.
+//!
+//! ```text
+//! bytes ─▶ sniff ─┬─▶ ts  ─▶ psi, au ─┬─▶ Item::{Tracks, Video, Audio}
+//!                 └─▶ mp4 ─▶ boxes ───┘
+//! ```
 
-use bytes::Bytes;
+mod au;
+mod error;
+mod psi;
+pub(crate) mod sniff;
+mod ts;
+
+use bytes::{Bytes, BytesMut};
 use headwater_protocol::{Container, Fault};
 
+pub use self::error::DemuxError;
+use self::ts::TsDemuxer;
 use crate::es::Item;
 
-/// Reads one segment. What the bytes are decides, not what they are called: `container` is only a hint.
+pub(crate) use self::psi::crc32;
+
+/// A segment may have this many bytes.
+pub const MAX_BYTES: u64 = 300_000_000;
+
+/// Reads one segment. What the bytes are decides, not what they are called.
+///
+/// `Item::Tracks` comes before the first frame. Transport streams give items as bytes come in; MP4 gives
+/// them at the end, for its index may be there.
 #[derive(Debug)]
 pub struct Demuxer {
-    container: Container,
+    hint: Container,
+    inner: Inner,
+    bytes: u64,
+    limit: u64,
+}
+
+#[derive(Debug)]
+enum Inner {
+    /// Too few bytes to tell.
+    Unknown(BytesMut),
+    Ts(Box<TsDemuxer>),
+    Mp4(BytesMut),
 }
 
 impl Demuxer {
     pub fn new(container: Container) -> Self {
-        Self { container }
+        Self { hint: container, inner: Inner::Unknown(BytesMut::new()), bytes: 0, limit: MAX_BYTES }
+    }
+
+    /// For files that are read in pieces and are no segments.
+    pub(crate) fn without_limit(container: Container) -> Self {
+        Self { limit: u64::MAX, ..Self::new(container) }
     }
 
     /// Takes more bytes, appends what is whole to `out`.
-    pub fn push(&mut self, _bytes: Bytes, _out: &mut Vec<Item>) -> Result<(), Fault> {
-        Ok(())
+    pub fn push(&mut self, bytes: Bytes, out: &mut Vec<Item>) -> Result<(), Fault> {
+        self.bytes += bytes.len() as u64;
+        if self.bytes > self.limit {
+            return Err(DemuxError::TooLarge { max: self.limit }.into());
+        }
+        Ok(self.feed(bytes, false, out)?)
     }
 
     /// No more bytes will come: appends the rest.
-    pub fn finish(&mut self, _out: &mut Vec<Item>) -> Result<(), Fault> {
+    pub fn finish(&mut self, out: &mut Vec<Item>) -> Result<(), Fault> {
+        self.feed(Bytes::new(), true, out)?;
+        match &mut self.inner {
+            Inner::Unknown(_) => {}
+            Inner::Ts(ts) => ts.finish(out)?,
+            Inner::Mp4(data) => data.clear(),
+        }
         Ok(())
+    }
+
+    fn feed(&mut self, bytes: Bytes, all: bool, out: &mut Vec<Item>) -> Result<(), DemuxError> {
+        match &mut self.inner {
+            Inner::Unknown(head) => {
+                head.extend_from_slice(&bytes);
+                match sniff::sniff(head, all)? {
+                    None => {}
+                    Some(Container::Ts) => {
+                        let head = std::mem::take(head);
+                        let mut ts = Box::new(TsDemuxer::new());
+                        let result = ts.push(&head, out);
+                        self.inner = Inner::Ts(ts);
+                        result?;
+                    }
+                    Some(Container::Mp4) => self.inner = Inner::Mp4(std::mem::take(head)),
+                }
+                Ok(())
+            }
+            Inner::Ts(ts) => ts.push(&bytes, out),
+            Inner::Mp4(data) => {
+                data.extend_from_slice(&bytes);
+                Ok(())
+            }
+        }
     }
 
     /// What the bytes turned out to be; the hint until a few have come.
     pub fn container(&self) -> Container {
-        self.container
+        match self.inner {
+            Inner::Unknown(_) => self.hint,
+            Inner::Ts(_) => Container::Ts,
+            Inner::Mp4(_) => Container::Mp4,
+        }
     }
 
     /// Continuity errors and broken packets so far.
     pub fn errors(&self) -> u32 {
-        0
+        match &self.inner {
+            Inner::Ts(ts) => ts.errors(),
+            Inner::Unknown(_) | Inner::Mp4(_) => 0,
+        }
     }
 }

@@ -1,8 +1,17 @@
 //! Elementary streams to containers.
+//!
+//! ```text
+//! Frame, AudioPacket ─▶ ts    packets, at once
+//!                    └▶ fmp4  a header, then a fragment per group of pictures
+//! ```
+
+mod adts;
+mod ts;
 
 use bytes::BytesMut;
 use headwater_protocol::{Codec, Container, FrameRate};
 
+use self::ts::TsMuxer;
 use crate::es::{AudioFormat, AudioPacket, Frame};
 
 /// What headers say about the video.
@@ -17,17 +26,37 @@ pub struct MuxVideo {
 
 /// Writes one rendition of one segment. Frames come in decoding order; audio packets where they belong in time.
 #[derive(Debug)]
-pub struct Muxer {}
+pub struct Muxer(Inner);
+
+#[derive(Debug)]
+enum Inner {
+    Ts(Box<TsMuxer>),
+}
 
 impl Muxer {
     /// `audio` are the tracks of the input; those the container cannot carry are left out.
-    pub fn new(_container: Container, _video: MuxVideo, _audio: &[AudioFormat]) -> Self {
-        Self {}
+    pub fn new(container: Container, video: MuxVideo, audio: &[AudioFormat]) -> Self {
+        Self(match container {
+            Container::Ts | Container::Mp4 => Inner::Ts(Box::new(TsMuxer::new(video.codec, audio))),
+        })
     }
 
-    pub fn video(&mut self, _frame: &Frame, _out: &mut BytesMut) {}
+    pub fn video(&mut self, frame: &Frame, out: &mut BytesMut) {
+        match &mut self.0 {
+            Inner::Ts(ts) => ts.video(frame, out),
+        }
+    }
 
-    pub fn audio(&mut self, _packet: &AudioPacket, _out: &mut BytesMut) {}
+    pub fn audio(&mut self, packet: &AudioPacket, out: &mut BytesMut) {
+        match &mut self.0 {
+            Inner::Ts(ts) => ts.audio(packet, out),
+        }
+    }
 
-    pub fn finish(&mut self, _out: &mut BytesMut) {}
+    /// Nothing more comes: writes what was held back.
+    pub fn finish(&mut self, out: &mut BytesMut) {
+        match &mut self.0 {
+            Inner::Ts(ts) => ts.finish(out),
+        }
+    }
 }

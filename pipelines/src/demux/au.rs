@@ -1,0 +1,269 @@
+//! An elementary video stream, cut into access units.
+//!
+//! ```text
+//! PES payloads ─▶ │ AUD SPS PPS SEI slice slice │ AUD slice slice │ AUD sl…
+//!                  ▲ pts, dts                    ▲ pts, dts
+//! ```
+//!
+//! Boundaries come from the NAL units and not from PES packets: a PES may carry several access units,
+//! a part of one, or come without its first bytes. A timestamp goes to the first access unit that begins
+//! in the PES it came with.
+
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+use headwater_protocol::Codec;
+use memchr::memmem;
+
+use crate::es::{Frame, Ticks};
+use crate::nal::{self, Kind, ParameterSets};
+
+/// An access unit larger than this is not one: 8K intra at the highest level stays below.
+const MAX_UNIT: usize = 48 << 20;
+
+/// Length of a frame where nothing tells: 30 fps.
+const DEFAULT_FRAME: i64 = 3_000;
+
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    /// Position in the stream from which the timestamps hold.
+    at: u64,
+    pts: Option<i64>,
+    dts: Option<i64>,
+}
+
+#[derive(Debug)]
+pub(super) struct Assembler {
+    codec: Codec,
+    /// Bytes of the current access unit and what came after it.
+    data: BytesMut,
+    /// Position of `data[0]` in the stream.
+    base: u64,
+    /// Start codes before this index of `data` have been seen.
+    scanned: usize,
+    /// Index of the current access unit's first NAL unit's header.
+    head: Option<usize>,
+    /// The current access unit has a slice; its `first`.
+    last_slice: Option<u32>,
+    marks: VecDeque<Mark>,
+    sets: ParameterSets,
+    clock: Clock,
+    seen_key: bool,
+}
+
+impl Assembler {
+    pub(super) fn new(codec: Codec) -> Self {
+        Self {
+            codec,
+            data: BytesMut::new(),
+            base: 0,
+            scanned: 0,
+            head: None,
+            last_slice: None,
+            marks: VecDeque::new(),
+            sets: ParameterSets::default(),
+            clock: Clock::default(),
+            seen_key: false,
+        }
+    }
+
+    pub(super) fn codec(&self) -> Codec {
+        self.codec
+    }
+
+    /// A PES begins: its timestamps hold from the next byte on.
+    pub(super) fn mark(&mut self, pts: Option<i64>, dts: Option<i64>) {
+        let at = self.base + self.data.len() as u64;
+        self.marks.pop_back_if(|last| last.at == at);
+        self.marks.push_back(Mark { at, pts, dts });
+    }
+
+    pub(super) fn extend(&mut self, payload: &[u8]) {
+        self.data.extend_from_slice(payload);
+    }
+
+    /// Hands out the access units that are whole. Returns how many were broken.
+    pub(super) fn drain(&mut self, out: &mut impl FnMut(Frame)) -> u32 {
+        self.scan(false, out);
+        if self.data.len() <= MAX_UNIT {
+            return 0;
+        }
+        self.skip(self.data.len());
+        self.head = None;
+        self.last_slice = None;
+        1
+    }
+
+    /// The stream ends: hands out the last one too.
+    pub(super) fn finish(&mut self, out: &mut impl FnMut(Frame)) {
+        self.scan(true, out);
+        self.cut(self.data.len(), out);
+    }
+
+    fn scan(&mut self, all: bool, out: &mut impl FnMut(Frame)) {
+        while let Some(found) = memmem::find(&self.data[self.scanned..], b"\0\0\x01") {
+            let head = self.scanned + found + 3;
+            let nal = &self.data[head..self.data.len().min(head + nal::HEAD)];
+            if nal.len() < nal::HEAD && !all {
+                // Its first bytes are still to come.
+                self.scanned = head - 3;
+                return;
+            }
+            let kind = nal::kind(self.codec, nal);
+            self.scanned = head;
+            let begins = match (self.last_slice, kind) {
+                (Some(last), Kind::Slice(slice)) => {
+                    slice.first <= last && (slice.first == 0 || self.codec == Codec::H264)
+                }
+                (Some(_), Kind::ParameterSet | Kind::Delimiter | Kind::Sei | Kind::Prefix) => true,
+                (Some(_), Kind::Other) | (None, _) => false,
+            };
+            if begins {
+                // A fourth byte of the start code belongs to the unit it opens.
+                let start = head - 3;
+                let start = if start > 0 && self.data[start - 1] == 0 { start - 1 } else { start };
+                self.cut(start, out);
+                self.head = Some(self.scanned);
+                self.last_slice = None;
+            } else if self.head.is_none() {
+                self.head = Some(head);
+            }
+            if let Kind::Slice(slice) = kind {
+                self.last_slice = Some(slice.first);
+            }
+        }
+        self.scanned = self.scanned.max(self.data.len().saturating_sub(2));
+    }
+
+    /// Takes `len` bytes off the front.
+    fn skip(&mut self, len: usize) -> Bytes {
+        self.base += len as u64;
+        self.scanned = self.scanned.saturating_sub(len);
+        self.data.split_to(len).freeze()
+    }
+
+    fn cut(&mut self, end: usize, out: &mut impl FnMut(Frame)) {
+        let begins = self.head.take().map(|head| self.base + head as u64);
+        let data = self.skip(end);
+        let (Some(begins), Some(_)) = (begins, self.last_slice.take()) else {
+            // No slice: left over from a cut, or parameter sets at the very end.
+            return;
+        };
+        // The latest timestamp that came before the unit began. Those before it had no unit of their own.
+        let mut mark = Mark { at: 0, pts: None, dts: None };
+        while let Some(next) = self.marks.pop_front_if(|next| next.at <= begins) {
+            mark = next;
+        }
+        let picture = nal::look(self.codec, &data, &mut self.sets);
+        if picture.has_sps
+            && let Some(sps) = self.sets.sps().next().and_then(|n| nal::parse_sps(self.codec, n))
+        {
+            self.clock.nominal = sps.frame_ticks.map(i64::from);
+        }
+        let key = picture.key() || (!self.seen_key && picture.intra && picture.has_sps);
+        self.seen_key |= key;
+        let data = if key && !picture.has_sps { with_sets(&self.sets, &data) } else { data };
+        let (pts, dts) = self.clock.time(mark.pts, mark.dts);
+        out(Frame { pts: Ticks(pts), dts: Ticks(dts), key, data });
+    }
+}
+
+fn with_sets(sets: &ParameterSets, unit: &Bytes) -> Bytes {
+    if sets.is_empty() {
+        return unit.clone();
+    }
+    let mut out = BytesMut::with_capacity(unit.len() + 256);
+    sets.annex_b(&mut out);
+    out.extend_from_slice(unit);
+    out.freeze()
+}
+
+/// Fills in the timestamps a stream leaves out.
+#[derive(Debug, Default)]
+struct Clock {
+    nominal: Option<i64>,
+    last: Option<(i64, i64)>,
+    step: Option<i64>,
+}
+
+impl Clock {
+    fn time(&mut self, pts: Option<i64>, dts: Option<i64>) -> (i64, i64) {
+        let step = self.nominal.or(self.step).unwrap_or(DEFAULT_FRAME);
+        let next = self.last.map(|(_, dts)| dts + step);
+        let (pts, dts) = match (pts, dts, next) {
+            (Some(pts), Some(dts), _) => (pts, dts),
+            // Without a DTS of its own a frame is decoded when it is shown.
+            (Some(pts), None, _) => (pts, pts),
+            (None, Some(dts), _) => (dts, dts),
+            (None, None, Some(next)) => (next, next),
+            (None, None, None) => (0, 0),
+        };
+        if let Some((_, last)) = self.last {
+            let between = dts - last;
+            // Gaps and jumps say nothing about the length of a frame.
+            if (90..=90_000).contains(&between) {
+                self.step = Some(between);
+            }
+        }
+        self.last = Some((pts, dts));
+        (pts, dts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PICTURE: &[u8] =
+        &[0, 0, 0, 1, 9, 0xf0, 0, 0, 1, 0x41, 0x9a, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14];
+
+    fn units(feed: impl Fn(&mut Assembler)) -> Vec<Frame> {
+        let mut assembler = Assembler::new(Codec::H264);
+        let mut frames = Vec::new();
+        feed(&mut assembler);
+        assembler.drain(&mut |f| frames.push(f));
+        assembler.finish(&mut |f| frames.push(f));
+        frames
+    }
+
+    #[test]
+    fn a_start_code_may_lie_across_two_packets() {
+        let two = [PICTURE, PICTURE].concat();
+        for cut in 0..two.len() {
+            let frames = units(|a| {
+                a.mark(Some(9000), None);
+                a.extend(&two[..cut]);
+                a.drain(&mut |_| {});
+                a.extend(&two[cut..]);
+            });
+            // The first unit may have gone to the closure inside.
+            let last = frames.last().unwrap();
+            assert_eq!(&last.data[..], PICTURE, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn further_units_of_a_pes_get_the_next_times() {
+        let frames = units(|a| {
+            a.mark(Some(9000), None);
+            a.extend(&[PICTURE, PICTURE].concat());
+            a.mark(Some(15_000), None);
+            a.extend(PICTURE);
+        });
+        let times: Vec<i64> = frames.iter().map(|f| f.pts.0).collect();
+        assert_eq!(times, [9000, 12_000, 15_000]);
+    }
+
+    #[test]
+    fn a_unit_that_goes_on_in_the_next_pes_keeps_its_time() {
+        let frames = units(|a| {
+            a.mark(Some(0), None);
+            a.extend(PICTURE);
+            a.mark(Some(3000), None);
+            a.extend(&[0, 0, 1, 0x41, 0x60, 1, 2, 3, 4]);
+            a.extend(PICTURE);
+        });
+        let times: Vec<i64> = frames.iter().map(|f| f.pts.0).collect();
+        assert_eq!(times, [0, 3000]);
+    }
+}
