@@ -1,0 +1,235 @@
+//! `agent.toml`: what the operator may set. `dist/agent.toml` explains every key; a test loads it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use headwater_protocol::message::Limits as WireLimits;
+use serde::Deserialize;
+
+pub(crate) const DEFAULT_PATH: &str = "/etc/headwater/agent.toml";
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    #[error("cannot read {path}: {source}")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{path} is not a valid configuration: {source}")]
+    Parse { path: PathBuf, source: Box<toml::de::Error> },
+    #[error("{key} is {value}; it must be {must}")]
+    Range { key: &'static str, value: u64, must: &'static str },
+}
+
+/// The file as it is written.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    pub(crate) state_dir: PathBuf,
+    /// None: beside this program, then in `PATH`.
+    pub(crate) worker: Option<PathBuf>,
+    pub(crate) limits: Limits,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) mqtt: Mqtt,
+    pub(crate) deadlines: Deadlines,
+    pub(crate) log: Log,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Limits {
+    pub(crate) workers: u32,
+    pub(crate) queue: u32,
+    pub(crate) max_input_mib: u64,
+    pub(crate) worker_memory_mib: u64,
+    pub(crate) worker_segments: u64,
+    pub(crate) worker_idle_seconds: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Telemetry {
+    pub(crate) interval_seconds: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Mqtt {
+    pub(crate) keep_alive_seconds: u64,
+    pub(crate) session_expiry_seconds: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Deadlines {
+    pub(crate) worker_start_seconds: u64,
+    pub(crate) worker_silence_seconds: u64,
+    pub(crate) probe_seconds: u64,
+    pub(crate) transfer_silence_seconds: u64,
+    pub(crate) drain_seconds: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Log {
+    pub(crate) format: LogFormat,
+    pub(crate) level: LogLevel,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            state_dir: PathBuf::from("/var/lib/headwater-agent"),
+            worker: None,
+            limits: Limits::default(),
+            telemetry: Telemetry::default(),
+            mqtt: Mqtt::default(),
+            deadlines: Deadlines::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            workers: 2,
+            queue: 4,
+            max_input_mib: 300,
+            worker_memory_mib: 1024,
+            worker_segments: 1000,
+            worker_idle_seconds: 30,
+        }
+    }
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self { interval_seconds: 30 }
+    }
+}
+
+impl Default for Mqtt {
+    fn default() -> Self {
+        Self { keep_alive_seconds: 20, session_expiry_seconds: 3600 }
+    }
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self {
+            worker_start_seconds: 15,
+            worker_silence_seconds: 10,
+            probe_seconds: 60,
+            transfer_silence_seconds: 15,
+            drain_seconds: 60,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: LogLevel::Info }
+    }
+}
+
+impl Config {
+    /// Reads `path`. Without one, reads the default place, where a missing file means defaults.
+    pub(crate) fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let (path, may_miss) = match path {
+            Some(path) => (path, false),
+            None => (Path::new(DEFAULT_PATH), true),
+        };
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if may_miss && error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
+        };
+        let config: Self = toml::from_str(&text)
+            .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let Self { state_dir: _, worker: _, limits, telemetry, mqtt, deadlines, log: _ } = self;
+        let range = |key, value: u64, low, high, must| {
+            if (low..=high).contains(&value) { Ok(()) } else { Err(ConfigError::Range { key, value, must }) }
+        };
+        range("limits.workers", limits.workers.into(), 1, 64, "1 to 64")?;
+        range("limits.queue", limits.queue.into(), 0, 64, "0 to 64")?;
+        range("limits.max_input_mib", limits.max_input_mib, 1, 4096, "1 to 4096")?;
+        range("limits.worker_memory_mib", limits.worker_memory_mib, 64, 1 << 20, "64 to 1048576")?;
+        range("limits.worker_segments", limits.worker_segments, 1, 1_000_000, "1 to 1000000")?;
+        range("limits.worker_idle_seconds", limits.worker_idle_seconds, 1, 86_400, "1 to 86400")?;
+        range("telemetry.interval_seconds", telemetry.interval_seconds, 1, 3600, "1 to 3600")?;
+        // The client library stops the program on a keep-alive below 5 s.
+        range("mqtt.keep_alive_seconds", mqtt.keep_alive_seconds, 5, 1200, "5 to 1200")?;
+        range("deadlines.worker_start_seconds", deadlines.worker_start_seconds, 1, 300, "1 to 300")?;
+        range("deadlines.worker_silence_seconds", deadlines.worker_silence_seconds, 2, 300, "2 to 300")?;
+        range("deadlines.probe_seconds", deadlines.probe_seconds, 5, 600, "5 to 600")?;
+        range("deadlines.transfer_silence_seconds", deadlines.transfer_silence_seconds, 1, 300, "1 to 300")?;
+        range("deadlines.drain_seconds", deadlines.drain_seconds, 0, 3600, "0 to 3600")
+    }
+}
+
+impl Limits {
+    pub(crate) fn wire(&self) -> WireLimits {
+        WireLimits {
+            workers: self.workers,
+            queue: self.queue,
+            max_input_bytes: self.max_input_mib * 1024 * 1024,
+        }
+    }
+
+    pub(crate) fn worker_idle(&self) -> Duration {
+        Duration::from_secs(self.worker_idle_seconds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_file_names_every_key_with_its_default() {
+        let text = include_str!("../dist/agent.toml");
+        // Keys are shown commented out with one '#' and no space; prose has "# ".
+        let uncommented: String = text
+            .lines()
+            .map(|line| match line.strip_prefix('#') {
+                Some(rest) if !rest.starts_with(' ') && !rest.is_empty() => format!("{rest}\n"),
+                Some(_) | None => format!("{line}\n"),
+            })
+            .collect();
+        let mut config: Config = toml::from_str(&uncommented).unwrap();
+        assert!(config.worker.take().is_some(), "the example shows `worker`");
+        assert_eq!(config, Config::default());
+        config.check().unwrap();
+        let keys = uncommented.lines().filter(|line| line.contains(" = ") && !line.starts_with('#')).count();
+        assert_eq!(keys, 18, "a key is missing from dist/agent.toml, or this count is old");
+    }
+
+    #[test]
+    fn a_misspelt_key_and_a_wild_value_are_refused_by_name() {
+        let error = toml::from_str::<Config>("[limits]\nworker = 1").unwrap_err().to_string();
+        assert!(error.contains("worker"), "{error}");
+        let mut config = Config::default();
+        config.mqtt.keep_alive_seconds = 1;
+        assert!(config.check().unwrap_err().to_string().contains("mqtt.keep_alive_seconds is 1"));
+    }
+}

@@ -1,0 +1,273 @@
+//! Media over HTTPS: the segment in, the renditions out, as streams in bounded memory.
+//!
+//! ```text
+//! gateway ──GET──▶ Fetch: channel of chunks ──▶ worker ──▶ Upload: channel of chunks ──PUT──▶ gateway
+//! ```
+//!
+//! An upload ends well only by an explicit [`Upload::finish`]. If its sender goes away for any other reason the
+//! chunked body is cut, which the gateway takes as failed: half a rendition is never published.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use headwater_protocol::message::Input;
+use headwater_protocol::{Code, Container, Fault};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use reqwest::{Body, Certificate, Client, StatusCode};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::identity::Identity;
+
+/// Chunks of about 16 KiB that wait between the network and the worker. Full: TCP slows the gateway down.
+const FETCH_CHUNKS: usize = 64;
+/// Frames of at most 256 KiB that wait for one upload. Full: the worker's socket is not read, so the worker waits.
+const UPLOAD_CHUNKS: usize = 8;
+/// Tries before the first byte of input has come; after it, a failure is final.
+const FETCH_TRIES: u32 = 3;
+const FETCH_PAUSE: Duration = Duration::from_millis(100);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longer than the pause between two segments of a stream, so that no segment pays for a handshake.
+const POOL_IDLE: Duration = Duration::from_secs(60);
+
+/// An error's own text and its causes: reqwest says the useful part last.
+pub(crate) fn reason(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// The gateway's node address, with this node's certificate.
+#[derive(Debug, Clone)]
+pub(crate) struct Media {
+    client: Client,
+    base: Arc<str>,
+    max_input: u64,
+    silence: Duration,
+}
+
+impl Media {
+    pub(crate) fn new(
+        identity: &Identity,
+        max_input: u64,
+        silence: Duration,
+    ) -> Result<Self, reqwest::Error> {
+        let pem = [identity.certificate.as_slice(), identity.key.as_slice()];
+        let client = Client::builder()
+            .tls_certs_only([Certificate::from_pem(&identity.ca)?])
+            .identity(reqwest::Identity::from_pkcs8_pem(pem[0], pem[1])?)
+            .https_only(true)
+            .http1_only()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(silence)
+            .pool_idle_timeout(POOL_IDLE)
+            .tcp_nodelay(true)
+            .build()?;
+        let base = identity.node.gateway_url.trim_end_matches('/').into();
+        Ok(Self { client, base, max_input, silence })
+    }
+
+    /// Starts to fetch; bytes wait in the channel, at most [`FETCH_CHUNKS`].
+    pub(crate) fn fetch(&self, input: &Input) -> Fetch {
+        let (sender, chunks) = mpsc::channel(FETCH_CHUNKS);
+        let (media, input) = (self.clone(), input.clone());
+        let task = tokio::spawn(async move {
+            let last = match media.run_fetch(&input, &sender).await {
+                Ok(()) => Chunk::End,
+                Err(fault) => Chunk::Failed(fault),
+            };
+            // Nobody listens when the attempt is over.
+            let _ = sender.send(last).await;
+        });
+        Fetch { chunks, task }
+    }
+
+    async fn run_fetch(&self, input: &Input, sender: &mpsc::Sender<Chunk>) -> Result<(), Fault> {
+        let failed = |text: String| {
+            Fault::new(Code::FetchFailed, format!("cannot fetch the segment: {text}"))
+                .with_detail(&*input.path)
+        };
+        let url = format!("{}{}", self.base, input.path);
+        let mut tries = 1;
+        let mut response = loop {
+            match self.client.get(&url).send().await {
+                Ok(response) if response.status() == StatusCode::OK => break response,
+                Ok(response) if !response.status().is_server_error() || tries == FETCH_TRIES => {
+                    return Err(failed(format!("the gateway answered {}", response.status())));
+                }
+                Err(error) if tries == FETCH_TRIES => return Err(failed(reason(&error))),
+                Ok(_) | Err(_) => {
+                    tokio::time::sleep(FETCH_PAUSE * tries).await;
+                    tries += 1;
+                }
+            }
+        };
+        let announced =
+            response.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        let allowed = self.max_input.min(input.bytes);
+        if announced.is_some_and(|bytes: u64| bytes > allowed) {
+            return Err(too_long(input.bytes));
+        }
+        let mut total = 0;
+        while let Some(chunk) = response.chunk().await.map_err(|error| failed(reason(&error)))? {
+            total += chunk.len() as u64;
+            if total > allowed {
+                return Err(too_long(input.bytes));
+            }
+            if sender.send(Chunk::Data(chunk)).await.is_err() {
+                return Ok(());
+            }
+        }
+        if total != input.bytes {
+            return Err(failed(format!("{total} bytes came, the offer says {}", input.bytes)));
+        }
+        Ok(())
+    }
+
+    /// Starts to put; the request is made as soon as it runs, the body follows through the channel.
+    pub(crate) fn upload(&self, path: &str, container: Container) -> Upload {
+        let (sender, receiver) = mpsc::channel(UPLOAD_CHUNKS);
+        let body =
+            futures_util::stream::unfold(Some(receiver), |receiver: Option<mpsc::Receiver<Chunk>>| async {
+                let mut receiver = receiver?;
+                match receiver.recv().await {
+                    Some(Chunk::Data(bytes)) => Some((Ok(bytes), Some(receiver))),
+                    Some(Chunk::End) => None,
+                    Some(Chunk::Failed(_)) | None => {
+                        Some((Err(io::Error::other("the rendition is not whole")), None))
+                    }
+                }
+            });
+        let request = self
+            .client
+            .put(format!("{}{path}", self.base))
+            .header(CONTENT_TYPE, container.content_type())
+            // While the body is being sent, silence is the worker's and has its own deadline.
+            .timeout(Duration::from_secs(3600))
+            .body(Body::wrap_stream(body));
+        let path = path.to_owned();
+        let task = tokio::spawn(async move {
+            let failed = |text: String| {
+                Fault::new(Code::UploadFailed, format!("cannot put a rendition: {text}")).with_detail(path)
+            };
+            match request.send().await {
+                Ok(response) if response.status().is_success() => {
+                    // Read to its end, or the connection cannot be used again.
+                    response.bytes().await.map_err(|error| failed(reason(&error)))?;
+                    Ok(())
+                }
+                Ok(response) => Err(failed(format!("the gateway answered {}", response.status()))),
+                Err(error) => Err(failed(reason(&error))),
+            }
+        });
+        Upload { sender: Some(sender), task, silence: self.silence }
+    }
+}
+
+fn too_long(offered: u64) -> Fault {
+    Fault::new(Code::TooLarge, format!("the segment is longer than the {offered} bytes that were offered"))
+}
+
+/// What travels through the channels.
+#[derive(Debug)]
+pub(crate) enum Chunk {
+    Data(Bytes),
+    End,
+    Failed(Fault),
+}
+
+/// A running `GET`; dropping it stops it.
+#[derive(Debug)]
+pub(crate) struct Fetch {
+    chunks: mpsc::Receiver<Chunk>,
+    task: JoinHandle<()>,
+}
+
+impl Fetch {
+    pub(crate) async fn next(&mut self) -> Chunk {
+        let gone = || Chunk::Failed(Fault::new(Code::FetchFailed, "the fetch ended without a result"));
+        self.chunks.recv().await.unwrap_or_else(gone)
+    }
+}
+
+impl Drop for Fetch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A running `PUT`; dropping it cuts it.
+#[derive(Debug)]
+pub(crate) struct Upload {
+    sender: Option<mpsc::Sender<Chunk>>,
+    task: JoinHandle<Result<(), Fault>>,
+    silence: Duration,
+}
+
+impl Upload {
+    /// Hands on bytes; an error is the upload's own.
+    pub(crate) async fn write(&mut self, bytes: Bytes) -> Result<(), Fault> {
+        let Some(sender) = &self.sender else {
+            return Err(Fault::new(Code::BadOutput, "the worker wrote to a rendition that it had finished"));
+        };
+        match timeout(self.silence, sender.send(Chunk::Data(bytes))).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => {
+                self.sender = None;
+                self.result().await
+            }
+            Err(_) => {
+                Err(Fault::new(Code::UploadFailed, "cannot put a rendition: the gateway does not take it"))
+            }
+        }
+    }
+
+    /// Ends the body well.
+    pub(crate) async fn finish(&mut self) -> Result<(), Fault> {
+        match self.sender.take() {
+            Some(sender) => match timeout(self.silence, sender.send(Chunk::End)).await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(_)) => self.result().await,
+                Err(_) => Err(Fault::new(
+                    Code::UploadFailed,
+                    "cannot put a rendition: the gateway does not take it",
+                )),
+            },
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.sender.is_none()
+    }
+
+    /// Waits for the gateway's answer. A body that was not finished is cut.
+    pub(crate) async fn result(&mut self) -> Result<(), Fault> {
+        self.sender = None;
+        match timeout(self.silence, &mut self.task).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(Fault::new(Code::UploadFailed, "the upload was stopped")),
+            Err(_) => {
+                Err(Fault::new(Code::UploadFailed, "cannot put a rendition: the gateway does not answer"))
+            }
+        }
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

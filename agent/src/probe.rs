@@ -1,0 +1,133 @@
+//! What this machine can do, as `headwater-worker probe` proved it, remembered for one boot and one worker binary.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use headwater_protocol::ProbeReport;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncReadExt;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::files;
+
+/// Far more than any board's list.
+const MAX_REPORT: u64 = 1024 * 1024;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProbeError {
+    #[error("cannot run {path}: {source}")]
+    Run { path: PathBuf, source: std::io::Error },
+    #[error("{path} found no answer within {after:?} and was killed")]
+    TooSlow { path: PathBuf, after: Duration },
+    #[error("{path} ended with {status}: {stderr}")]
+    Failed { path: PathBuf, status: std::process::ExitStatus, stderr: String },
+    #[error("the report of {path} cannot be read: {source}")]
+    Report { path: PathBuf, source: serde_json::Error },
+}
+
+/// The conditions a remembered report holds for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Key {
+    boot_id: String,
+    worker: PathBuf,
+    size: u64,
+    modified_ns: i64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Remembered {
+    key: Key,
+    report: ProbeReport,
+}
+
+impl Key {
+    pub(crate) fn of(worker: &Path, boot_id: &str) -> std::io::Result<Self> {
+        let meta = fs::metadata(worker)?;
+        let modified_ns = meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec());
+        Ok(Self { boot_id: boot_id.to_owned(), worker: worker.to_owned(), size: meta.len(), modified_ns })
+    }
+}
+
+fn file(state_dir: &Path) -> PathBuf {
+    state_dir.join("probe.json")
+}
+
+/// What was found earlier in this boot with this worker.
+pub(crate) fn recall(state_dir: &Path, key: &Key) -> Option<ProbeReport> {
+    let bytes = fs::read(file(state_dir)).ok()?;
+    let remembered: Remembered = serde_json::from_slice(&bytes).ok()?;
+    (remembered.key == *key).then_some(remembered.report)
+}
+
+pub(crate) fn remember(state_dir: &Path, key: Key, report: ProbeReport) {
+    let remembered = Remembered { key, report };
+    let written = serde_json::to_vec(&remembered).map_err(std::io::Error::other);
+    let written = written.and_then(|bytes| files::write_atomically(&file(state_dir), &bytes, 0o600));
+    if let Err(error) = written {
+        // Costs a probe at the next start, no more.
+        tracing::warn!(%error, "cannot remember what the probe found");
+    }
+}
+
+/// Runs the probe; its process group is gone when this returns.
+pub(crate) async fn run(worker: &Path, deadline: Duration) -> Result<ProbeReport, ProbeError> {
+    let failed = |source| ProbeError::Run { path: worker.to_owned(), source };
+    let mut child = Command::new(worker)
+        .arg("probe")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .env_remove("NOTIFY_SOCKET")
+        .env_remove("WATCHDOG_USEC")
+        .env_remove("WATCHDOG_PID")
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(failed)?;
+    let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let ended = timeout(deadline, async {
+        let read_out = async {
+            match out {
+                Some(out) => out.take(MAX_REPORT).read_to_end(&mut stdout).await,
+                None => Ok(0),
+            }
+        };
+        let read_err = async {
+            match err {
+                Some(mut err) => {
+                    let read = (&mut err).take(4096).read_to_end(&mut stderr).await;
+                    // The rest is read and dropped, so that the probe does not wait for us.
+                    tokio::io::copy(&mut err, &mut tokio::io::sink()).await.and(read)
+                }
+                None => Ok(0),
+            }
+        };
+        let (out, err, status) = tokio::join!(read_out, read_err, child.wait());
+        out.and(err).and(status)
+    });
+    let ended = ended.await;
+    if ended.is_err() {
+        if let Some(group) = group {
+            let _ = killpg(group, Signal::SIGKILL);
+        }
+        let _ = child.wait().await;
+    }
+    match ended {
+        Ok(Ok(status)) if status.success() => serde_json::from_slice(&stdout)
+            .map_err(|source| ProbeError::Report { path: worker.to_owned(), source }),
+        Ok(Ok(status)) => {
+            let stderr = String::from_utf8_lossy(&stderr).trim().to_owned();
+            Err(ProbeError::Failed { path: worker.to_owned(), status, stderr })
+        }
+        Ok(Err(source)) => Err(failed(source)),
+        Err(_) => Err(ProbeError::TooSlow { path: worker.to_owned(), after: deadline }),
+    }
+}
