@@ -1,7 +1,22 @@
 //! Segments in, renditions out.
 
+pub mod board;
+mod collect;
 pub mod demux;
+pub mod engine;
 pub mod es;
+pub mod exit;
+mod feed;
+pub mod fit;
+pub mod graph;
+pub mod ladder;
+pub mod log;
 pub mod mux;
 pub mod nal;
+pub mod plan;
+pub mod playlist;
+pub mod scale;
+pub mod serve;
 pub mod split;
+mod stage;
+pub mod transcode;

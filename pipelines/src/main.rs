@@ -1,1 +1,149 @@
-fn main(){}
+//! `headwater-worker`: the process that runs GStreamer.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use headwater_pipelines::exit::{self, Exit};
+use headwater_pipelines::transcode::{Cut, Summary};
+use headwater_pipelines::{ladder, log, serve, transcode};
+use headwater_protocol::{Container, Ladder, Rendition};
+
+/// Transcodes video on this machine: probes what it can do, works for an agent, or turns a file into renditions.
+#[derive(Debug, Parser)]
+#[command(name = "headwater-worker", version, after_help = exit::HELP)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Work for an agent over the socket that is standard input
+    Serve,
+    /// Turn a file into renditions
+    Transcode(Transcode),
+}
+
+#[derive(Debug, clap::Args)]
+struct Transcode {
+    /// MPEG-TS or MP4 file
+    input: PathBuf,
+    /// Folder for the renditions: RENDITION/NUMBER.ts, index.m3u8 and master.m3u8
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+    /// JSON list of renditions or Livepeer profiles, or TOML with [[rendition]] tables
+    #[arg(short, long, value_name = "FILE")]
+    ladder: PathBuf,
+    /// Cut at keyframes into segments of at least so many seconds
+    #[arg(long, value_name = "SECONDS", default_value = "2s", value_parser = seconds, conflicts_with = "whole")]
+    segment: Duration,
+    /// Do not cut: one file per rendition, DIR/RENDITION.ts or .mp4
+    #[arg(long)]
+    whole: bool,
+    /// Container of all renditions, in place of the ladder's
+    #[arg(long, value_enum)]
+    container: Option<ContainerName>,
+    /// Report as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum ContainerName {
+    Ts,
+    Mp4,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let bad = || format!("{text:?} is no length; write 2, 2s or 500ms");
+    let (number, scale) = match text.strip_suffix("ms") {
+        Some(number) => (number, 0.001),
+        None => (text.strip_suffix('s').unwrap_or(text), 1.0),
+    };
+    let value = number.trim().parse::<f64>().map_err(|_| bad())? * scale;
+    if (0.01..=300.0).contains(&value) { Ok(Duration::from_secs_f64(value)) } else { Err(bad()) }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("HEADWATER_LOG")
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
+        )
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    match run(arguments.command) {
+        Ok(()) => Exit::Done.into(),
+        Err((exit, error)) => {
+            tracing::debug!("{error:?}");
+            eprintln!("headwater-worker: {error:#}");
+            exit.into()
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), (Exit, anyhow::Error)> {
+    log::init().map_err(|error| (Exit::Start, error.into()))?;
+    match command {
+        Command::Serve => serve::serve().map_err(|error| (error.exit(), error.into())),
+        Command::Transcode(arguments) => run_transcode(&arguments).map_err(|error| (Exit::Failed, error)),
+    }
+}
+
+fn run_transcode(arguments: &Transcode) -> anyhow::Result<()> {
+    let mut ladder = ladder::read(&arguments.ladder)?;
+    if let Some(container) = arguments.container {
+        let container = match container {
+            ContainerName::Ts => Container::Ts,
+            ContainerName::Mp4 => Container::Mp4,
+        };
+        let all = ladder.renditions().iter().map(|one| Rendition { container, ..one.clone() });
+        ladder = Ladder::new(all.collect())?;
+    }
+    let cut = if arguments.whole { Cut::Whole } else { Cut::Segments(arguments.segment) };
+    let summary = transcode::transcode(&arguments.input, &arguments.output, &ladder, cut)?;
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&summary)?);
+    } else {
+        print_summary(&summary);
+    }
+    Ok(())
+}
+
+fn print_summary(summary: &Summary) {
+    println!(
+        "{:<16} {:>9} {:>8} {:>6} {:>12} {:>9}",
+        "rendition", "size", "frames", "keys", "bytes", "kbit/s"
+    );
+    for one in &summary.renditions {
+        let size = format!("{}x{}", one.width, one.height);
+        println!(
+            "{:<16} {size:>9} {:>8} {:>6} {:>12} {:>9}",
+            one.name,
+            one.frames,
+            one.keyframes,
+            one.bytes,
+            one.bits_per_second / 1000
+        );
+    }
+    println!(
+        "{} segments, {:.2} s of video in {:.2} s: {:.1} x real time, {:.0} fps, {:.2} s of CPU",
+        summary.segments,
+        summary.seconds,
+        summary.wall_seconds,
+        summary.realtime,
+        summary.fps,
+        summary.cpu_seconds
+    );
+    if summary.decoded < summary.frames || summary.errors > 0 {
+        println!(
+            "input damaged: {} of {} frames decoded, {} errors",
+            summary.decoded, summary.frames, summary.errors
+        );
+    }
+}

@@ -1,0 +1,284 @@
+//! The far end of a segment: coded frames and audio to containers to the output, and a watch over it all.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+
+use headwater_protocol::worker::Progress;
+use headwater_protocol::{
+    Code, Container, Fault, FrameRate, Ladder, Millis, Pixels, Rendition, RenditionReport,
+};
+
+use crate::engine::{Gone, Output, Stopped, TICK};
+use crate::es::{AudioPacket, CLOCK, Frame, Ticks, Tracks};
+use crate::feed::Shared;
+use crate::fit::Size;
+use crate::graph::Faults;
+use crate::mux::{MuxVideo, Muxer};
+use crate::stage::{Counters, Event};
+
+const PROGRESS_EACH: Duration = Duration::from_millis(500);
+/// Output is handed on in pieces of about this size.
+const PIECE: usize = 64 * 1024;
+
+/// What the collector watches while it waits.
+pub(crate) struct Watch<'a> {
+    pub faults: &'a Faults,
+    pub counters: &'a Counters,
+    pub shared: &'a Shared,
+    pub cancel: &'a AtomicBool,
+    /// Longest time without any sign of life.
+    pub patience: Duration,
+}
+
+pub(crate) struct Collector<'a> {
+    output: &'a mut dyn Output,
+    tracks: Tracks,
+    pub shown: Option<Size>,
+    rungs: Vec<Rung>,
+    pub reports: Vec<Option<RenditionReport>>,
+}
+
+struct Rung {
+    wanted: Rendition,
+    size: Size,
+    rate: Option<FrameRate>,
+    mux: Option<Muxer>,
+    /// Audio later than the last frame written; at most the segment's.
+    audio: VecDeque<AudioPacket>,
+    ready: BytesMut,
+    frames: u64,
+    keyframes: u64,
+    bytes: u64,
+    first: Ticks,
+    last: Ticks,
+}
+
+impl<'a> Collector<'a> {
+    pub(crate) fn new(ladder: &Ladder, output: &'a mut dyn Output) -> Self {
+        let rungs: Vec<Rung> = ladder.renditions().iter().map(Rung::new).collect();
+        let reports = rungs.iter().map(|_| None).collect();
+        Self { output, tracks: Tracks::default(), shown: None, rungs, reports }
+    }
+
+    /// Until every rendition is whole, or something ends the segment early.
+    pub(crate) fn run(&mut self, events: &Receiver<Event>, watch: &Watch<'_>) -> Result<(), Stopped> {
+        let mut life = Life::new();
+        let mut told = Instant::now();
+        while self.reports.iter().any(Option::is_none) {
+            if watch.cancel.load(Relaxed) {
+                return Err(Stopped::Failed(Fault::new(Code::Revoked, "the segment was cancelled")));
+            }
+            if let Some(fault) = watch.faults.first() {
+                return Err(Stopped::Failed(fault));
+            }
+            if told.elapsed() >= PROGRESS_EACH {
+                told = Instant::now();
+                let decoded = watch.counters.decoded.load(Relaxed);
+                let encoded = watch.counters.encoded.load(Relaxed);
+                self.output.progress(Progress { decoded, encoded })?;
+            }
+            match events.recv_timeout(TICK) {
+                Ok(event) => {
+                    life.seen();
+                    self.event(event)?;
+                }
+                Err(RecvTimeoutError::Timeout) => self.look(&mut life, watch),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(Stopped::Failed(Fault::new(Code::PipelineFailed, "the pipeline went away")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn look(&mut self, life: &mut Life, watch: &Watch<'_>) {
+        if life.goes_on(watch) {
+            return;
+        }
+        let text = format!("nothing moved for {} s; the worker ends", watch.patience.as_secs());
+        self.output.hung(Fault::new(Code::WorkerHung, text).with_detail(crate::log::tail()));
+    }
+
+    fn event(&mut self, event: Event) -> Result<(), Stopped> {
+        match event {
+            Event::Tracks(tracks) => self.tracks = tracks,
+            Event::Audio(packet) => {
+                for rung in self.rungs.iter_mut() {
+                    rung.audio.push_back(packet.clone());
+                }
+            }
+            Event::Planned { shown, rungs } => {
+                self.shown = Some(shown);
+                for (rung, (size, rate)) in self.rungs.iter_mut().zip(rungs) {
+                    (rung.size, rung.rate) = (size, Some(rate));
+                }
+            }
+            Event::Encoded { rung, time, key, data } => {
+                self.rungs[rung].frame(&self.tracks, time, key, data)?;
+                let ready = self.rungs[rung].take(PIECE);
+                self.hand_on(rung, ready)?;
+            }
+            Event::Done { rung } => {
+                let report = self.rungs[rung].finish()?;
+                let rest = self.rungs[rung].take(1);
+                self.hand_on(rung, rest)?;
+                let report = RenditionReport { bytes: self.rungs[rung].bytes, ..report };
+                self.output.whole(rung, &report)?;
+                self.reports[rung] = Some(report);
+            }
+            Event::Copy { container, bytes } => self.copy(container, &bytes)?,
+            Event::NoPicture => {
+                let text = "the video could not be decoded; send segments that a player can play";
+                let fault = Fault::new(Code::Undecodable, text).with_detail(crate::log::tail());
+                return Err(Stopped::Failed(fault));
+            }
+        }
+        Ok(())
+    }
+
+    fn hand_on(&mut self, rung: usize, ready: Option<Bytes>) -> Result<(), Gone> {
+        let Some(ready) = ready else { return Ok(()) };
+        self.rungs[rung].bytes += ready.len() as u64;
+        self.output.data(rung, ready)
+    }
+
+    /// Every rendition is the input.
+    fn copy(&mut self, container: Container, pieces: &[Bytes]) -> Result<(), Gone> {
+        for at in 0..self.rungs.len() {
+            for piece in pieces {
+                self.hand_on(at, Some(piece.clone()))?;
+            }
+            let report = RenditionReport {
+                name: self.rungs[at].wanted.name.clone(),
+                container,
+                bytes: self.rungs[at].bytes,
+                width: Pixels(0),
+                height: Pixels(0),
+                frames: 0,
+                keyframes: 0,
+                pixels: 0,
+                first_pts: 0,
+                duration: Millis(0),
+                copied: true,
+            };
+            self.output.whole(at, &report)?;
+            self.reports[at] = Some(report);
+        }
+        Ok(())
+    }
+}
+
+impl Rung {
+    fn new(wanted: &Rendition) -> Self {
+        Self {
+            wanted: wanted.clone(),
+            size: Size::new(0, 0),
+            rate: None,
+            mux: None,
+            audio: VecDeque::new(),
+            ready: BytesMut::new(),
+            frames: 0,
+            keyframes: 0,
+            bytes: 0,
+            first: Ticks(0),
+            last: Ticks(0),
+        }
+    }
+
+    fn frame(&mut self, tracks: &Tracks, time: Ticks, key: bool, data: Bytes) -> Result<(), Stopped> {
+        if self.frames == 0 {
+            if !key {
+                let text = format!("rendition {} does not start with a keyframe", self.wanted.name);
+                return Err(Stopped::Failed(Fault::new(Code::BadOutput, text)));
+            }
+            self.first = time;
+        }
+        self.last = time;
+        self.frames += 1;
+        self.keyframes += u64::from(key);
+        let mux = self.mux.get_or_insert_with(|| {
+            let video = MuxVideo {
+                codec: self.wanted.codec,
+                width: self.size.width,
+                height: self.size.height,
+                fps: self.rate,
+            };
+            Muxer::new(self.wanted.container, video, &tracks.audio)
+        });
+        while let Some(packet) = self.audio.pop_front_if(|packet| packet.pts <= time) {
+            mux.audio(&packet, &mut self.ready);
+        }
+        // Encoders here do not reorder: a frame is decoded when it is shown.
+        mux.video(&Frame { pts: time, dts: time, key, data }, &mut self.ready);
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<RenditionReport, Stopped> {
+        let Some(mux) = &mut self.mux else {
+            let text = format!("rendition {} has no frame", self.wanted.name);
+            return Err(Stopped::Failed(Fault::new(Code::BadOutput, text)));
+        };
+        for packet in self.audio.drain(..) {
+            mux.audio(&packet, &mut self.ready);
+        }
+        mux.finish(&mut self.ready);
+        let frame = self.rate.map_or(0.0, |rate| CLOCK as f64 / rate.as_f64());
+        Ok(RenditionReport {
+            name: self.wanted.name.clone(),
+            container: self.wanted.container,
+            bytes: 0,
+            width: Pixels(self.size.width),
+            height: Pixels(self.size.height),
+            frames: self.frames,
+            keyframes: self.keyframes,
+            pixels: self.frames * self.size.pixels(),
+            first_pts: (self.first.0 & 0x1_ffff_ffff) as u64,
+            duration: millis((self.last.0 - self.first.0) as f64 + frame),
+            copied: false,
+        })
+    }
+
+    fn take(&mut self, at_least: usize) -> Option<Bytes> {
+        (self.ready.len() >= at_least).then(|| self.ready.split().freeze())
+    }
+}
+
+pub(crate) fn millis(ticks: f64) -> Millis {
+    Millis((ticks * 1000.0 / CLOCK as f64).round() as u64)
+}
+
+impl From<Gone> for Stopped {
+    fn from(Gone: Gone) -> Self {
+        Stopped::Gone
+    }
+}
+
+/// When something last moved.
+struct Life {
+    counts: [u64; 3],
+    since: Instant,
+}
+
+impl Life {
+    fn new() -> Self {
+        Self { counts: [0; 3], since: Instant::now() }
+    }
+
+    fn seen(&mut self) {
+        self.since = Instant::now();
+    }
+
+    fn goes_on(&mut self, watch: &Watch<'_>) -> bool {
+        let counters = watch.counters;
+        let counts = [&counters.fed, &counters.decoded, &counters.encoded].map(|count| count.load(Relaxed));
+        if counts != self.counts || watch.shared.waiting.load(Relaxed) {
+            self.counts = counts;
+            self.seen();
+        }
+        self.since.elapsed() < watch.patience
+    }
+}

@@ -1,0 +1,284 @@
+//! Runs segments of one stream: bytes in, renditions out.
+//!
+//! ```text
+//!  feeder thread                GStreamer's threads                          caller's thread
+//!  input ─ demux ─ frames ────▶ decode ─ scale ─┬▶ encode 0 ─┐
+//!             │                                 └▶ encode 1 ─┴─ Event::Encoded ─▶ mux ─ output
+//!             └── Event::Audio ─────────────────────────────────────────────────▶
+//! ```
+//!
+//! Each arrow is bounded, and a full one holds back what is before it: a slow reader of the output slows the
+//! reading of the input. A failed segment throws all chains away, so that the next finds fresh ones.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
+
+use headwater_protocol::media::VideoFacts;
+use headwater_protocol::worker::Progress;
+use headwater_protocol::{
+    Code, Codec, Container, Fault, FrameRate, InputFacts, Ladder, Pixels, RenditionReport, SegmentReport,
+};
+
+use crate::board::Board;
+use crate::collect::{Collector, Watch, millis};
+use crate::es::CLOCK;
+use crate::feed::{Fed, Feeder, Shared};
+use crate::fit::Size;
+use crate::graph::{self, Chain, Faults, Stopper};
+use crate::log;
+use crate::plan::{self, DecodePlan, Machine};
+use crate::stage::{Counters, Decoded, Events, Front, Setup, Stage, lock};
+
+/// Where a segment's bytes come from.
+pub trait Input: Send {
+    fn next(&mut self, wait: Duration) -> Next;
+}
+
+#[derive(Debug)]
+pub enum Next {
+    Bytes(Bytes),
+    /// Nothing came within the time.
+    Nothing,
+    End,
+}
+
+/// The reader of the output is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gone;
+
+/// Where renditions go.
+pub trait Output {
+    fn data(&mut self, rendition: usize, bytes: Bytes) -> Result<(), Gone>;
+    fn whole(&mut self, rendition: usize, report: &RenditionReport) -> Result<(), Gone>;
+    fn progress(&mut self, progress: Progress) -> Result<(), Gone>;
+    /// Threads do not come back, and only the end of the process frees them. Says so and ends it.
+    fn hung(&mut self, fault: Fault) -> !;
+}
+
+/// A segment may be as long as this.
+pub const MAX_DURATION: Duration = Duration::from_secs(300);
+/// Coded frames that wait for the muxers, over all renditions; a full queue holds the encoders back.
+const EVENT_QUEUE: usize = 256;
+/// How often cancel, faults and life are looked at.
+pub(crate) const TICK: Duration = Duration::from_millis(50);
+/// Longest time without any sign of life before a segment counts as hung.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Why a segment has no report.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Stopped {
+    Failed(Fault),
+    /// Nobody reads the output any more.
+    Gone,
+}
+
+#[derive(Debug)]
+pub struct Engine {
+    setup: Arc<Setup>,
+    chains: Option<Chains>,
+    max_duration: Duration,
+}
+
+/// All that lives from one segment to the next.
+struct Chains {
+    faults: Arc<Faults>,
+    events: Events,
+    counters: Arc<Counters>,
+    stoppers: Arc<Mutex<Vec<Stopper>>>,
+    stage: Arc<Mutex<Stage>>,
+    front: Arc<Mutex<Front>>,
+    decode: Arc<Mutex<Option<(DecodePlan, Arc<Chain>)>>>,
+}
+
+impl std::fmt::Debug for Chains {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Chains").finish_non_exhaustive()
+    }
+}
+
+impl Chains {
+    fn new(setup: &Arc<Setup>) -> Self {
+        let faults = Arc::new(Faults::default());
+        let events = Events::default();
+        let counters = Arc::new(Counters::default());
+        let stoppers = Arc::new(Mutex::new(Vec::new()));
+        let stage = Arc::new(Mutex::new(Stage::new(
+            Arc::clone(setup),
+            Arc::clone(&faults),
+            Arc::clone(&events),
+            Arc::clone(&counters),
+            Arc::clone(&stoppers),
+        )));
+        let front =
+            Arc::new(Mutex::new(Front::new(Arc::clone(&stage), Arc::clone(&faults), Arc::clone(&stoppers))));
+        Self { faults, events, counters, stoppers, stage, front, decode: Arc::default() }
+    }
+
+    /// The decoder's chain for `codec`, the present one if it fits.
+    fn decoder(&self, setup: &Setup, codec: Codec) -> Result<Arc<Chain>, Fault> {
+        let plan = plan::decoder(&setup.board, &setup.machine, codec)?;
+        let mut decode = lock(&self.decode);
+        if let Some((ready, chain)) = &*decode
+            && *ready == plan
+        {
+            return Ok(Arc::clone(chain));
+        }
+        *decode = None;
+        let chain = Arc::new(graph::decode_chain(&plan, &self.faults, Decoded(Arc::clone(&self.front)))?);
+        chain.stopper().join(&self.stoppers);
+        *decode = Some((plan, Arc::clone(&chain)));
+        Ok(chain)
+    }
+
+    /// Lets every thread go that waits in a queue.
+    fn stop(&self) {
+        *lock(&self.events) = None;
+        for stopper in lock(&self.stoppers).iter() {
+            stopper.stop();
+        }
+    }
+
+    /// After a segment that went well: every chain is drained.
+    fn recycle(&self) {
+        *lock(&self.events) = None;
+        if let Some((_, chain)) = &*lock(&self.decode) {
+            chain.recycle();
+        }
+        lock(&self.front).recycle();
+        lock(&self.stage).recycle();
+    }
+}
+
+impl Drop for Chains {
+    fn drop(&mut self) {
+        self.stop();
+        // The decoder's thread calls into the others, so it ends first.
+        *lock(&self.decode) = None;
+    }
+}
+
+impl Engine {
+    pub fn new(board: Board, machine: Machine, ladder: Ladder) -> Self {
+        let setup = Arc::new(Setup { board, machine, ladder });
+        Self { setup, chains: None, max_duration: MAX_DURATION }
+    }
+
+    /// Takes input of any length, where the caller runs a whole file at once.
+    pub fn unlimited(mut self) -> Self {
+        self.max_duration = Duration::MAX;
+        self
+    }
+
+    /// Builds the usual plan's chains and has them work once, so that the first segment finds them warm.
+    /// A machine without an encoder for the ladder is told here.
+    pub fn prewarm(&mut self) -> Result<(), Fault> {
+        let chains = Chains::new(&self.setup);
+        let rate = FrameRate::new(30, 1).map_err(|bad| Fault::new(Code::PipelineFailed, bad.to_string()))?;
+        lock(&chains.stage).prewarm(Size::new(1920, 1080), rate)?;
+        chains.decoder(&self.setup, Codec::H264)?;
+        self.chains = Some(chains);
+        Ok(())
+    }
+
+    /// Runs one segment. `cancel` may be set at any time by another thread.
+    pub fn run(
+        &mut self,
+        hint: Container,
+        input: &mut dyn Input,
+        output: &mut dyn Output,
+        cancel: &AtomicBool,
+    ) -> Result<SegmentReport, Stopped> {
+        let started = Instant::now();
+        let cpu = cpu_us();
+        log::clear();
+        let chains = self.chains.take().unwrap_or_else(|| Chains::new(&self.setup));
+        chains.counters.reset();
+        let built = lock(&chains.stage).built();
+        let (sender, receiver) = sync_channel(EVENT_QUEUE);
+        *lock(&chains.events) = Some(sender);
+        let shared = Shared::default();
+        let feeder = Feeder {
+            events: &chains.events,
+            stage: &chains.stage,
+            faults: &chains.faults,
+            counters: &chains.counters,
+            shared: &shared,
+            cancel,
+            max_duration: self.max_duration,
+        };
+        let watch = Watch {
+            faults: &chains.faults,
+            counters: &chains.counters,
+            shared: &shared,
+            cancel,
+            patience: PATIENCE,
+        };
+        let mut collector = Collector::new(&self.setup.ladder, output);
+        let decoder = |codec| chains.decoder(&self.setup, codec);
+        let (end, fed) = std::thread::scope(|scope| {
+            let feeding = scope.spawn(move || feeder.run(hint, input, decoder));
+            let end = collector.run(&receiver, &watch);
+            shared.give_up.store(true, Relaxed);
+            if end.is_err() {
+                // In this order: senders wake up by the first, the feeder and the decoder by the second.
+                drop(receiver);
+                chains.stop();
+            }
+            (end, feeding.join())
+        });
+        end?;
+        let fed = fed.map_err(|_| {
+            Stopped::Failed(Fault::new(Code::PipelineFailed, "the reader of the input panicked"))
+        })?;
+        chains.recycle();
+        let report = SegmentReport {
+            input: facts(&fed, &chains.counters, collector.shown),
+            renditions: collector.reports.into_iter().flatten().collect(),
+            wall_us: started.elapsed().as_micros() as u64,
+            cpu_us: cpu_us().saturating_sub(cpu),
+            warm: built > 0 && lock(&chains.stage).built() == built,
+        };
+        self.chains = Some(chains);
+        Ok(report)
+    }
+}
+
+fn facts(fed: &Fed, counters: &Counters, shown: Option<Size>) -> InputFacts {
+    let frame = fed.rate.map_or(0.0, |rate| CLOCK as f64 / rate.as_f64());
+    let span = match (fed.first, fed.last) {
+        (Some(first), Some(last)) => (last.0 - first.0) as f64 + frame,
+        (Some(_), None) | (None, Some(_)) | (None, None) => 0.0,
+    };
+    let video = fed.codec.zip(shown).map(|(codec, shown)| VideoFacts {
+        codec,
+        width: Pixels(shown.width),
+        height: Pixels(shown.height),
+        fps: fed.rate,
+        frames: fed.frames,
+        decoded: counters.decoded.load(Relaxed),
+        pixels: counters.pixels.load(Relaxed),
+    });
+    InputFacts {
+        container: fed.container,
+        bytes: fed.bytes,
+        video,
+        audio_streams: fed.audio_streams,
+        duration: millis(span),
+        errors: fed.errors,
+    }
+}
+
+/// User and system time of this process so far.
+fn cpu_us() -> u64 {
+    // Cannot fail for the own process; a zero would only spoil a statistic.
+    let usage = getrusage(UsageWho::RUSAGE_SELF);
+    usage.map_or(0, |usage| {
+        (usage.user_time().num_microseconds() + usage.system_time().num_microseconds()).unsigned_abs()
+    })
+}

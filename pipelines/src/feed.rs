@@ -1,0 +1,265 @@
+//! The near end of a segment: bytes to coded frames to the decoder, audio past it.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use bytes::Bytes;
+use gstreamer as gst;
+
+use headwater_protocol::{Code, Codec, Container, Fault, FrameRate};
+
+use crate::demux::Demuxer;
+use crate::engine::{Input, Next, TICK};
+use crate::es::{CLOCK, Frame, Item, Ticks, Tracks};
+use crate::fit::measure_rate;
+use crate::graph::{Chain, Faults};
+use crate::stage::{Counters, Event, Events, Origo, Segment, Stage, lock, send};
+
+/// Frames looked at to tell the frame rate before the first goes to the decoder.
+const RATE_FRAMES: usize = 9;
+
+/// What the collector sees of the feeder.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    /// Input is being waited for, so standing still is not our fault.
+    pub waiting: AtomicBool,
+    /// The segment has ended already; stop reading.
+    pub give_up: AtomicBool,
+}
+
+/// What was read.
+#[derive(Debug)]
+pub(crate) struct Fed {
+    pub container: Container,
+    pub bytes: u64,
+    pub errors: u32,
+    pub codec: Option<Codec>,
+    pub audio_streams: u32,
+    /// Coded frames, lost ones too.
+    pub frames: u64,
+    pub rate: Option<FrameRate>,
+    pub first: Option<Ticks>,
+    pub last: Option<Ticks>,
+}
+
+/// The segment ended before its input did: a fault is reported elsewhere, or nobody wants it any more.
+struct Over;
+
+pub(crate) struct Feeder<'a> {
+    pub events: &'a Events,
+    pub stage: &'a Mutex<Stage>,
+    pub faults: &'a Faults,
+    pub counters: &'a Counters,
+    pub shared: &'a Shared,
+    pub cancel: &'a AtomicBool,
+    pub max_duration: Duration,
+}
+
+/// State of one segment.
+struct Feeding<'a, D> {
+    feeder: Feeder<'a>,
+    decoder: D,
+    demuxer: Demuxer,
+    tracks: Option<Tracks>,
+    /// Frames from the first keyframe on, until the rate is known.
+    head: Vec<Frame>,
+    chain: Option<Arc<Chain>>,
+    origo: Origo,
+    rate: Option<FrameRate>,
+    codec: Option<Codec>,
+    frames: u64,
+    audio_packets: u64,
+    errors: u32,
+    first: Option<Ticks>,
+    last: Option<Ticks>,
+    /// The whole input while no frame was seen: it may have to be handed on as it is.
+    kept: Vec<Bytes>,
+}
+
+impl<'a> Feeder<'a> {
+    /// Reads to the end or until the segment is over. Faults are reported, not returned.
+    pub(crate) fn run<D>(self, hint: Container, input: &mut dyn Input, decoder: D) -> Fed
+    where
+        D: FnMut(Codec) -> Result<Arc<Chain>, Fault>,
+    {
+        let mut feeding = Feeding {
+            feeder: self,
+            decoder,
+            demuxer: Demuxer::new(hint),
+            tracks: None,
+            head: Vec::new(),
+            chain: None,
+            origo: Origo::default(),
+            rate: None,
+            codec: None,
+            frames: 0,
+            audio_packets: 0,
+            errors: 0,
+            first: None,
+            last: None,
+            kept: Vec::new(),
+        };
+        let mut bytes = 0;
+        // Over: whoever ended the segment has said why.
+        let _ = feeding.all(input, &mut bytes);
+        Fed {
+            container: feeding.demuxer.container(),
+            bytes,
+            errors: feeding.errors + feeding.demuxer.errors(),
+            codec: feeding.codec,
+            audio_streams: feeding.tracks.map_or(0, |tracks| tracks.audio.len() as u32),
+            frames: feeding.frames,
+            rate: feeding.rate,
+            first: feeding.first,
+            last: feeding.last,
+        }
+    }
+}
+
+impl<D> Feeding<'_, D>
+where
+    D: FnMut(Codec) -> Result<Arc<Chain>, Fault>,
+{
+    fn fault(&self, fault: Fault) -> Over {
+        self.feeder.faults.report(fault);
+        Over
+    }
+
+    fn all(&mut self, input: &mut dyn Input, bytes: &mut u64) -> Result<(), Over> {
+        let mut items = Vec::new();
+        loop {
+            if self.feeder.cancel.load(Relaxed) || self.feeder.shared.give_up.load(Relaxed) {
+                return Err(Over);
+            }
+            self.feeder.shared.waiting.store(true, Relaxed);
+            let next = input.next(TICK);
+            self.feeder.shared.waiting.store(false, Relaxed);
+            match next {
+                Next::Nothing => {}
+                Next::End => break,
+                Next::Bytes(piece) => {
+                    *bytes += piece.len() as u64;
+                    if self.frames == 0 {
+                        self.kept.push(piece.clone());
+                    }
+                    self.demuxer.push(piece, &mut items).map_err(|fault| self.fault(fault))?;
+                    self.items(&mut items)?;
+                }
+            }
+        }
+        if *bytes == 0 {
+            return Err(self.fault(Fault::new(Code::EmptyInput, "the segment is empty; send its bytes")));
+        }
+        self.demuxer.finish(&mut items).map_err(|fault| self.fault(fault))?;
+        self.items(&mut items)?;
+        self.end()
+    }
+
+    fn items(&mut self, items: &mut Vec<Item>) -> Result<(), Over> {
+        for item in items.drain(..) {
+            match item {
+                Item::Tracks(tracks) => {
+                    self.tracks = Some(tracks.clone());
+                    send(self.feeder.events, Event::Tracks(tracks)).map_err(|_| Over)?;
+                }
+                Item::Audio(packet) => {
+                    self.audio_packets += 1;
+                    send(self.feeder.events, Event::Audio(packet)).map_err(|_| Over)?;
+                }
+                Item::Video(frame) => self.frame(frame)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn frame(&mut self, frame: Frame) -> Result<(), Over> {
+        self.frames += 1;
+        self.kept = Vec::new();
+        let (first, last) = (self.first.unwrap_or(frame.pts), self.last.unwrap_or(frame.pts));
+        let (first, last) = (first.min(frame.pts), last.max(frame.pts));
+        (self.first, self.last) = (Some(first), Some(last));
+        let limit = self.feeder.max_duration.as_secs();
+        if (last.0 - first.0) as u64 / CLOCK as u64 > limit {
+            let text = format!("the segment is longer than {limit} s; cut it");
+            return Err(self.fault(Fault::new(Code::TooLarge, text)));
+        }
+        if self.chain.is_some() {
+            return self.push(frame);
+        }
+        // Nothing before the first keyframe can be decoded; that it is missing shows in the counts.
+        if frame.key || !self.head.is_empty() {
+            self.head.push(frame);
+        }
+        if self.head.len() == RATE_FRAMES { self.start() } else { Ok(()) }
+    }
+
+    fn start(&mut self) -> Result<(), Over> {
+        let Some(video) = self.tracks.as_ref().and_then(|tracks| tracks.video.clone()) else { return Ok(()) };
+        let Some(first) = self.head.first() else { return Ok(()) };
+        let times: Vec<Ticks> = self.head.iter().map(|frame| frame.pts).collect();
+        self.rate = measure_rate(&times);
+        self.origo = Origo::of(first.pts);
+        self.codec = Some(video.codec);
+        let chain = (self.decoder)(video.codec).map_err(|fault| self.fault(fault))?;
+        let segment = Segment { origo: self.origo, rotation: video.rotation, rate: self.rate };
+        lock(self.feeder.stage).begin(segment);
+        self.chain = Some(chain);
+        for frame in std::mem::take(&mut self.head) {
+            self.push(frame)?;
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, frame: Frame) -> Result<(), Over> {
+        let codec = self.tracks.as_ref().and_then(|tracks| tracks.video.as_ref()).map(|video| video.codec);
+        let (Some(chain), Some(pts)) = (&self.chain, self.origo.nanoseconds(frame.pts)) else {
+            self.errors += 1;
+            return Ok(());
+        };
+        if codec != self.codec {
+            // Another codec in the middle: its frames are lost, and said to be.
+            self.errors += 1;
+            return Ok(());
+        }
+        let mut buffer = gst::Buffer::from_slice(frame.data);
+        if let Some(fresh) = buffer.get_mut() {
+            fresh.set_pts(pts);
+            fresh.set_dts(self.origo.nanoseconds(frame.dts));
+            if !frame.key {
+                fresh.set_flags(gst::BufferFlags::DELTA_UNIT);
+            }
+        }
+        // A flow error has its reason on the bus, or comes from the end of the segment.
+        chain.push(buffer).map_err(|_| Over)?;
+        self.feeder.counters.fed.fetch_add(1, Relaxed);
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), Over> {
+        if self.chain.is_none() {
+            self.start()?;
+        }
+        if let Some(chain) = &self.chain {
+            chain.end();
+            return Ok(());
+        }
+        let video = self.tracks.as_ref().is_some_and(|tracks| tracks.video.is_some());
+        let fault = if !video {
+            Fault::new(Code::NoVideo, "there is no video stream; send segments with H.264 or HEVC video")
+        } else if self.frames > 0 {
+            Fault::new(Code::NoKeyframe, "no frame is a keyframe; cut segments so that each starts with one")
+        } else if self.audio_packets > 0 {
+            let kept = std::mem::take(&mut self.kept);
+            return send(
+                self.feeder.events,
+                Event::Copy { container: self.demuxer.container(), bytes: kept },
+            )
+            .map_err(|_| Over);
+        } else {
+            Fault::new(Code::NoFrames, "the video stream has no frame and there is no audio to hand on")
+        };
+        Err(self.fault(fault))
+    }
+}

@@ -1,0 +1,120 @@
+//! One decoded picture at all sizes, each made when it is first asked for.
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_video as gst_video;
+use gstreamer_video::prelude::*;
+
+use headwater_libyuv::{Filter, Source, Target, scale};
+use headwater_protocol::{Code, Fault};
+
+use crate::es::Ticks;
+use crate::fit::{Origin, Size};
+
+/// Chosen by SSIM: libyuv's box is its bilinear filter below a factor of two, and its best above.
+const FILTER: Filter = Filter::Box;
+
+fn broken(what: &'static str) -> impl FnOnce(gst::glib::BoolError) -> Fault {
+    move |error| Fault::new(Code::PipelineFailed, format!("{what}: {error}"))
+}
+
+/// One size's pictures: their shape and the memory they are made in, used again and again.
+#[derive(Debug)]
+pub struct Canvas {
+    info: gst_video::VideoInfo,
+    pool: gst::BufferPool,
+}
+
+impl Canvas {
+    pub fn new(info: gst_video::VideoInfo) -> Result<Self, Fault> {
+        let pool = gst_video::VideoBufferPool::new();
+        let caps = info.to_caps().map_err(broken("caps of a scaled picture"))?;
+        let mut config = pool.config();
+        // No upper limit here: the queues before the encoders bound what is in use.
+        config.set_params(Some(&caps), u32::try_from(info.size()).unwrap_or(u32::MAX), 0, 0);
+        pool.set_config(config).map_err(broken("memory for scaled pictures"))?;
+        pool.set_active(true).map_err(broken("memory for scaled pictures"))?;
+        Ok(Self { info, pool: pool.upcast() })
+    }
+
+    fn fill(&self, source: &gst::BufferRef, info: &gst_video::VideoInfo) -> Result<gst::Buffer, Fault> {
+        let mut buffer = self.pool.acquire_buffer(None).map_err(|error| {
+            Fault::new(Code::PipelineFailed, format!("memory for a scaled picture: {error}"))
+        })?;
+        let pts = source.pts();
+        {
+            let writable = buffer
+                .get_mut()
+                .ok_or_else(|| Fault::new(Code::PipelineFailed, "a fresh picture is already shared"))?;
+            writable.set_pts(pts);
+            let from = gst_video::VideoFrameRef::from_buffer_ref_readable(source, info)
+                .map_err(broken("a decoded picture"))?;
+            let mut to = gst_video::VideoFrameRef::from_buffer_ref_writable(writable, &self.info)
+                .map_err(broken("a scaled picture"))?;
+            let strides = [0, 1, 2].map(|plane: usize| from.plane_stride()[plane].unsigned_abs() as usize);
+            let [y, u, v, _] = from.planes_data();
+            let source = Source {
+                // Half a chroma sample cannot be encoded: an odd picture loses its last column or row.
+                width: (from.width() & !1).max(1),
+                height: (from.height() & !1).max(1),
+                planes: [(y, strides[0]), (u, strides[1]), (v, strides[2])],
+            };
+            let (width, height) = (to.width(), to.height());
+            let strides = [0, 1, 2].map(|plane: usize| to.plane_stride()[plane].unsigned_abs() as usize);
+            let [y, u, v, _] = to.planes_data_mut();
+            let mut target =
+                Target { width, height, planes: [(y, strides[0]), (u, strides[1]), (v, strides[2])] };
+            scale(&source, &mut target, FILTER)
+                .map_err(|error| Fault::new(Code::PipelineFailed, error.to_string()))?;
+        }
+        Ok(buffer)
+    }
+}
+
+impl Drop for Canvas {
+    fn drop(&mut self) {
+        // Buffers that are still in use go back later and are freed then.
+        let _ = self.pool.set_active(false);
+    }
+}
+
+/// A decoded picture and what was made of it.
+#[derive(Debug)]
+pub struct Picture {
+    pub time: Ticks,
+    buffer: gst::Buffer,
+    info: gst_video::VideoInfo,
+    made: Vec<Option<gst::Buffer>>,
+}
+
+impl Picture {
+    pub fn new(time: Ticks, buffer: gst::Buffer, info: gst_video::VideoInfo, sizes: usize) -> Self {
+        Self { time, buffer, info, made: vec![None; sizes] }
+    }
+
+    pub fn size(&self) -> Size {
+        Size::new(self.info.width(), self.info.height())
+    }
+
+    /// The picture at one of the cascade's sizes. Its timestamp is the decoded picture's.
+    pub fn at(&mut self, at: usize, origins: &[Origin], canvases: &[Canvas]) -> Result<gst::Buffer, Fault> {
+        if let Some(done) = &self.made[at] {
+            return Ok(done.clone());
+        }
+        let canvas = &canvases[at];
+        let wanted = Size::new(canvas.info.width(), canvas.info.height());
+        let made = match origins[at] {
+            Origin::Decoded if self.size() == wanted => self.buffer.clone(),
+            Origin::Decoded => canvas.fill(&self.buffer, &self.info)?,
+            Origin::Size(from) => {
+                let source = self.at(from, origins, canvases)?;
+                // Where the larger size is the decoded picture itself, its rows are laid out as that one's.
+                let own = matches!(origins[from], Origin::Decoded)
+                    && self.size() == Size::new(canvases[from].info.width(), canvases[from].info.height());
+                canvas.fill(&source, if own { &self.info } else { &canvases[from].info })?
+            }
+        };
+        self.made[at] = Some(made.clone());
+        Ok(made)
+    }
+}

@@ -1,0 +1,409 @@
+//! `serve`: the agent's end of the work, over the socket that is standard input.
+//!
+//! ```text
+//! socket ─▶ reader thread ─▶ Inbox (bounded) ─▶ this thread: engine ─▶ socket
+//!              └─ Cancel, end of the socket: at once, past the queue
+//! ```
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use headwater_protocol::worker::{
+    BadFrame, HEADER, Header, Kind, MAX_PAYLOAD, Open, Progress, Ready, SegmentStart,
+};
+use headwater_protocol::{Fault, RenditionReport};
+
+use crate::board::Board;
+use crate::engine::{Engine, Gone, Input, Next, Output, Stopped};
+use crate::exit::Exit;
+use crate::graph;
+
+/// Input bytes that may wait. A full inbox stops the reading of the socket, and with it the agent's sending;
+/// a cancel behind that much data is read as soon as the decoder has taken some.
+const INBOX: usize = 32 << 20;
+/// The agent reads; if it does not for so long, it is gone or stuck, and nobody waits for the output.
+const WRITE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Why the service ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("standard input is not a socket: {0}; `serve` is started by the agent")]
+    NoSocket(io::Error),
+    #[error("the socket broke: {0}")]
+    Socket(#[from] io::Error),
+    #[error("garbage on the socket: {0}")]
+    Frame(#[from] BadFrame),
+    #[error("bad {kind:?} frame: {text}")]
+    Message { kind: Kind, text: String },
+    #[error("{0:?} came where it makes no sense")]
+    Order(Kind),
+    #[error("the worker could not start: {0}")]
+    Start(String),
+}
+
+impl ServeError {
+    pub fn exit(&self) -> Exit {
+        match self {
+            ServeError::NoSocket(_) | ServeError::Start(_) => Exit::Start,
+            ServeError::Socket(_) => Exit::Failed,
+            ServeError::Frame(_) | ServeError::Message { .. } | ServeError::Order(_) => Exit::Protocol,
+        }
+    }
+}
+
+/// What waits for the engine.
+#[derive(Debug)]
+enum Letter {
+    Open(Box<Open>),
+    Segment {
+        start: SegmentStart,
+        tag: u16,
+        cancel: Arc<AtomicBool>,
+    },
+    Data {
+        tag: u16,
+        bytes: Bytes,
+    },
+    End {
+        tag: u16,
+    },
+    /// Close, or the end of the socket.
+    Close,
+    Broken(ServeError),
+}
+
+#[derive(Debug, Default)]
+struct Inbox {
+    letters: Mutex<(VecDeque<Letter>, usize)>,
+    changed: Condvar,
+}
+
+impl Inbox {
+    fn lock(&self) -> MutexGuard<'_, (VecDeque<Letter>, usize)> {
+        self.letters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, letter: Letter) {
+        let mut inbox = self.lock();
+        while inbox.1 >= INBOX {
+            inbox = self.changed.wait(inbox).unwrap_or_else(PoisonError::into_inner);
+        }
+        inbox.1 += size(&letter);
+        inbox.0.push_back(letter);
+        self.changed.notify_all();
+    }
+
+    /// The first letter if it comes within `wait` and `mine` says so of it.
+    fn take_if(&self, wait: Duration, mine: impl Fn(&Letter) -> bool) -> Taken {
+        let deadline = Instant::now().checked_add(wait);
+        let mut inbox = self.lock();
+        loop {
+            if let Some(first) = inbox.0.front() {
+                if !mine(first) {
+                    return Taken::NotMine;
+                }
+                let Some(letter) = inbox.0.pop_front() else { return Taken::Nothing };
+                inbox.1 -= size(&letter);
+                self.changed.notify_all();
+                return Taken::Letter(letter);
+            }
+            let left = deadline.map_or(wait, |deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                return Taken::Nothing;
+            }
+            inbox = self.changed.wait_timeout(inbox, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn take(&self) -> Letter {
+        loop {
+            // Idle between segments: the agent or the end of its socket ends the wait.
+            if let Taken::Letter(letter) = self.take_if(Duration::from_secs(3600), |_| true) {
+                return letter;
+            }
+        }
+    }
+}
+
+enum Taken {
+    Letter(Letter),
+    NotMine,
+    Nothing,
+}
+
+fn size(letter: &Letter) -> usize {
+    match letter {
+        Letter::Data { bytes, .. } => bytes.len(),
+        Letter::Open(_) | Letter::Segment { .. } | Letter::End { .. } | Letter::Close | Letter::Broken(_) => {
+            0
+        }
+    }
+}
+
+/// Reads frames until the socket ends or breaks.
+struct Reader {
+    socket: UnixStream,
+    inbox: Arc<Inbox>,
+    /// The last segment that was read, and how to cancel it.
+    last: Option<(u16, Arc<AtomicBool>)>,
+}
+
+impl Reader {
+    fn run(mut self) {
+        let end = self.frames();
+        // Nobody waits for what runs any more.
+        if let Some((_, cancel)) = &self.last
+            && !matches!(end, Ok(End::Close))
+        {
+            cancel.store(true, Relaxed);
+        }
+        self.inbox.put(match end {
+            Ok(End::Close | End::Socket) => Letter::Close,
+            Err(error) => Letter::Broken(error),
+        });
+    }
+
+    fn frames(&mut self) -> Result<End, ServeError> {
+        loop {
+            let Some((header, payload)) = read_frame(&mut self.socket)? else { return Ok(End::Socket) };
+            let tag = header.tag;
+            let letter = match header.kind {
+                Kind::Open => Letter::Open(Box::new(message(header.kind, &payload)?)),
+                Kind::Segment => {
+                    let start = message(header.kind, &payload)?;
+                    let cancel = Arc::new(AtomicBool::new(false));
+                    self.last = Some((tag, Arc::clone(&cancel)));
+                    Letter::Segment { start, tag, cancel }
+                }
+                Kind::Data => Letter::Data { tag, bytes: payload },
+                Kind::End => Letter::End { tag },
+                Kind::Cancel => {
+                    // One that comes after its segment's answer sets a flag that nobody looks at.
+                    if let Some((last, cancel)) = &self.last
+                        && *last == tag
+                    {
+                        cancel.store(true, Relaxed);
+                    }
+                    continue;
+                }
+                Kind::Close => return Ok(End::Close),
+                Kind::Ready | Kind::Output | Kind::Progress | Kind::Finished | Kind::Failed => {
+                    return Err(ServeError::Order(header.kind));
+                }
+            };
+            self.inbox.put(letter);
+        }
+    }
+}
+
+enum End {
+    Close,
+    Socket,
+}
+
+fn message<T: DeserializeOwned>(kind: Kind, payload: &[u8]) -> Result<T, ServeError> {
+    serde_json::from_slice(payload).map_err(|error| ServeError::Message { kind, text: error.to_string() })
+}
+
+/// None at the end of the stream, if that is between two frames.
+fn read_frame(from: &mut impl Read) -> Result<Option<(Header, Bytes)>, ServeError> {
+    let mut header = [0; HEADER];
+    let mut have = 0;
+    while have < HEADER {
+        match from.read(&mut header[have..]) {
+            Ok(0) if have == 0 => return Ok(None),
+            Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+            Ok(count) => have += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset && have == 0 => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let header = Header::decode(header)?;
+    let mut payload = vec![0; header.length as usize];
+    from.read_exact(&mut payload)?;
+    Ok(Some((header, payload.into())))
+}
+
+/// Writes one frame.
+pub fn write_frame(to: &mut impl Write, kind: Kind, channel: u8, tag: u16, payload: &[u8]) -> io::Result<()> {
+    let length = u32::try_from(payload.len()).map_err(io::Error::other)?;
+    let header = Header { length, kind, channel, tag }.encode();
+    // Mostly one call; the rest is for a socket that took only a part.
+    let mut written = to.write_vectored(&[IoSlice::new(&header), IoSlice::new(payload)])?;
+    if written < HEADER {
+        to.write_all(&header[written..])?;
+        written = HEADER;
+    }
+    to.write_all(&payload[written - HEADER..])
+}
+
+/// Writes one frame with a JSON payload.
+pub fn write_message(
+    to: &mut impl Write,
+    kind: Kind,
+    channel: u8,
+    tag: u16,
+    message: &impl Serialize,
+) -> io::Result<()> {
+    write_frame(to, kind, channel, tag, &serde_json::to_vec(message)?)
+}
+
+struct SegmentInput<'a> {
+    inbox: &'a Inbox,
+    tag: u16,
+    over: bool,
+}
+
+impl Input for SegmentInput<'_> {
+    fn next(&mut self, wait: Duration) -> Next {
+        if self.over {
+            return Next::End;
+        }
+        let mine = |letter: &Letter| match letter {
+            Letter::Data { tag, .. } | Letter::End { tag } => *tag == self.tag,
+            Letter::Open(_) | Letter::Segment { .. } | Letter::Close | Letter::Broken(_) => false,
+        };
+        match self.inbox.take_if(wait, mine) {
+            Taken::Letter(Letter::Data { bytes, .. }) => Next::Bytes(bytes),
+            Taken::Nothing => Next::Nothing,
+            // Something else in the middle is as good as the end; whoever takes it next judges it.
+            Taken::Letter(_) | Taken::NotMine => {
+                self.over = true;
+                Next::End
+            }
+        }
+    }
+}
+
+struct SocketOutput<'a> {
+    socket: &'a mut UnixStream,
+    tag: u16,
+}
+
+impl SocketOutput<'_> {
+    fn say(&mut self, kind: Kind, channel: usize, message: &impl Serialize) -> Result<(), Gone> {
+        write_message(self.socket, kind, channel as u8, self.tag, message).map_err(|_| Gone)
+    }
+}
+
+impl Output for SocketOutput<'_> {
+    fn data(&mut self, rendition: usize, bytes: Bytes) -> Result<(), Gone> {
+        for piece in bytes.chunks(MAX_PAYLOAD) {
+            write_frame(self.socket, Kind::Data, rendition as u8, self.tag, piece).map_err(|_| Gone)?;
+        }
+        Ok(())
+    }
+
+    fn whole(&mut self, rendition: usize, report: &RenditionReport) -> Result<(), Gone> {
+        self.say(Kind::Output, rendition, report)
+    }
+
+    fn progress(&mut self, progress: Progress) -> Result<(), Gone> {
+        self.say(Kind::Progress, 0, &progress)
+    }
+
+    fn hung(&mut self, fault: Fault) -> ! {
+        tracing::error!(code = %fault.code, "{}", fault.text);
+        // The agent may be gone; the process ends either way.
+        let _ = self.say(Kind::Failed, 0, &fault);
+        Exit::Hung.now()
+    }
+}
+
+/// Serves one stream until the agent closes.
+pub fn serve() -> Result<(), ServeError> {
+    let socket = take_socket()?;
+    socket.set_write_timeout(Some(WRITE_PATIENCE))?;
+    let inbox = Arc::new(Inbox::default());
+    let reader = Reader { socket: socket.try_clone()?, inbox: Arc::clone(&inbox), last: None };
+    // Not joined: it ends with the socket, which the other side or the end of the process closes.
+    std::thread::Builder::new().name("reader".into()).spawn(move || reader.run())?;
+    Server { socket, inbox, engine: None }.run()
+}
+
+/// The socket that was inherited as standard input, which then reads nothing any more.
+fn take_socket() -> Result<UnixStream, ServeError> {
+    let inherited = io::stdin().as_fd().try_clone_to_owned().map_err(ServeError::NoSocket)?;
+    let socket = UnixStream::from(inherited);
+    socket.peer_addr().map_err(ServeError::NoSocket)?;
+    let null = std::fs::File::open("/dev/null")?;
+    nix::unistd::dup2_stdin(&null).map_err(io::Error::from)?;
+    Ok(socket)
+}
+
+struct Server {
+    socket: UnixStream,
+    inbox: Arc<Inbox>,
+    engine: Option<Engine>,
+}
+
+impl Server {
+    fn run(&mut self) -> Result<(), ServeError> {
+        loop {
+            match self.inbox.take() {
+                Letter::Open(open) => self.open(*open)?,
+                Letter::Segment { start, tag, cancel } => {
+                    if !self.segment(&start, tag, &cancel)? {
+                        return Ok(());
+                    }
+                }
+                // What is left of a segment that ended before its input did.
+                Letter::Data { .. } | Letter::End { .. } => {}
+                Letter::Close => return Ok(()),
+                Letter::Broken(error) => return Err(error),
+            }
+        }
+    }
+
+    fn open(&mut self, open: Open) -> Result<(), ServeError> {
+        if self.engine.is_some() {
+            return Err(ServeError::Order(Kind::Open));
+        }
+        tracing::info!(stream = %open.stream, renditions = open.ladder.renditions().len(), "open");
+        let board = Board::software().map_err(|error| ServeError::Start(error.to_string()))?;
+        let mut engine = Engine::new(board, graph::machine(), open.ladder);
+        if let Err(fault) = engine.prewarm() {
+            // Each segment will be answered with the reason.
+            tracing::warn!(code = %fault.code, "prewarm: {}", fault.text);
+        }
+        self.engine = Some(engine);
+        let ready = Ready { worker_version: env!("CARGO_PKG_VERSION").to_owned() };
+        write_message(&mut self.socket, Kind::Ready, 0, 0, &ready)?;
+        Ok(())
+    }
+
+    /// False if the agent is gone.
+    fn segment(&mut self, start: &SegmentStart, tag: u16, cancel: &AtomicBool) -> Result<bool, ServeError> {
+        let Some(engine) = &mut self.engine else { return Err(ServeError::Order(Kind::Segment)) };
+        let mut input = SegmentInput { inbox: &self.inbox, tag, over: false };
+        let mut output = SocketOutput { socket: &mut self.socket, tag };
+        let end = engine.run(start.container, &mut input, &mut output, cancel);
+        let said = match end {
+            Ok(report) => {
+                tracing::debug!(
+                    segment = start.number,
+                    wall_us = report.wall_us,
+                    warm = report.warm,
+                    "finished"
+                );
+                output.say(Kind::Finished, 0, &report)
+            }
+            Err(Stopped::Failed(fault)) => {
+                tracing::warn!(segment = start.number, code = %fault.code, "{}", fault.text);
+                output.say(Kind::Failed, 0, &fault)
+            }
+            Err(Stopped::Gone) => Err(Gone),
+        };
+        Ok(said.is_ok())
+    }
+}

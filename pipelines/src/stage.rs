@@ -1,0 +1,544 @@
+//! Between the decoder and the encoders: decides the outputs at the first picture, scales, and hands on.
+//!
+//! ```text
+//!            ┌─ Front ─────────────┐        ┌─ Stage ────────────────────────┐
+//! decode ───▶│ needs preparing? no │───────▶│ plan · gate · cascade          │──▶ encode 0
+//!            │        yes          │        │                                │──▶ encode 1 …
+//!            └───▶ prepare ────────┼───────▶│                                │
+//!                                  │        └────────────────────────────────┘
+//! ```
+//!
+//! Everything here runs in the decoder's thread, or in that of the chain that prepares pictures.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use gstreamer as gst;
+use gstreamer_video as gst_video;
+
+use headwater_protocol::{Code, Container, Fault, FrameRate, Ladder};
+
+use crate::board::Board;
+use crate::es::{AudioPacket, CLOCK, Rotation, Ticks, Tracks};
+use crate::fit::{Gate, Origin, Size, cascade, square};
+use crate::graph::{self, Chain, Faults, Stopper, Taker};
+use crate::plan::{self, Machine, OutputPlan, RungPlan};
+use crate::scale::{Canvas, Picture};
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic in a callback has become a fault by then; the data is thrown away with the chains.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What never changes in a worker.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    pub board: Board,
+    pub machine: Machine,
+    pub ladder: Ladder,
+}
+
+/// What the chains tell the collector, in order for each rendition.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Tracks(Tracks),
+    Audio(AudioPacket),
+    Encoded {
+        rung: usize,
+        time: Ticks,
+        key: bool,
+        data: Bytes,
+    },
+    /// A rendition has all its frames.
+    Done {
+        rung: usize,
+    },
+    /// The first picture is there: its size as shown, and size and rate of each rendition.
+    Planned {
+        shown: Size,
+        rungs: Vec<(Size, FrameRate)>,
+    },
+    /// There is no video frame: every rendition is the input.
+    Copy {
+        container: Container,
+        bytes: Vec<Bytes>,
+    },
+    /// The decoder came to its end without a picture.
+    NoPicture,
+}
+
+/// Where events of the segment in work go; empty between segments.
+pub(crate) type Events = Arc<Mutex<Option<SyncSender<Event>>>>;
+
+/// Waits while the collector has enough to do: a slow reader of the output slows the encoders down.
+pub(crate) fn send(events: &Events, event: Event) -> Result<(), gst::FlowError> {
+    let sender = lock(events).clone();
+    sender.ok_or(gst::FlowError::Flushing)?.send(event).map_err(|_| gst::FlowError::Flushing)
+}
+
+/// Counts that prove life.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub fed: AtomicU64,
+    pub decoded: AtomicU64,
+    pub pixels: AtomicU64,
+    pub encoded: AtomicU64,
+}
+
+/// Times in a segment as the chains count them: nanoseconds from ten seconds before the first frame, so that
+/// reordered frames before it stay positive.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Origo(i64);
+
+impl Origo {
+    pub(crate) fn of(first: Ticks) -> Self {
+        Self(first.0 - 10 * CLOCK)
+    }
+
+    /// None for a time more than ten seconds before the first frame's.
+    pub(crate) fn nanoseconds(self, time: Ticks) -> Option<gst::ClockTime> {
+        let ticks = u64::try_from(time.0.checked_sub(self.0)?).ok()?;
+        // A tick is 11111.1 ns, so rounding to nanoseconds loses nothing.
+        Some(gst::ClockTime::from_nseconds(ticks.checked_mul(100_000)? / 9))
+    }
+
+    pub(crate) fn ticks(self, time: gst::ClockTime) -> Ticks {
+        let ticks = (u128::from(time.nseconds()) * 9 + 50_000) / 100_000;
+        Ticks(self.0 + ticks as i64)
+    }
+}
+
+/// What is known of a segment before its first picture.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Segment {
+    pub origo: Origo,
+    pub rotation: Rotation,
+    pub rate: Option<FrameRate>,
+}
+
+struct Rung {
+    plan: RungPlan,
+    chain: Chain,
+    /// Times of pictures in the encoder, oldest first. Encoders here never reorder.
+    inside: Arc<Mutex<VecDeque<Ticks>>>,
+    gate: Option<Gate>,
+}
+
+struct Outputs {
+    plan: OutputPlan,
+    colour: String,
+    canvases: Vec<Canvas>,
+    rungs: Vec<Rung>,
+}
+
+/// Behind the decoder, in front of the encoders.
+pub(crate) struct Stage {
+    setup: Arc<Setup>,
+    faults: Arc<Faults>,
+    events: Events,
+    counters: Arc<Counters>,
+    stoppers: Arc<Mutex<Vec<Stopper>>>,
+    outputs: Option<Outputs>,
+    segment: Segment,
+    /// The first picture has come: its size, upright, square pixels.
+    shown: Option<Size>,
+    /// How often encoders were built.
+    built: u64,
+    /// Origins for pictures of this size; they follow a change of size in the middle.
+    decoded_size: Option<Size>,
+    origins: Vec<Origin>,
+    /// For renditions of another rate: the picture before the present one.
+    previous: Option<Picture>,
+    /// Rate of an earlier segment, for those too short to tell.
+    usual_rate: Option<FrameRate>,
+}
+
+impl Counters {
+    pub(crate) fn reset(&self) {
+        for count in [&self.fed, &self.decoded, &self.pixels, &self.encoded] {
+            count.store(0, Relaxed);
+        }
+    }
+}
+
+impl Stage {
+    pub(crate) fn new(
+        setup: Arc<Setup>,
+        faults: Arc<Faults>,
+        events: Events,
+        counters: Arc<Counters>,
+        stoppers: Arc<Mutex<Vec<Stopper>>>,
+    ) -> Self {
+        Self {
+            setup,
+            faults,
+            events,
+            counters,
+            stoppers,
+            outputs: None,
+            segment: Segment::default(),
+            shown: None,
+            built: 0,
+            decoded_size: None,
+            origins: Vec::new(),
+            previous: None,
+            usual_rate: None,
+        }
+    }
+
+    /// Before the first frame of a segment.
+    pub(crate) fn begin(&mut self, segment: Segment) {
+        self.segment = segment;
+        self.shown = None;
+        self.decoded_size = None;
+        self.previous = None;
+    }
+
+    /// After the last: all chains are drained.
+    pub(crate) fn recycle(&mut self) {
+        if let Some(outputs) = &mut self.outputs {
+            for rung in &mut outputs.rungs {
+                rung.chain.recycle();
+            }
+        }
+        self.previous = None;
+    }
+
+    pub(crate) fn built(&self) -> u64 {
+        self.built
+    }
+
+    /// Builds the encoders for a usual picture, so that the first segment finds them.
+    pub(crate) fn prewarm(&mut self, size: Size, rate: FrameRate) -> Result<(), Fault> {
+        self.segment.rate = Some(rate);
+        let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::I420, size.width, size.height)
+            .build()
+            .map_err(|error| Fault::new(Code::PipelineFailed, error.to_string()))?;
+        self.arrange(&info)
+    }
+
+    /// Makes `outputs` fit the first picture of a segment.
+    fn arrange(&mut self, info: &gst_video::VideoInfo) -> Result<(), Fault> {
+        let (num, den) = (info.par().numer().unsigned_abs(), info.par().denom().unsigned_abs());
+        let rate = self.segment.rate.or(self.usual_rate);
+        self.usual_rate = rate;
+        // Pictures are upright here, so rotation has nothing left to do.
+        let picture = plan::Picture {
+            coded: Size::new(info.width(), info.height()),
+            aspect: (num, den),
+            rotation: Rotation::None,
+            rate,
+        };
+        let plan = plan::renditions(&self.setup.board, &self.setup.machine, &self.setup.ladder, picture)?;
+        let shown = square(picture.coded, picture.aspect);
+        self.shown = Some(shown);
+        let colour = info.colorimetry().to_string();
+        if self.outputs.as_ref().is_none_or(|outputs| outputs.plan != plan || outputs.colour != colour) {
+            // Old encoders go first: two sets at once would double the memory.
+            self.outputs = None;
+            self.outputs = Some(self.build(plan, colour, info)?);
+            self.built += 1;
+        }
+        if let Some(outputs) = &mut self.outputs {
+            for rung in &mut outputs.rungs {
+                rung.gate = rung.plan.gate.map(Gate::new);
+                lock(&rung.inside).clear();
+            }
+            let rungs = outputs.rungs.iter().map(|rung| {
+                let plan = &rung.plan;
+                (Size::new(plan.width, plan.height), plan.rate)
+            });
+            // Nobody listens while it is built ahead of the first segment.
+            let _ = send(&self.events, Event::Planned { shown, rungs: rungs.collect() });
+        }
+        Ok(())
+    }
+
+    fn build(&self, plan: OutputPlan, colour: String, info: &gst_video::VideoInfo) -> Result<Outputs, Fault> {
+        let shape = |size: Size, rate: FrameRate| {
+            gst_video::VideoInfo::builder(gst_video::VideoFormat::I420, size.width, size.height)
+                .fps(gst::Fraction::new(rate.num() as i32, rate.den() as i32))
+                .par(gst::Fraction::new(1, 1))
+                .colorimetry(&info.colorimetry())
+                .build()
+                .map_err(|error| Fault::new(Code::PipelineFailed, error.to_string()))
+        };
+        let any_rate =
+            FrameRate::new(30, 1).map_err(|bad| Fault::new(Code::PipelineFailed, bad.to_string()))?;
+        let canvases = plan
+            .sizes
+            .iter()
+            .map(|&size| Canvas::new(shape(size, any_rate)?))
+            .collect::<Result<Vec<_>, Fault>>()?;
+        let mut rungs = Vec::new();
+        for (at, rung) in plan.rungs.iter().enumerate() {
+            let inside = Arc::new(Mutex::new(VecDeque::new()));
+            let taker = Encoded {
+                rung: at,
+                inside: Arc::clone(&inside),
+                offset: None,
+                events: Arc::clone(&self.events),
+                counters: Arc::clone(&self.counters),
+                faults: Arc::clone(&self.faults),
+            };
+            let input = shape(Size::new(rung.width, rung.height), rung.rate)?;
+            let chain = graph::encode_chain(rung, &input, &self.faults, taker)?;
+            chain.stopper().join(&self.stoppers);
+            rungs.push(Rung { plan: rung.clone(), chain, inside, gate: None });
+        }
+        Ok(Outputs { plan, colour, canvases, rungs })
+    }
+
+    fn picture(&mut self, buffer: gst::Buffer, info: gst_video::VideoInfo) -> Result<(), Failed> {
+        let size = Size::new(info.width(), info.height());
+        if self.shown.is_none() {
+            self.arrange(&info)?;
+        }
+        let Some(outputs) = &mut self.outputs else { return Err(Failed::Flow(gst::FlowError::Flushing)) };
+        if self.decoded_size != Some(size) {
+            self.decoded_size = Some(size);
+            self.origins = cascade(size, &outputs.plan.sizes);
+        }
+        self.counters.decoded.fetch_add(1, Relaxed);
+        self.counters.pixels.fetch_add(size.pixels(), Relaxed);
+        let Some(pts) = buffer.pts() else { return Ok(()) };
+        let time = self.segment.origo.ticks(pts);
+        let mut picture = Picture::new(time, buffer, info, outputs.plan.sizes.len());
+        let mut gated = false;
+        for rung in &mut outputs.rungs {
+            match &mut rung.gate {
+                None => {
+                    let scaled = picture.at(rung.plan.size, &self.origins, &outputs.canvases)?;
+                    lock(&rung.inside).push_back(time);
+                    rung.chain.push(scaled)?;
+                }
+                Some(gate) => {
+                    gated = true;
+                    for shown in gate.arrive(time) {
+                        let Some(previous) = &mut self.previous else { continue };
+                        show(rung, previous, shown, self.segment.origo, &self.origins, &outputs.canvases)?;
+                    }
+                }
+            }
+        }
+        self.previous = gated.then_some(picture);
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), Failed> {
+        if self.shown.is_none() {
+            // Nobody may be there to hear it, after a cancel.
+            let _ = send(&self.events, Event::NoPicture);
+            return Ok(());
+        }
+        let Some(outputs) = &mut self.outputs else { return Ok(()) };
+        for rung in &mut outputs.rungs {
+            if let (Some(gate), Some(last)) = (&mut rung.gate, &mut self.previous) {
+                let rate = self.segment.rate.or(self.usual_rate).unwrap_or(rung.plan.rate);
+                let length = (CLOCK as f64 / rate.as_f64()).round() as i64;
+                for shown in gate.finish(Ticks(last.time.0 + length)) {
+                    show(rung, last, shown, self.segment.origo, &self.origins, &outputs.canvases)?;
+                }
+            }
+            rung.chain.end();
+        }
+        Ok(())
+    }
+
+    fn fail(&self, failed: Failed) -> gst::FlowError {
+        match failed {
+            Failed::Flow(flow) => flow,
+            Failed::Fault(fault) => {
+                self.faults.report(fault);
+                gst::FlowError::Error
+            }
+        }
+    }
+}
+
+/// Pushes `picture` as it is shown at another time than its own.
+fn show(
+    rung: &Rung,
+    picture: &mut Picture,
+    time: Ticks,
+    origo: Origo,
+    origins: &[Origin],
+    canvases: &[Canvas],
+) -> Result<(), Failed> {
+    let mut again = picture.at(rung.plan.size, origins, canvases)?.copy();
+    if let Some(again) = again.get_mut() {
+        again.set_pts(origo.nanoseconds(time));
+    }
+    lock(&rung.inside).push_back(time);
+    rung.chain.push(again)?;
+    Ok(())
+}
+
+enum Failed {
+    Flow(gst::FlowError),
+    Fault(Fault),
+}
+
+impl From<gst::FlowError> for Failed {
+    fn from(flow: gst::FlowError) -> Self {
+        Failed::Flow(flow)
+    }
+}
+
+impl From<Fault> for Failed {
+    fn from(fault: Fault) -> Self {
+        Failed::Fault(fault)
+    }
+}
+
+/// End of the chain that prepares pictures.
+pub(crate) struct Prepared(pub Arc<Mutex<Stage>>);
+
+impl Taker for Prepared {
+    fn sample(&mut self, sample: gst::Sample) -> Result<(), gst::FlowError> {
+        let (buffer, info) = open(&sample)?;
+        let mut stage = lock(&self.0);
+        stage.picture(buffer, info).map_err(|failed| stage.fail(failed))
+    }
+
+    fn end(&mut self) {
+        let mut stage = lock(&self.0);
+        if let Err(failed) = stage.finish() {
+            // A fault is reported there; a flow error has no reader after the end.
+            let _ = stage.fail(failed);
+        }
+    }
+}
+
+fn open(sample: &gst::Sample) -> Result<(gst::Buffer, gst_video::VideoInfo), gst::FlowError> {
+    let buffer = sample.buffer_owned().ok_or(gst::FlowError::Error)?;
+    let caps = sample.caps().ok_or(gst::FlowError::NotNegotiated)?;
+    let info = gst_video::VideoInfo::from_caps(caps).map_err(|_| gst::FlowError::NotNegotiated)?;
+    Ok((buffer, info))
+}
+
+/// End of the decoder's chain: sends pictures that are not upright progressive I420 through a chain that makes
+/// them so.
+pub(crate) struct Front {
+    stage: Arc<Mutex<Stage>>,
+    faults: Arc<Faults>,
+    stoppers: Arc<Mutex<Vec<Stopper>>>,
+    prepare: Option<(Rotation, Chain)>,
+    /// This segment's pictures go through `prepare`. Once one does, all later ones do, to stay in order.
+    in_use: bool,
+}
+
+impl Front {
+    pub(crate) fn new(
+        stage: Arc<Mutex<Stage>>,
+        faults: Arc<Faults>,
+        stoppers: Arc<Mutex<Vec<Stopper>>>,
+    ) -> Self {
+        Self { stage, faults, stoppers, prepare: None, in_use: false }
+    }
+
+    pub(crate) fn recycle(&mut self) {
+        if let Some((_, chain)) = &self.prepare
+            && self.in_use
+        {
+            chain.recycle();
+        }
+        self.in_use = false;
+    }
+
+    fn prepare(&mut self, rotation: Rotation) -> Result<&Chain, Fault> {
+        if self.prepare.as_ref().is_none_or(|(ready, _)| *ready != rotation) {
+            let taker = Prepared(Arc::clone(&self.stage));
+            let chain = graph::prepare_chain(rotation, &self.faults, taker)?;
+            chain.stopper().join(&self.stoppers);
+            self.prepare = Some((rotation, chain));
+        }
+        match &self.prepare {
+            Some((_, chain)) => Ok(chain),
+            None => Err(Fault::new(Code::PipelineFailed, "no chain to prepare pictures")),
+        }
+    }
+
+    fn take(&mut self, sample: gst::Sample) -> Result<(), Failed> {
+        let (buffer, info) = open(&sample)?;
+        let rotation = lock(&self.stage).segment.rotation;
+        let ready = info.format() == gst_video::VideoFormat::I420
+            && info.interlace_mode() == gst_video::VideoInterlaceMode::Progressive
+            && rotation == Rotation::None;
+        if ready && !self.in_use {
+            return lock(&self.stage).picture(buffer, info);
+        }
+        self.in_use = true;
+        Ok(self.prepare(rotation)?.push_sample(&sample)?)
+    }
+}
+
+/// The decoder's callbacks share the front with the engine, which recycles it.
+pub(crate) struct Decoded(pub Arc<Mutex<Front>>);
+
+impl Taker for Decoded {
+    fn sample(&mut self, sample: gst::Sample) -> Result<(), gst::FlowError> {
+        let mut front = lock(&self.0);
+        front.take(sample).map_err(|failed| lock(&front.stage).fail(failed))
+    }
+
+    fn end(&mut self) {
+        let front = lock(&self.0);
+        match &front.prepare {
+            Some((_, chain)) if front.in_use => chain.end(),
+            Some(_) | None => Prepared(Arc::clone(&front.stage)).end(),
+        }
+    }
+}
+
+/// End of an encoder's chain: gives each coded frame the exact time of its picture.
+struct Encoded {
+    rung: usize,
+    inside: Arc<Mutex<VecDeque<Ticks>>>,
+    /// Encoders shift their times (x264enc by 1000 hours): first time out and first time in.
+    offset: Option<(gst::ClockTime, Ticks)>,
+    events: Events,
+    counters: Arc<Counters>,
+    faults: Arc<Faults>,
+}
+
+impl Taker for Encoded {
+    fn sample(&mut self, sample: gst::Sample) -> Result<(), gst::FlowError> {
+        let buffer = sample.buffer_owned().ok_or(gst::FlowError::Error)?;
+        let key = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
+        let pts = buffer.pts();
+        let mapped = buffer.into_mapped_buffer_readable().map_err(|_| gst::FlowError::Error)?;
+        let data = Bytes::from_owner(mapped);
+        let time = lock(&self.inside).pop_front();
+        let (Some(time), Some(pts)) = (time, pts) else {
+            self.faults.report(Fault::new(Code::BadOutput, "an encoder gave more frames than it got"));
+            return Err(gst::FlowError::Error);
+        };
+        let (first_out, first_in) = *self.offset.get_or_insert((pts, time));
+        let out = (i128::from(pts.nseconds()) - i128::from(first_out.nseconds())) * 9 / 100_000;
+        if (out - i128::from(time.0 - first_in.0)).abs() > 1 {
+            self.faults.report(Fault::new(
+                Code::BadOutput,
+                format!("rendition {} lost or reordered a frame in its encoder", self.rung),
+            ));
+            return Err(gst::FlowError::Error);
+        }
+        self.counters.encoded.fetch_add(1, Relaxed);
+        send(&self.events, Event::Encoded { rung: self.rung, time, key, data })
+    }
+
+    fn end(&mut self) {
+        self.offset = None;
+        let lost = std::mem::take(&mut *lock(&self.inside)).len();
+        if lost > 0 {
+            let text = format!("rendition {}: the encoder swallowed {lost} frames", self.rung);
+            self.faults.report(Fault::new(Code::BadOutput, text));
+            return;
+        }
+        // Nobody may be there to hear it, after a cancel.
+        let _ = send(&self.events, Event::Done { rung: self.rung });
+    }
+}

@@ -1,0 +1,283 @@
+//! `transcode`: a file in, renditions in a folder, for users and for benchmarks.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use headwater_protocol::worker::Progress;
+use headwater_protocol::{Container, Fault, Ladder, RenditionReport, SegmentReport};
+
+use crate::board::Board;
+use crate::engine::{Engine, Gone, Input, Next, Output, Stopped};
+use crate::exit::Exit;
+use crate::graph;
+use crate::playlist::{self, Piece};
+//SPLIT use crate::split::{Segment, split};
+
+/// Why the file was not transcoded.
+#[derive(Debug, thiserror::Error)]
+pub enum TranscodeError {
+    #[error("{path}: {source}")]
+    File { path: PathBuf, source: io::Error },
+    #[error("segment {number}: {fault}")]
+    Segment { number: u64, fault: Fault },
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    #[error("the board profile is broken: {0}")]
+    Profile(#[from] crate::board::BadProfile),
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> TranscodeError {
+    move |source| TranscodeError::File { path: path.to_owned(), source }
+}
+
+/// What one rendition came to.
+#[derive(Debug, Clone, Serialize)]
+pub struct RenditionTotal {
+    pub name: String,
+    pub width: u32,
+    pub height: u32,
+    pub frames: u64,
+    pub keyframes: u64,
+    pub bytes: u64,
+    pub bits_per_second: u64,
+}
+
+/// What the whole came to.
+#[derive(Debug, Clone, Serialize)]
+pub struct Summary {
+    pub segments: u64,
+    pub frames: u64,
+    pub decoded: u64,
+    pub errors: u64,
+    pub seconds: f64,
+    pub wall_seconds: f64,
+    pub cpu_seconds: f64,
+    /// Seconds of video per second of time.
+    pub realtime: f64,
+    pub fps: f64,
+    pub renditions: Vec<RenditionTotal>,
+    /// Wall time of each segment, in order.
+    pub segment_wall_ms: Vec<f64>,
+}
+
+/// How to cut the input.
+#[derive(Debug, Clone, Copy)]
+pub enum Cut {
+    /// At keyframes, each piece at least so long.
+    Segments(Duration),
+    Whole,
+}
+
+pub fn transcode(input: &Path, folder: &Path, ladder: &Ladder, cut: Cut) -> Result<Summary, TranscodeError> {
+    let mut work = Work {
+        folder,
+        ladder,
+        engine: Engine::new(Board::software()?, graph::machine(), ladder.clone()),
+        totals: Summary {
+            segments: 0,
+            frames: 0,
+            decoded: 0,
+            errors: 0,
+            seconds: 0.0,
+            wall_seconds: 0.0,
+            cpu_seconds: 0.0,
+            realtime: 0.0,
+            fps: 0.0,
+            renditions: Vec::new(),
+            segment_wall_ms: Vec::new(),
+        },
+        pieces: ladder.renditions().iter().map(|_| Vec::new()).collect(),
+    };
+    std::fs::create_dir_all(folder).map_err(at(folder))?;
+    let started = Instant::now();
+    match cut {
+        Cut::Whole => work.whole(input)?,
+        Cut::Segments(target) => work.segments(input, target)?,
+    }
+    let Work { mut totals, pieces, .. } = work;
+    totals.wall_seconds = started.elapsed().as_secs_f64();
+    totals.realtime = totals.seconds / totals.wall_seconds.max(1e-9);
+    totals.fps = totals.decoded as f64 / totals.wall_seconds.max(1e-9);
+    for total in &mut totals.renditions {
+        total.bits_per_second = (total.bytes as f64 * 8.0 / totals.seconds.max(1e-9)) as u64;
+    }
+    if matches!(cut, Cut::Segments(_)) {
+        playlist::write(folder, ladder, &totals.renditions, &pieces).map_err(at(folder))?;
+    }
+    Ok(totals)
+}
+
+struct Work<'a> {
+    folder: &'a Path,
+    ladder: &'a Ladder,
+    engine: Engine,
+    totals: Summary,
+    /// Per rendition.
+    pieces: Vec<Vec<Piece>>,
+}
+
+impl Work<'_> {
+    fn whole(&mut self, input: &Path) -> Result<(), TranscodeError> {
+        let file = File::open(input).map_err(at(input))?;
+        let hint = match input.extension().and_then(|extension| extension.to_str()) {
+            Some("mp4" | "m4v" | "mov") => Container::Mp4,
+            Some(_) | None => Container::Ts,
+        };
+        let folder = self.folder;
+        let paths: Vec<PathBuf> = self
+            .ladder
+            .renditions()
+            .iter()
+            .map(|wanted| folder.join(format!("{}.{}", wanted.name, wanted.container.extension())))
+            .collect();
+        let ladder = self.ladder.clone();
+        let engine =
+            std::mem::replace(&mut self.engine, Engine::new(Board::software()?, graph::machine(), ladder));
+        self.engine = engine.unlimited();
+        let mut input = FileInput { file, failed: None };
+        let end = self.run(0, hint, &mut input, &paths);
+        if let Some(source) = input.failed {
+            return Err(TranscodeError::File { path: folder.to_owned(), source });
+        }
+        end
+    }
+
+    fn segments(&mut self, input: &Path, target: Duration) -> Result<(), TranscodeError> {
+        for wanted in self.ladder.renditions() {
+            let folder = self.folder.join(wanted.name.as_str());
+            std::fs::create_dir_all(&folder).map_err(at(&folder))?;
+        }
+        let _ = (input, target);
+        Ok(())
+    }
+
+    fn run(
+        &mut self,
+        number: u64,
+        hint: Container,
+        input: &mut dyn Input,
+        paths: &[PathBuf],
+    ) -> Result<(), TranscodeError> {
+        let mut output = FileOutput { files: Vec::new(), failed: None };
+        for path in paths {
+            output.files.push((path.clone(), File::create(path).map_err(at(path))?));
+        }
+        let end = self.engine.run(hint, input, &mut output, &AtomicBool::new(false));
+        if end.is_err() {
+            for path in paths {
+                // Half a rendition is worth nothing; that it cannot be removed changes nothing.
+                let _ = std::fs::remove_file(path);
+            }
+        }
+        match end {
+            Ok(report) => {
+                self.count(number, &report);
+                Ok(())
+            }
+            Err(Stopped::Failed(fault)) => Err(TranscodeError::Segment { number, fault }),
+            Err(Stopped::Gone) => Err(match output.failed {
+                Some((path, source)) => TranscodeError::File { path, source },
+                None => TranscodeError::Fault(Fault::new(
+                    headwater_protocol::Code::PipelineFailed,
+                    "the output was closed",
+                )),
+            }),
+        }
+    }
+
+    fn count(&mut self, number: u64, report: &SegmentReport) {
+        let totals = &mut self.totals;
+        totals.segments += 1;
+        totals.errors += u64::from(report.input.errors);
+        totals.seconds += report.input.duration.0 as f64 / 1000.0;
+        totals.cpu_seconds += report.cpu_us as f64 / 1e6;
+        totals.segment_wall_ms.push(report.wall_us as f64 / 1000.0);
+        if let Some(video) = &report.input.video {
+            totals.frames += video.frames;
+            totals.decoded += video.decoded;
+        }
+        for (at, rendition) in report.renditions.iter().enumerate() {
+            if totals.renditions.len() <= at {
+                totals.renditions.push(RenditionTotal {
+                    name: rendition.name.to_string(),
+                    width: rendition.width.0,
+                    height: rendition.height.0,
+                    frames: 0,
+                    keyframes: 0,
+                    bytes: 0,
+                    bits_per_second: 0,
+                });
+            }
+            let total = &mut totals.renditions[at];
+            total.frames += rendition.frames;
+            total.keyframes += rendition.keyframes;
+            total.bytes += rendition.bytes;
+            let duration = if rendition.copied { report.input.duration } else { rendition.duration };
+            self.pieces[at].push(Piece { number, duration });
+        }
+    }
+}
+
+struct FileInput {
+    file: File,
+    failed: Option<io::Error>,
+}
+
+impl Input for FileInput {
+    fn next(&mut self, _wait: Duration) -> Next {
+        let mut piece = vec![0; 256 * 1024];
+        match self.file.read(&mut piece) {
+            Ok(0) => Next::End,
+            Ok(count) => {
+                piece.truncate(count);
+                Next::Bytes(piece.into())
+            }
+            Err(error) => {
+                self.failed = Some(error);
+                Next::End
+            }
+        }
+    }
+}
+
+struct Once(Option<Bytes>);
+
+impl Input for Once {
+    fn next(&mut self, _wait: Duration) -> Next {
+        self.0.take().map_or(Next::End, Next::Bytes)
+    }
+}
+
+struct FileOutput {
+    files: Vec<(PathBuf, File)>,
+    failed: Option<(PathBuf, io::Error)>,
+}
+
+impl Output for FileOutput {
+    fn data(&mut self, rendition: usize, bytes: Bytes) -> Result<(), Gone> {
+        let (path, file) = &mut self.files[rendition];
+        file.write_all(&bytes).map_err(|error| {
+            self.failed = Some((path.clone(), error));
+            Gone
+        })
+    }
+
+    fn whole(&mut self, _rendition: usize, _report: &RenditionReport) -> Result<(), Gone> {
+        Ok(())
+    }
+
+    fn progress(&mut self, _progress: Progress) -> Result<(), Gone> {
+        Ok(())
+    }
+
+    fn hung(&mut self, fault: Fault) -> ! {
+        tracing::error!(code = %fault.code, "{}\n{}", fault.text, fault.detail);
+        Exit::Hung.now()
+    }
+}
