@@ -1,0 +1,168 @@
+//! A worker without GStreamer, for this crate's tests only; it is not installed. It speaks the framing of
+//! `headwater_protocol::worker` and has a fault on demand, named in the first bytes of its input:
+//! `hang`, `crash`, `flood` (standard error), `fail`, `wait` (works until it is cancelled), `orphan` (hangs with a child).
+//! Anything else is copied to each rendition.
+
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use headwater_protocol::worker::{HEADER, Header, Kind, Open, Progress, Ready, SegmentStart};
+use headwater_protocol::{
+    Capability, CapabilityKind, Code, Codec, Fault, InputFacts, Ladder, Millis, Pixels, ProbeReport,
+    RenditionReport, SegmentReport,
+};
+
+fn main() -> ExitCode {
+    match std::env::args().nth(1).as_deref() {
+        Some("probe") => probe(),
+        Some("serve") => match serve() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::from(1),
+        },
+        _ => ExitCode::from(2),
+    }
+}
+
+fn probe() -> ExitCode {
+    let report = ProbeReport {
+        worker_version: "fake".into(),
+        gstreamer_version: "none".into(),
+        profile: "fake".into(),
+        capabilities: vec![Capability {
+            kind: CapabilityKind::Encode,
+            codec: Some(Codec::H264),
+            element: "copy".into(),
+            memory: "system".into(),
+            speed_fps: 1000.0,
+            width: Pixels(1280),
+            height: Pixels(720),
+        }],
+        unproved: vec![],
+    };
+    println!("{}", serde_json::to_string(&report).unwrap());
+    ExitCode::SUCCESS
+}
+
+struct Socket(UnixStream);
+
+impl Socket {
+    fn read(&mut self) -> io::Result<(Header, Vec<u8>)> {
+        let mut head = [0; HEADER];
+        self.0.read_exact(&mut head)?;
+        let header = Header::decode(head).map_err(io::Error::other)?;
+        let mut payload = vec![0; header.length as usize];
+        self.0.read_exact(&mut payload)?;
+        Ok((header, payload))
+    }
+
+    fn write(&mut self, kind: Kind, channel: u8, tag: u16, payload: &[u8]) -> io::Result<()> {
+        let length = u32::try_from(payload.len()).unwrap();
+        self.0.write_all(&Header { length, kind, channel, tag }.encode())?;
+        self.0.write_all(payload)
+    }
+
+    fn say(&mut self, kind: Kind, channel: u8, tag: u16, message: &impl serde::Serialize) -> io::Result<()> {
+        self.write(kind, channel, tag, &serde_json::to_vec(message)?)
+    }
+}
+
+fn serve() -> io::Result<()> {
+    let mut socket = Socket(UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?));
+    let (_, open) = socket.read()?;
+    let open: Open = serde_json::from_slice(&open)?;
+    socket.say(Kind::Ready, 0, 0, &Ready { worker_version: "fake".into() })?;
+    let mut warm = false;
+    loop {
+        let (header, payload) = socket.read()?;
+        match header.kind {
+            Kind::Close => return Ok(()),
+            Kind::Segment => {
+                let start: SegmentStart = serde_json::from_slice(&payload)?;
+                segment(&mut socket, &open.ladder, header.tag, &start, warm)?;
+                warm = true;
+            }
+            _ => return Err(io::Error::other("out of turn")),
+        }
+    }
+}
+
+fn segment(
+    socket: &mut Socket,
+    ladder: &Ladder,
+    tag: u16,
+    start: &SegmentStart,
+    warm: bool,
+) -> io::Result<()> {
+    let mut input = vec![];
+    loop {
+        let (header, payload) = socket.read()?;
+        match header.kind {
+            Kind::Data => input.extend(payload),
+            Kind::End => break,
+            Kind::Cancel => return socket.say(Kind::Failed, 0, tag, &Fault::new(Code::Revoked, "cancelled")),
+            _ => return Err(io::Error::other("out of turn")),
+        }
+    }
+    let asks = |word: &str| input.starts_with(word.as_bytes());
+    if asks("orphan") {
+        Command::new("sleep").arg("1000").spawn()?;
+    }
+    if asks("hang") || asks("orphan") {
+        std::thread::sleep(Duration::from_secs(1000));
+    }
+    if asks("crash") {
+        eprintln!("the last words of a worker");
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGABRT)?;
+    }
+    if asks("flood") {
+        for line in 0..20_000 {
+            eprintln!("line {line} of a very talkative driver, which says this for each frame");
+        }
+    }
+    if asks("fail") {
+        // Half a rendition first: it must not be published.
+        socket.write(Kind::Data, 0, tag, &input)?;
+        return socket.say(Kind::Failed, 0, tag, &Fault::new(Code::PipelineFailed, "as asked"));
+    }
+    if asks("wait") {
+        socket.say(Kind::Progress, 0, tag, &Progress { decoded: 1, encoded: 2 })?;
+        loop {
+            if socket.read()?.0.kind == Kind::Cancel {
+                return socket.say(Kind::Failed, 0, tag, &Fault::new(Code::Revoked, "cancelled"));
+            }
+        }
+    }
+    let mut renditions = vec![];
+    for (channel, rendition) in (0u8..).zip(ladder.renditions()) {
+        for part in input.chunks(100_000) {
+            socket.write(Kind::Data, channel, tag, part)?;
+        }
+        let report = RenditionReport {
+            name: rendition.name.clone(),
+            container: rendition.container,
+            bytes: input.len() as u64,
+            width: rendition.width,
+            height: rendition.height,
+            frames: 1,
+            keyframes: 1,
+            pixels: 1,
+            first_pts: 0,
+            duration: start.duration,
+            copied: true,
+        };
+        socket.say(Kind::Output, channel, tag, &report)?;
+        renditions.push(report);
+    }
+    let input = InputFacts {
+        container: start.container,
+        bytes: input.len() as u64,
+        video: None,
+        audio_streams: 0,
+        duration: Millis(1),
+        errors: 0,
+    };
+    socket.say(Kind::Finished, 0, tag, &SegmentReport { input, renditions, wall_us: 1, cpu_us: 1, warm })
+}

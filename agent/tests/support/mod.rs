@@ -1,0 +1,321 @@
+//! A fleet on this machine: a real mosquitto with TLS, an HTTPS server as the gateway's node address, the agent's own
+//! binary, and a worker that has faults on demand. The gateway's side of MQTT is `mosquitto_sub` and `mosquitto_pub`.
+
+pub mod pki;
+pub mod server;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use headwater_protocol::enroll::Token;
+use headwater_protocol::{FleetId, NodeId};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use pki::Ca;
+use server::Server;
+
+/// A test that waits longer has failed.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const NODE: &str = "orin-1";
+pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// Ends its process when it goes.
+pub struct Running(pub Child);
+
+impl Running {
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.0.id().try_into().unwrap())
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).unwrap();
+    }
+
+    pub fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "a process did not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+pub struct Fleet {
+    // Dropped in this order: the folder last.
+    pub broker: Option<Running>,
+    pub port: u16,
+    _sub: Running,
+    messages: Receiver<(String, Value)>,
+    pub server: Server,
+    pub ca: Ca,
+    pub home: TempDir,
+}
+
+impl Fleet {
+    pub fn start() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let ca = Ca::new("home");
+        ca.write(home.path(), "broker", "127.0.0.1");
+        ca.write(home.path(), "gateway", "gateway");
+        let port = free_port();
+        let broker = start_broker(home.path(), port);
+        let server = Server::start(&ca, port);
+        let (sub, messages) = subscribe(home.path(), port);
+        Self { broker: Some(broker), port, _sub: sub, messages, server, ca, home }
+    }
+
+    pub fn state_dir(&self) -> PathBuf {
+        self.home.path().join("state")
+    }
+
+    pub fn token(&self) -> Token {
+        Token {
+            fleet: FleetId::new("home").unwrap(),
+            node: NodeId::new(NODE).unwrap(),
+            ca_sha256: self.ca.fingerprint(),
+            secret: SECRET.into(),
+            url: self.server.url(),
+        }
+    }
+
+    pub fn command(&self) -> Command {
+        let config = self.home.path().join("agent.toml");
+        fs::write(
+            &config,
+            "[limits]\nworkers = 1\nqueue = 1\n[telemetry]\ninterval_seconds = 1\n[mqtt]\nkeep_alive_seconds = 5\n\
+             [deadlines]\nworker_silence_seconds = 2\ndrain_seconds = 20\n[log]\nlevel = \"debug\"\n",
+        )
+        .unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_headwater-agent"));
+        command.arg("--config").arg(config).arg("--state-dir").arg(self.state_dir());
+        // Every process below it is found by this folder.
+        command.arg("--worker").arg(fake_worker()).current_dir(self.home.path()).env_remove("RUST_LOG");
+        command
+    }
+
+    pub fn enroll(&self, token: &Token) -> std::process::Output {
+        self.command().arg("enroll").arg(token.to_string()).output().unwrap()
+    }
+
+    /// An enrolled agent that has published its birth.
+    pub fn agent(&self) -> Running {
+        if !self.state_dir().exists() {
+            let output = self.enroll(&self.token());
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.home.path().join("agent.log"))
+            .unwrap();
+        let agent = self.command().arg("run").stderr(log).spawn().unwrap();
+        let agent = Running(agent);
+        let pid = self.message("birth", |_| true);
+        assert_eq!(pid["node"], NODE);
+        self.message("status", |status| status["state"] == "online");
+        agent
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.home.path().join("agent.log")).unwrap_or_default()
+    }
+
+    pub fn publish(&self, channel: &str, message: &Value) {
+        let status = client("mosquitto_pub", self.home.path(), self.port, "gateway")
+            .args([
+                "-q",
+                "1",
+                "-t",
+                &format!("headwater/v1/home/{NODE}/{channel}"),
+                "-m",
+                &message.to_string(),
+            ])
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+
+    /// The next message on a channel that the test waits for; others are passed over.
+    pub fn message(&self, channel: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok((topic, message)) = self.messages.recv_timeout(left) else {
+                panic!("no {channel} came; the agent's log:\n{}", self.log());
+            };
+            if topic.ends_with(&format!("/{channel}")) && wanted(&message) {
+                return message;
+            }
+        }
+    }
+
+    pub fn event(&self, task: &str, kind: &str) -> Value {
+        self.message("event", |event| event["task"] == task && event["event"]["kind"] == kind)
+    }
+
+    /// The end of an attempt, whatever it is.
+    pub fn end(&self, task: &str) -> Value {
+        let ends = ["done", "failed", "refused"];
+        let wanted = |e: &Value| e["task"] == task && ends.iter().any(|end| e["event"]["kind"] == **end);
+        self.message("event", wanted)
+    }
+
+    pub fn offer(&self, task: &str, stream: &str, input: &[u8]) {
+        self.server.put_input(&format!("/in/{task}"), input);
+        self.publish("offer", &offer(task, stream, input.len()));
+    }
+
+    pub fn restart_broker(&mut self) {
+        drop(self.broker.take());
+        self.broker = Some(start_broker(self.home.path(), self.port));
+    }
+
+    /// Waits until the gateway's side is subscribed.
+    pub fn hear(&self) {
+        self.publish("status", &json!({ "state": "heard" }));
+        let deadline = Instant::now() + PATIENCE;
+        while !self.messages.try_iter().any(|(_, message)| message["state"] == "heard") {
+            assert!(Instant::now() < deadline, "the gateway's side does not come back");
+            std::thread::sleep(Duration::from_millis(50));
+            self.publish("status", &json!({ "state": "heard" }));
+        }
+    }
+
+    /// Processes that run in this fleet's folder.
+    pub fn processes(&self) -> Vec<String> {
+        let home = self.home.path().canonicalize().unwrap();
+        let entries = fs::read_dir("/proc").unwrap().filter_map(|entry| Some(entry.ok()?.path()));
+        let here = entries.filter(|path| fs::read_link(path.join("cwd")).is_ok_and(|cwd| cwd == home));
+        here.map(|path| fs::read_to_string(path.join("cmdline")).unwrap_or_default().replace('\0', " "))
+            .collect()
+    }
+
+    pub fn no_process_is_left(&self) {
+        until("all processes end", || self.processes().is_empty());
+    }
+}
+
+fn fake_worker() -> PathBuf {
+    let path =
+        Path::new(env!("CARGO_BIN_EXE_headwater-agent")).with_file_name("examples").join("fake-worker");
+    assert!(path.exists(), "build it with `cargo build -p headwater-agent --examples`; `cargo test` does");
+    path
+}
+
+fn start_broker(home: &Path, port: u16) -> Running {
+    let config = home.join("mosquitto.conf");
+    let folder = home.display();
+    fs::write(
+        &config,
+        format!(
+            "user root\nlistener {port} 127.0.0.1\ncafile {folder}/ca.crt\ncertfile {folder}/broker.crt\n\
+             keyfile {folder}/broker.key\nrequire_certificate true\nuse_identity_as_username true\n\
+             persistence false\n"
+        ),
+    )
+    .unwrap();
+    let broker =
+        Command::new("mosquitto").arg("-c").arg(config).stderr(Stdio::null()).stdout(Stdio::null()).spawn();
+    let broker = Running(broker.expect("mosquitto is installed"));
+    until("the broker listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+    broker
+}
+
+fn client(program: &str, home: &Path, port: u16, name: &str) -> Command {
+    // Debian has the daemon in sbin, which is not in everyone's PATH; the clients are in bin.
+    let mut command = Command::new(program);
+    command.args(["-V", "mqttv5", "-h", "127.0.0.1", "-p", &port.to_string()]);
+    command.arg("--cafile").arg(home.join("ca.crt"));
+    command.arg("--cert").arg(home.join(format!("{name}.crt")));
+    command.arg("--key").arg(home.join(format!("{name}.key")));
+    command
+}
+
+fn subscribe(home: &Path, port: u16) -> (Running, Receiver<(String, Value)>) {
+    let mut child = client("mosquitto_sub", home, port, "gateway")
+        .args(["-q", "1", "-t", "headwater/v1/home/+/+", "-F", "%t %p"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let stdout = BufReader::new(child.stdout.take().unwrap());
+    let (sender, messages) = channel();
+    std::thread::spawn(move || {
+        for line in stdout.lines().map_while(Result::ok) {
+            let Some((topic, payload)) = line.split_once(' ') else { continue };
+            let Ok(payload) = serde_json::from_str(payload) else { continue };
+            if sender.send((topic.to_owned(), payload)).is_err() {
+                return;
+            }
+        }
+    });
+    (Running(child), messages)
+}
+
+fn header() -> Value {
+    json!({ "v": 1, "ts": 0, "ts_src": "rtc", "seq": 0 })
+}
+
+fn with_header(mut message: Value) -> Value {
+    message.as_object_mut().unwrap().extend(header().as_object().unwrap().clone());
+    message
+}
+
+pub fn offer(task: &str, stream: &str, bytes: usize) -> Value {
+    let rendition = |name: &str| {
+        json!({ "name": name, "codec": "h264", "width": 320, "height": 180, "rate": { "bitrate": 250_000 },
+                "container": "ts" })
+    };
+    with_header(json!({
+        "task": task, "epoch": 1, "stream": stream, "segment": 1,
+        "lease": { "accept": 5000, "progress": 5000, "runtime": 60_000 },
+        "ladder": [rendition("high"), rendition("low")],
+        "input": { "path": format!("/in/{task}"), "container": "ts", "bytes": bytes, "duration": 2000 },
+        "outputs": [
+            { "rendition": "high", "path": format!("/out/{task}/high") },
+            { "rendition": "low", "path": format!("/out/{task}/low") },
+        ],
+    }))
+}
+
+pub fn revoke(task: &str) -> Value {
+    with_header(json!({ "task": task, "epoch": 1 }))
+}
+
+pub fn ack(event: &Value) -> Value {
+    with_header(event["number"].clone())
+}
+
+pub fn order(id: &str, command: &str) -> Value {
+    with_header(json!({ "id": id, "command": command }))
+}
