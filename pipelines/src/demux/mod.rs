@@ -7,6 +7,7 @@
 
 mod au;
 mod error;
+pub(crate) mod mp4;
 mod psi;
 pub(crate) mod sniff;
 mod ts;
@@ -33,6 +34,8 @@ pub struct Demuxer {
     inner: Inner,
     bytes: u64,
     limit: u64,
+    /// Of an MP4.
+    errors: u32,
 }
 
 #[derive(Debug)]
@@ -45,7 +48,13 @@ enum Inner {
 
 impl Demuxer {
     pub fn new(container: Container) -> Self {
-        Self { hint: container, inner: Inner::Unknown(BytesMut::new()), bytes: 0, limit: MAX_BYTES }
+        Self {
+            hint: container,
+            inner: Inner::Unknown(BytesMut::new()),
+            bytes: 0,
+            limit: MAX_BYTES,
+            errors: 0,
+        }
     }
 
     /// For files that are read in pieces and are no segments.
@@ -68,7 +77,7 @@ impl Demuxer {
         match &mut self.inner {
             Inner::Unknown(_) => {}
             Inner::Ts(ts) => ts.finish(out)?,
-            Inner::Mp4(data) => data.clear(),
+            Inner::Mp4(data) => self.errors = mp4::demux(&std::mem::take(data).freeze(), out)?,
         }
         Ok(())
     }
@@ -111,7 +120,7 @@ impl Demuxer {
     pub fn errors(&self) -> u32 {
         match &self.inner {
             Inner::Ts(ts) => ts.errors(),
-            Inner::Unknown(_) | Inner::Mp4(_) => 0,
+            Inner::Unknown(_) | Inner::Mp4(_) => self.errors,
         }
     }
 }
