@@ -1,8 +1,8 @@
 //! Looks into the first bytes of a rendition, just enough for a playlist: which codecs are inside a transport
 //! stream, and where a fragmented MP4's header ends.
 
-/// What is kept of a file's start to look at.
-pub(crate) const HEAD: usize = 96 * 1024;
+/// What is kept of a file's start to look at: the first audio may come behind a large keyframe.
+pub(crate) const HEAD: usize = 512 * 1024;
 
 const PACKET: usize = 188;
 

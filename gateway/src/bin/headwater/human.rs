@@ -52,7 +52,7 @@ fn parse_scaled(text: &str) -> Option<f64> {
 pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     let number = text.trim().trim_end_matches(['B', 'b']).trim_end_matches('i');
     match parse_scaled(number) {
-        Some(value) if value >= 1.0 && value < 1e18 => Ok(value as u64),
+        Some(value) if (1.0..1e18).contains(&value) => Ok(value as u64),
         Some(_) | None => Err(format!("{text:?} is not a size; write 500M or 16G")),
     }
 }

@@ -87,7 +87,8 @@ fn gateway(global: Global) -> Result<Gateway, ClientError> {
 }
 
 async fn push(gateway: &Gateway, style: Style, args: &Push) -> anyhow::Result<ExitCode> {
-    let summary = push::run(gateway, args, args.quiet || style.json).await?;
+    let quiet = args.quiet || style.json;
+    let summary = push::run(gateway, args, quiet).await?;
     if style.json {
         fleet::print(&serde_json::to_string_pretty(&summary)?)?;
     } else {
@@ -99,9 +100,10 @@ async fn push(gateway: &Gateway, style: Style, args: &Push) -> anyhow::Result<Ex
     if summary.whole {
         return Ok(ExitCode::SUCCESS);
     }
-    for problem in &summary.problems {
+    for problem in if quiet { &summary.problems } else { &summary.news } {
         eprintln!("headwater: {problem}");
     }
+    eprintln!("headwater: not every rendition of every segment arrived whole");
     Ok(ExitCode::from(INCOMPLETE))
 }
 

@@ -114,7 +114,7 @@ fn line(step: &Step) -> String {
         let speed = done.as_secs_f64() / seconds;
         text = format!("{text}, {speed:.2} x real time");
         let left = total.saturating_sub(done).as_secs_f64() / speed;
-        if !total.is_zero() && left.is_finite() {
+        if left.is_finite() && left > 0.0 {
             text = format!("{text}, {} left", human::span(Duration::from_secs_f64(left.ceil())));
         }
     }

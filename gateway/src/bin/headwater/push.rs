@@ -85,7 +85,7 @@ async fn work(
         Some(path) => Some(Folder::prepare(path, ladder)?),
         None => None,
     };
-    progress.note(&format!("pushing {} as stream {stream}", args.input));
+    progress.note(&format!("pushing {} as stream {stream}; watch it at {}", source.shown, gateway.url("")));
 
     let sender = Sender {
         gateway,
@@ -197,6 +197,10 @@ fn stream_name(input: &str, seconds: u64) -> StreamId {
 fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
+
+#[cfg(test)]
+#[path = "push_tests.rs"]
+mod against_a_gateway;
 
 #[cfg(test)]
 mod tests {

@@ -242,6 +242,11 @@ impl<'a> Basket<'a> {
             return Ok(Err(format!("rendition {name} came back twice")));
         }
         let container = self.ladder.renditions()[index].container;
+        // A gateway that knows no container of a profile gives all renditions that of the segment.
+        if head.content_type != container.content_type() {
+            let (came, wanted) = (&head.content_type, container.content_type());
+            return Ok(Err(format!("rendition {name} came back as {came:?}, {wanted} was asked for")));
+        }
         let file = match self.folder {
             Some(folder) => Some(folder.segment(name, self.number, container)?),
             None => None,

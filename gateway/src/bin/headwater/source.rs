@@ -38,6 +38,8 @@ pub(crate) enum SourceError {
 #[derive(Debug)]
 pub(crate) struct Source {
     path: PathBuf,
+    /// For people, without secrets.
+    pub(crate) shown: String,
     pub(crate) name: String,
     temporary: Option<Temporary>,
 }
@@ -91,7 +93,7 @@ pub(crate) async fn open(input: &str, limit: u64, progress: &Progress) -> Result
             }
             std::fs::File::open(&path).map_err(error)?;
             let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            Ok(Source { path, name, temporary: None })
+            Ok(Source { shown: input.to_owned(), path, name, temporary: None })
         }
     }
 }
@@ -109,7 +111,7 @@ async fn from_stdin(limit: u64, progress: &Progress) -> Result<Source, SourceErr
     if sink.written == 0 {
         return Err(SourceError::EmptyInput);
     }
-    Ok(sink.source("stdin".to_owned()))
+    Ok(sink.source("standard input".to_owned(), "stdin".to_owned()))
 }
 
 async fn download(url: Url, limit: u64, progress: &Progress) -> Result<Source, SourceError> {
@@ -139,7 +141,7 @@ async fn download(url: Url, limit: u64, progress: &Progress) -> Result<Source, S
     if sink.written == 0 {
         return Err(error("it is empty".to_owned()));
     }
-    Ok(sink.source(name))
+    Ok(sink.source(shown, name))
 }
 
 fn shown(url: &Url) -> String {
@@ -171,8 +173,8 @@ impl<'a> Sink<'a> {
         Ok(())
     }
 
-    fn source(self, name: String) -> Source {
-        Source { path: self.file.path.clone(), name, temporary: Some(self.file) }
+    fn source(self, shown: String, name: String) -> Source {
+        Source { path: self.file.path.clone(), shown, name, temporary: Some(self.file) }
     }
 }
 

@@ -32,6 +32,9 @@ pub(crate) struct Summary {
     pub(crate) renditions: Vec<Row>,
     pub(crate) nodes: Vec<NodeId>,
     pub(crate) problems: Vec<String>,
+    /// Those of them that nobody was told while it ran.
+    #[serde(skip)]
+    pub(crate) news: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) playlist: Option<PathBuf>,
 }
@@ -62,10 +65,10 @@ impl Summary {
     ) -> Self {
         let views: BTreeMap<u64, &SegmentView> =
             view.map(|v| v.segments.iter().map(|s| (s.segment, s)).collect()).unwrap_or_default();
-        let mut problems = Vec::new();
+        let (mut problems, mut news) = (Vec::new(), Vec::new());
         if view.is_none() {
-            problems
-                .push("the gateway has no report of this stream, so frames could not be counted".to_owned());
+            news.push("the gateway has no report of this stream, so frames could not be counted".to_owned());
+            problems.clone_from(&news);
         }
         let mut whole = 0;
         for answer in received {
@@ -79,14 +82,24 @@ impl Summary {
                 },
             };
             whole += u64::from(found.is_empty());
-            problems.extend(found.into_iter().map(|text| format!("segment {number}: {text}")));
+            let found = found.into_iter().map(|text| format!("segment {number}: {text}"));
+            match answer.outcome {
+                Outcome::Failed { .. } => problems.extend(found),
+                Outcome::Whole { .. } => {
+                    let found: Vec<String> = found.collect();
+                    news.extend_from_slice(&found);
+                    problems.extend(found);
+                }
+            }
         }
         let media_ms: u64 = received.iter().map(|answer| answer.duration.0).sum();
         let is_whole = problems.is_empty();
-        if problems.len() > MAX_PROBLEMS {
-            let more = problems.len() - MAX_PROBLEMS;
-            problems.truncate(MAX_PROBLEMS);
-            problems.push(format!("and {more} more"));
+        for list in [&mut problems, &mut news] {
+            if list.len() > MAX_PROBLEMS {
+                let more = list.len() - MAX_PROBLEMS;
+                list.truncate(MAX_PROBLEMS);
+                list.push(format!("and {more} more"));
+            }
         }
         let mut delays: Vec<u64> = views.values().filter_map(|segment| segment.delay_ms).collect();
         delays.sort_unstable();
@@ -107,6 +120,7 @@ impl Summary {
             renditions: rows,
             nodes: nodes.into_iter().collect(),
             problems,
+            news,
             playlist: None,
         }
     }

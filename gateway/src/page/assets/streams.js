@@ -26,7 +26,7 @@ function makeRow(view, play) {
   const button = h("button", { type: "button", "data-action": "play", "aria-label": `Watch ${view.stream}` }, svg("svg", { viewBox: "0 0 10 10", "aria-hidden": "true" }, svg("path", { d: "M2 1l7 4-7 4z" })), "Watch");
   const cell = (label, attributes, ...children) => h("td", { "data-label": label, ...attributes }, ...children);
   const row = h("tr", { "data-stream": view.stream },
-    h("th", { scope: "row" }, h("i", { class: "live-dot", "aria-hidden": "true" }), h("span", { class: "name" }, view.stream), h("span", { class: "hidden", "data-field": "state" })),
+    h("th", { scope: "row", title: view.stream }, h("i", { class: "live-dot", "aria-hidden": "true" }), h("span", { class: "name" }, view.stream), h("span", { class: "hidden", "data-field": "state" })),
     cell("Node", { "data-field": "node" }),
     cell("Ladder", { class: "ladder", "data-part": "ladder" }),
     cell("Last segments", {}, h("div", { class: "strip", "data-part": "strip" })),
