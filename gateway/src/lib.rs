@@ -1,4 +1,32 @@
 //! The gateway: takes video over HTTP, hands it to the fleet, returns renditions.
+//!
+//! ```text
+//! push ─┐                ┌─ schedule (pure)          nodes, enroll ◀─ HTTPS ─ nodes
+//! api  ─┼─▶ owner ◀──────┤
+//! page ─┘     │  ▲       └─ store (SQLite)           broker (mosquitto, a child)
+//! playback    ▼  │                                     ▲
+//!            grants, media                           mqtt ◀────────── MQTT ── nodes
+//! ```
 
+pub mod api;
+pub mod app;
+pub mod broker;
+pub mod config;
+pub mod daemon;
+pub mod enroll;
+pub mod grants;
+pub mod housekeep;
+pub mod identity;
+pub mod media;
+pub mod metrics;
+pub mod mqtt;
+pub mod nodes;
+pub mod owner;
 pub mod page;
+pub mod playback;
+pub mod push;
+pub mod schedule;
+pub mod secret;
+pub mod serve;
+pub mod store;
 pub mod views;

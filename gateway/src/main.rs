@@ -1,1 +1,105 @@
-fn main(){}
+//! `headwater-gateway`: reads its configuration, runs until SIGTERM, says with its exit code how it ended.
+//!
+//! | code | meaning |
+//! |---|---|
+//! | 0 | stopped on request, every waiting push answered |
+//! | 1 | could not start or go on for a reason that may pass: a port in use, no mosquitto |
+//! | 2 | the command line, the configuration or the state folder is unusable: starting again does not help |
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use headwater_gateway::config::{Config, LogFormat};
+use headwater_gateway::daemon;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// Takes video over HTTP, hands it to the fleet, returns renditions.
+#[derive(Debug, Parser)]
+#[command(name = "headwater-gateway", version)]
+struct Args {
+    /// Configuration, TOML; without one every key has its default.
+    #[arg(long, global = true, value_name = "FILE", env = "HEADWATER_GATEWAY_CONFIG")]
+    config: Option<PathBuf>,
+    /// In the place of the configuration's state_dir.
+    #[arg(long, global = true, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum Command {
+    /// Run the gateway (also without a command).
+    Run,
+    /// Read and check the configuration, then exit.
+    Check,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let config = match load(&args) {
+        Ok(config) => config,
+        Err(error) => return fail(&error, 2),
+    };
+    if let Some(Command::Check) = args.command {
+        return ExitCode::SUCCESS;
+    }
+    if let Err(error) = log(&config) {
+        return fail(&error, 2);
+    }
+    match run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let code = error.downcast_ref::<daemon::StartError>().map_or(1, daemon::StartError::exit_code);
+            fail(&error, code)
+        }
+    }
+}
+
+fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
+    eprintln!("headwater-gateway: {error:#}");
+    ExitCode::from(code)
+}
+
+fn load(args: &Args) -> anyhow::Result<Config> {
+    let mut config = match &args.config {
+        Some(path) => Config::load(path)?,
+        None => Config::default(),
+    };
+    if let Some(dir) = &args.state_dir {
+        config.state_dir.clone_from(dir);
+    }
+    // Folders are named to other programs, which have their own working folder.
+    config.state_dir = std::path::absolute(&config.state_dir).context("state_dir")?;
+    config.check()?;
+    Ok(config)
+}
+
+fn log(config: &Config) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&config.log.level).context("log.level")?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.log.format {
+        LogFormat::Text => builder.with_ansi(false).init(),
+        LogFormat::Json => builder.json().init(),
+    }
+    Ok(())
+}
+
+#[tokio::main]
+async fn run(config: Config) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let told = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        told.cancel();
+    });
+    Ok(daemon::run(config, stop).await?)
+}

@@ -1,0 +1,481 @@
+//! The task that owns the state: everything else sends it events, and it carries out what
+//! [`Core`] decides.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use headwater_protocol::message::{
+    Ack, Birth, Command, CommandKind, Event as NodeEvent, Extra, Reply, Status, Telemetry,
+};
+use headwater_protocol::topic::{Channel, Topic, Writer};
+use headwater_protocol::{Epoch, Fault, FleetId, NodeId, StreamId, TaskId, VERSION};
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::grants::Grants;
+use crate::media::Media;
+use crate::metrics::Metrics;
+use crate::mqtt::{Incoming, Outgoing, Publisher};
+use crate::schedule::{Action, Core, Now, Outcome, Submission};
+use crate::store::{After, Store, Write};
+use crate::views::NodeView;
+
+/// Everything that can happen to the owner.
+#[derive(Debug)]
+pub enum Event {
+    Mqtt(Incoming),
+    Submit { submission: Box<Submission>, answer: oneshot::Sender<Outcome> },
+    Command { node: NodeId, command: CommandKind, answer: oneshot::Sender<Result<(), Fault>> },
+    Nodes { answer: oneshot::Sender<Vec<NodeView>> },
+}
+
+/// Why the owner did not answer.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the gateway stops")]
+pub struct Stopped;
+
+/// How everything else talks to the owner.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    events: mpsc::Sender<Event>,
+    changed: watch::Receiver<u64>,
+}
+
+impl Handle {
+    pub async fn submit(&self, submission: Submission) -> Result<Outcome, Stopped> {
+        let (answer, outcome) = oneshot::channel();
+        let event = Event::Submit { submission: Box::new(submission), answer };
+        self.events.send(event).await.map_err(|_| Stopped)?;
+        outcome.await.map_err(|_| Stopped)
+    }
+
+    pub async fn nodes(&self) -> Result<Vec<NodeView>, Stopped> {
+        let (answer, views) = oneshot::channel();
+        self.events.send(Event::Nodes { answer }).await.map_err(|_| Stopped)?;
+        views.await.map_err(|_| Stopped)
+    }
+
+    /// A node's answer to a command; the outer error says that there was none.
+    pub async fn command(&self, node: NodeId, command: CommandKind) -> Result<Result<(), Fault>, Stopped> {
+        let (answer, reply) = oneshot::channel();
+        self.events.send(Event::Command { node, command, answer }).await.map_err(|_| Stopped)?;
+        reply.await.map_err(|_| Stopped)
+    }
+
+    /// Counts up with each change that people may see.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.clone()
+    }
+}
+
+/// Removes objects in the background.
+#[derive(Debug, Clone)]
+pub struct Janitor(mpsc::Sender<(StreamId, TaskId, Option<Epoch>)>);
+
+impl Janitor {
+    pub fn start(media: Media) -> (Self, tokio::task::JoinHandle<()>) {
+        let (sender, mut queue) = mpsc::channel::<(StreamId, TaskId, Option<Epoch>)>(4096);
+        let worker = tokio::spawn(async move {
+            while let Some((stream, task, keep)) = queue.recv().await {
+                media.discard(&stream, &task, keep).await;
+            }
+        });
+        (Self(sender), worker)
+    }
+
+    /// Where the queue is full the objects stay until their time is over.
+    pub fn discard(&self, stream: StreamId, task: TaskId, keep: Option<Epoch>) {
+        if self.0.try_send((stream, task, keep)).is_err() {
+            tracing::warn!("media of a task stays until its time is over");
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct Owner {
+    pub core: Core,
+    pub fleet: FleetId,
+    pub store: Store,
+    pub media: Media,
+    pub grants: Grants,
+    pub janitor: Janitor,
+    pub publisher: Publisher,
+    pub metrics: Arc<Metrics>,
+    pub broker_up: Arc<AtomicBool>,
+}
+
+/// A task's words for the log, and who waits for it.
+#[derive(Debug)]
+struct Open {
+    stream: StreamId,
+    segment: u64,
+    answer: Option<oneshot::Sender<Outcome>>,
+    nodes: Vec<NodeId>,
+}
+
+struct Commands {
+    waiting: HashMap<String, (NodeId, Instant, oneshot::Sender<Result<(), Fault>>)>,
+    next: u64,
+}
+
+/// Commands without a reply yet; further ones are refused.
+const COMMANDS: usize = 256;
+const COMMAND_LIFE: Duration = Duration::from_secs(10);
+const TICK: Duration = Duration::from_millis(100);
+
+impl Owner {
+    /// Starts the task; it ends after `stop`, when every waiting push has its answer or `patience` is over.
+    pub fn start(
+        self,
+        mut mqtt: mpsc::Receiver<Incoming>,
+        stop: CancellationToken,
+        patience: Duration,
+    ) -> (Handle, tokio::task::JoinHandle<()>) {
+        // A full queue makes its senders wait: pushes and pages slow down, nothing is lost.
+        let (events, mut queue) = mpsc::channel(256);
+        let (changed, changes) = watch::channel(0);
+        let mut running = Running {
+            owner: self,
+            open: HashMap::new(),
+            commands: Commands { waiting: HashMap::new(), next: 1 },
+            changed,
+            started: Instant::now(),
+        };
+        let task = tokio::spawn(async move {
+            let mut tick = tokio::time::interval(TICK);
+            tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            let mut until: Option<Instant> = None;
+            loop {
+                tokio::select! {
+                    Some(message) = mqtt.recv() => running.handle(Event::Mqtt(message)).await,
+                    Some(event) = queue.recv() => running.handle(event).await,
+                    _ = tick.tick() => running.tick().await,
+                    () = stop.cancelled(), if until.is_none() => until = Some(Instant::now() + patience),
+                }
+                if let Some(until) = until
+                    && (running.open.is_empty() || Instant::now() >= until)
+                {
+                    running.stop().await;
+                    return;
+                }
+            }
+        });
+        (Handle { events, changed: changes }, task)
+    }
+}
+
+struct Running {
+    owner: Owner,
+    open: HashMap<TaskId, Open>,
+    commands: Commands,
+    changed: watch::Sender<u64>,
+    started: Instant,
+}
+
+impl Running {
+    fn now(&self) -> Now {
+        Now { mono: millis(self.started.elapsed()), unix: unix_millis() }
+    }
+
+    async fn handle(&mut self, event: Event) {
+        let now = self.now();
+        match event {
+            Event::Mqtt(Incoming::Up) => {
+                tracing::info!("broker connected");
+                self.owner.broker_up.store(true, Ordering::Relaxed);
+            }
+            Event::Mqtt(Incoming::Down) => {
+                self.owner.broker_up.store(false, Ordering::Relaxed);
+                self.owner.core.broker_down();
+            }
+            Event::Mqtt(Incoming::Message { topic, payload }) => self.message(&topic, &payload, now),
+            Event::Submit { submission, answer } => {
+                let open = Open {
+                    stream: submission.stream.clone(),
+                    segment: submission.segment,
+                    answer: Some(answer),
+                    nodes: Vec::new(),
+                };
+                self.open.insert(submission.task.clone(), open);
+                self.owner.core.submit(*submission, now);
+            }
+            Event::Command { node, command, answer } => self.command(node, command, answer, now),
+            // The asker may be gone.
+            Event::Nodes { answer } => drop(answer.send(self.owner.core.node_views(now))),
+        }
+        self.carry_out(now).await;
+    }
+
+    async fn tick(&mut self) {
+        let now = self.now();
+        let gone: Vec<TaskId> = self
+            .open
+            .iter()
+            .filter(|(_, open)| open.answer.as_ref().is_some_and(oneshot::Sender::is_closed))
+            .map(|(task, _)| task.clone())
+            .collect();
+        for task in gone {
+            self.owner.core.caller_gone(&task, now);
+        }
+        self.owner.core.tick(now);
+        let late = Instant::now();
+        self.commands.waiting.retain(|_, (_, until, _)| *until > late);
+        let (waiting, all) = self.owner.core.queue_depth();
+        self.owner.metrics.depth(waiting, all, self.owner.core.live_streams());
+        self.carry_out(now).await;
+    }
+
+    async fn stop(&mut self) {
+        let now = self.now();
+        self.owner.core.stop(now);
+        self.carry_out(now).await;
+    }
+
+    fn message(&mut self, topic: &Topic, payload: &[u8], now: Now) {
+        let node = &topic.node;
+        if topic.fleet != self.owner.fleet || topic.channel.writer() != Writer::Node {
+            return;
+        }
+        // A removed retained message is empty.
+        if payload.is_empty() {
+            return;
+        }
+        let core = &mut self.owner.core;
+        let result = match topic.channel {
+            Channel::Birth => read::<Birth>(payload).map(|birth| core.birth(node, birth, now)),
+            Channel::Status => read::<Status>(payload).map(|status| {
+                tracing::info!(%node, state = ?status.state, "node status");
+                core.status(node, &status, now);
+            }),
+            Channel::Telemetry => {
+                read::<Telemetry>(payload).map(|telemetry| core.telemetry(node, telemetry, now))
+            }
+            Channel::Event => read::<NodeEvent>(payload).map(|event| {
+                let puts = self.owner.grants.puts(&event.task, event.epoch);
+                core.event(node, event, &puts, now);
+            }),
+            Channel::Reply => read::<Reply>(payload).map(|reply| self.commands.replied(node, reply)),
+            Channel::Offer | Channel::Revoke | Channel::Ack | Channel::Command => Ok(()),
+        };
+        if let Err(error) = result {
+            tracing::warn!(%node, channel = topic.channel.as_str(), %error, "message not understood");
+        }
+    }
+
+    fn command(
+        &mut self,
+        node: NodeId,
+        command: CommandKind,
+        answer: oneshot::Sender<Result<(), Fault>>,
+        now: Now,
+    ) {
+        if self.commands.waiting.len() >= COMMANDS {
+            return;
+        }
+        let id = format!("c{}-{}", self.commands.next, now.unix);
+        self.commands.next += 1;
+        let header = self.owner.core.header(now);
+        let message = Command { header, id: id.clone(), command, extra: Extra::new() };
+        tracing::info!(%node, ?command, "command");
+        if self.send(&node, Channel::Command, &message, COMMAND_LIFE, Some(id.clone())) {
+            self.commands.waiting.insert(id, (node, Instant::now() + COMMAND_LIFE, answer));
+        }
+    }
+
+    fn send(
+        &self,
+        node: &NodeId,
+        channel: Channel,
+        message: &impl Serialize,
+        life: Duration,
+        correlation: Option<String>,
+    ) -> bool {
+        send(&self.owner.publisher, &self.owner.fleet, node, channel, message, life, correlation)
+    }
+
+    /// Does what the core decided. Answers and acks wait for the commit of the writes beside them.
+    async fn carry_out(&mut self, now: Now) {
+        let actions = self.owner.core.take_actions();
+        if actions.is_empty() {
+            return;
+        }
+        let mut writes = Vec::new();
+        let mut after: Vec<After> = Vec::new();
+        for action in actions {
+            match action {
+                Action::Grant { task, epoch, grant } => self.owner.grants.open(task, epoch, grant),
+                Action::EndGrant { task, epoch } => self.owner.grants.end(&task, epoch),
+                Action::Offer { node, offer } => {
+                    tracing::info!(
+                        stream = %offer.stream, segment = offer.segment, task = %offer.task,
+                        epoch = offer.epoch.0, %node, "offered"
+                    );
+                    if let Some(open) = self.open.get_mut(&offer.task) {
+                        open.nodes.push(node.clone());
+                    }
+                    let life = Duration::from(offer.lease.accept);
+                    if !self.send(&node, Channel::Offer, &*offer, life, None) {
+                        tracing::warn!(task = %offer.task, %node, "offer not sent; its lease will end");
+                    }
+                }
+                Action::Revoke { node, task, epoch } => {
+                    let revoke = self.owner.core.revoke(task, epoch, now);
+                    self.send(&node, Channel::Revoke, &revoke, Duration::from_secs(30), None);
+                }
+                Action::Ack { node, number } => {
+                    let ack = Ack { header: self.owner.core.header(now), number, extra: Extra::new() };
+                    let (publisher, fleet) = (self.owner.publisher.clone(), self.owner.fleet.clone());
+                    after.push(Box::new(move |stored| {
+                        if stored.is_ok() {
+                            // Lost acks are made good: the node sends the event again.
+                            send(
+                                &publisher,
+                                &fleet,
+                                &node,
+                                Channel::Ack,
+                                &ack,
+                                Duration::from_secs(30),
+                                None,
+                            );
+                        }
+                    }));
+                }
+                Action::Write(write) => {
+                    self.log(&write);
+                    self.owner.metrics.write(&write);
+                    writes.push(write);
+                }
+                Action::Answer { task, outcome } => {
+                    self.owner.media.forget(&task);
+                    let Some(answer) = self.open.remove(&task).and_then(|open| open.answer) else { continue };
+                    self.owner.metrics.outcome(&outcome);
+                    after.push(Box::new(move |stored| {
+                        let outcome = match stored {
+                            Ok(()) => outcome,
+                            Err(error) => Outcome::Internal(error),
+                        };
+                        // A caller that is gone needs no answer.
+                        drop(answer.send(outcome));
+                    }));
+                }
+                Action::Discard { stream, task, keep } => self.owner.janitor.discard(stream, task, keep),
+                Action::NodesChanged => {}
+            }
+        }
+        if !writes.is_empty() || !after.is_empty() {
+            self.owner.store.write(writes, after).await;
+        }
+        self.changed.send_modify(|generation| *generation += 1);
+    }
+
+    /// One line for everything that happens to an attempt.
+    fn log(&self, write: &Write) {
+        let open = |task: &TaskId| {
+            let open = self.open.get(task);
+            (open.map(|o| o.stream.to_string()).unwrap_or_default(), open.map_or(0, |o| o.segment))
+        };
+        match write {
+            Write::AttemptEnded { task, epoch, code, .. } => {
+                let (stream, segment) = open(task);
+                let node = self
+                    .open
+                    .get(task)
+                    .and_then(|open| open.nodes.get((epoch.0 as usize).wrapping_sub(1)))
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
+                let code = code.map_or("", headwater_protocol::Code::as_str);
+                tracing::warn!(stream, segment, %task, epoch = epoch.0, node, code, "attempt ended");
+            }
+            Write::Winner { task, epoch, node, report, attempts, .. } => {
+                let (stream, segment) = open(task);
+                tracing::info!(
+                    stream, segment, %task, epoch = epoch.0, %node, attempts,
+                    worker_ms = report.wall_us / 1000, "done"
+                );
+            }
+            Write::TaskEnded { task, ending: crate::store::Ending::Failed(fault), attempts, .. } => {
+                let (stream, segment) = open(task);
+                let node = self
+                    .open
+                    .get(task)
+                    .and_then(|open| open.nodes.last())
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
+                tracing::warn!(
+                    stream, segment, %task, epoch = attempts, node, code = %fault.code, text = fault.text, "failed"
+                );
+            }
+            Write::StreamOpened { stream, .. } => tracing::info!(%stream, "stream begins"),
+            Write::StreamEnded { stream } => tracing::info!(%stream, "stream ended"),
+            Write::TaskEnded { .. }
+            | Write::TaskNew { .. }
+            | Write::AttemptNew { .. }
+            | Write::Position { .. }
+            | Write::Delay { .. }
+            | Write::TokenNew { .. }
+            | Write::TasksRemoved { .. } => {}
+        }
+    }
+}
+
+impl Commands {
+    fn replied(&mut self, node: &NodeId, reply: Reply) {
+        // Only the node that was asked may answer.
+        if self.waiting.get(&reply.id).is_some_and(|(asked, ..)| asked == node)
+            && let Some((_, _, answer)) = self.waiting.remove(&reply.id)
+        {
+            drop(answer.send(reply.fault.map_or(Ok(()), Err)));
+        }
+    }
+}
+
+fn send(
+    publisher: &Publisher,
+    fleet: &FleetId,
+    node: &NodeId,
+    channel: Channel,
+    message: &impl Serialize,
+    life: Duration,
+    correlation: Option<String>,
+) -> bool {
+    let topic = Topic { fleet: fleet.clone(), node: node.clone(), channel };
+    match serde_json::to_vec(message) {
+        Ok(payload) => publisher.send(Outgoing { topic, payload, life, correlation }),
+        Err(error) => {
+            tracing::error!(%topic, %error, "message not written");
+            false
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Unread {
+    #[error("version {0} is not {VERSION}")]
+    Version(u64),
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+}
+
+fn read<T: serde::de::DeserializeOwned>(payload: &[u8]) -> Result<T, Unread> {
+    #[derive(serde::Deserialize)]
+    struct Versioned {
+        v: u64,
+    }
+    let Versioned { v } = serde_json::from_slice(payload)?;
+    if v != u64::from(VERSION) {
+        return Err(Unread::Version(v));
+    }
+    Ok(serde_json::from_slice(payload)?)
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub fn unix_millis() -> u64 {
+    // A clock before 1970 counts as 1970.
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)
+}

@@ -1,0 +1,166 @@
+//! Listeners: accept, handshake, serve HTTP/1.1, each with its bound and its deadline.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::Request;
+use headwater_protocol::NodeId;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower_service::Service;
+
+use crate::identity::Identity;
+
+/// Whose certificate a request came with: none, or the node's that the fleet's CA vouches for.
+#[derive(Debug, Clone)]
+pub struct Peer(pub Option<NodeId>);
+
+#[derive(Debug, Clone)]
+pub struct From(pub SocketAddr);
+
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("TLS certificates: {0}")]
+    Pem(#[from] rustls::pki_types::pem::Error),
+    #[error("TLS: {0}")]
+    Config(#[from] rustls::Error),
+    #[error("TLS client certificates: {0}")]
+    Verifier(#[from] rustls::server::VerifierBuilderError),
+}
+
+/// TLS for nodes: a certificate is asked for, and without one only enrolment is open.
+pub fn tls(identity: &Identity) -> Result<TlsAcceptor, TlsError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(identity.ca_pem.as_bytes())?)?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+        .allow_unauthenticated()
+        .build()?;
+    let chain = vec![CertificateDer::from_pem_slice(identity.server.certificate.as_bytes())?];
+    let key = PrivateKeyDer::from_pem_slice(identity.server.key.as_bytes())?;
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+#[derive(Clone)]
+pub struct Server {
+    pub app: Router,
+    pub tls: Option<TlsAcceptor>,
+    /// Connections at once; further ones wait in the kernel's queue.
+    pub connections: usize,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("connections", &self.connections).finish_non_exhaustive()
+    }
+}
+
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Longest time for a request's head, and the longest idle time of a kept connection.
+const HEAD: Duration = Duration::from_secs(30);
+
+impl Server {
+    /// Accepts until `stop`; ends once every connection has ended its request.
+    pub async fn run(self, listener: TcpListener, stop: CancellationToken) {
+        let permits = Arc::new(Semaphore::new(self.connections));
+        let tracker = TaskTracker::new();
+        loop {
+            let permit = tokio::select! {
+                () = stop.cancelled() => break,
+                permit = Arc::clone(&permits).acquire_owned() => match permit {
+                    Ok(permit) => permit,
+                    // Nobody closes this semaphore.
+                    Err(_) => break,
+                },
+            };
+            let (stream, from) = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = listener.accept() => match accepted {
+                    Ok(accepted) => accepted,
+                    Err(error) => {
+                        // Out of descriptors, most likely; ending connections give some back.
+                        tracing::warn!(%error, "not accepted");
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        continue;
+                    }
+                },
+            };
+            let (server, stop) = (self.clone(), stop.clone());
+            tracker.spawn(async move {
+                let _permit = permit;
+                server.connection(stream, from, stop).await;
+            });
+        }
+        drop(listener);
+        tracker.close();
+        tracker.wait().await;
+    }
+
+    async fn connection(self, stream: TcpStream, from: SocketAddr, stop: CancellationToken) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, %from, "no TCP_NODELAY");
+        }
+        let Some(tls) = &self.tls else { return http(stream, self.app, Peer(None), from, stop).await };
+        let stream = match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return tracing::debug!(%error, %from, "TLS handshake failed"),
+            Err(_) => return tracing::debug!(%from, "TLS handshake took too long"),
+        };
+        let peer = stream.get_ref().1.peer_certificates().and_then(|chain| name(chain.first()?));
+        http(stream, self.app, Peer(peer), from, stop).await;
+    }
+}
+
+/// The common name of a certificate that the CA has signed, if it is a node's.
+fn name(certificate: &CertificateDer<'_>) -> Option<NodeId> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let common = parsed.subject().iter_common_name().next()?.as_str().ok()?;
+    NodeId::new(common).ok().filter(|node| node.as_str() != crate::identity::GATEWAY)
+}
+
+async fn http<S>(stream: S, app: Router, peer: Peer, from: SocketAddr, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        request.extensions_mut().insert(From(from));
+        let mut app = app.clone();
+        async move { Ok::<_, Infallible>(app.call(request.map(Body::new)).await.unwrap_or_else(|e| match e {})) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_headers(64)
+        .max_buf_size(256 * 1024)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, %from, "connection ended");
+    }
+}

@@ -1,0 +1,233 @@
+//! Questions: lists for people, entries for playlists, tasks past their time.
+
+use headwater_protocol::{Container, Epoch, Fault, Ladder, Millis, NodeId, SegmentReport, StreamId, TaskId};
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::{Store, StoreError};
+use crate::views::{SegmentState, SegmentView, StreamView};
+
+/// Streams in a list; older ones can be asked for by name.
+const LISTED: i64 = 200;
+/// Segments of each stream in a list.
+const RECENT: i64 = 20;
+
+/// A stream as playlists need it.
+#[derive(Debug, Clone)]
+pub struct StreamRow {
+    pub live: bool,
+    pub ladder: Option<Ladder>,
+    pub resolution: Option<String>,
+    /// Entries that were removed after their time.
+    pub removed: u64,
+}
+
+/// A segment that can be watched.
+#[derive(Debug, Clone)]
+pub struct PlaylistEntry {
+    pub segment: u64,
+    pub task: TaskId,
+    pub epoch: Option<Epoch>,
+    pub container: Container,
+    pub duration: Millis,
+    pub report: Option<SegmentReport>,
+}
+
+fn bad(column: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
+}
+
+fn parsed<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<T>> {
+    let text: Option<String> = row.get(column)?;
+    text.map(|text| serde_json::from_str(&text).map_err(|error| bad(column, error))).transpose()
+}
+
+fn id<T: std::str::FromStr<Err = headwater_protocol::BadId>>(
+    row: &Row<'_>,
+    column: usize,
+) -> rusqlite::Result<T> {
+    row.get::<_, String>(column)?.parse().map_err(|error| bad(column, error))
+}
+
+fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    Ok(row.get::<_, i64>(column)?.cast_unsigned())
+}
+
+fn container(text: &str) -> Container {
+    match text {
+        "mp4" => Container::Mp4,
+        _ts => Container::Ts,
+    }
+}
+
+impl Store {
+    /// Newest first, each with its last segments.
+    pub async fn streams(&self) -> Result<Vec<StreamView>, StoreError> {
+        self.read(|c| {
+            let mut names =
+                c.prepare_cached("SELECT stream FROM streams ORDER BY started DESC, run DESC LIMIT ?")?;
+            let names: Vec<String> =
+                names.query_map([LISTED], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+            let mut views = Vec::with_capacity(names.len());
+            for name in names {
+                views.extend(stream_view(c, &name, RECENT)?);
+            }
+            Ok(views)
+        })
+        .await
+    }
+
+    pub async fn stream(&self, stream: &StreamId) -> Result<Option<StreamView>, StoreError> {
+        let name = stream.as_str().to_owned();
+        self.read(move |c| stream_view(c, &name, -1)).await
+    }
+
+    /// A stream and everything of it that can be watched, in order; a number that was pushed twice
+    /// counts once, and nothing is listed past a segment that is still on its way.
+    pub async fn playlist(
+        &self,
+        stream: &StreamId,
+    ) -> Result<Option<(StreamRow, Vec<PlaylistEntry>)>, StoreError> {
+        let name = stream.as_str().to_owned();
+        self.read(move |c| {
+            let row = c
+                .prepare_cached("SELECT live, ladder, resolution, removed, run FROM streams WHERE stream=?")?
+                .query_row([&name], |row| {
+                    let found = StreamRow {
+                        live: row.get(0)?,
+                        ladder: parsed(row, 1)?,
+                        resolution: row.get(2)?,
+                        removed: number(row, 3)?,
+                    };
+                    Ok((found, row.get::<_, i64>(4)?))
+                })
+                .optional()?;
+            let Some((row, run)) = row else { return Ok(None) };
+            let mut statement = c.prepare_cached(
+                "SELECT segment, task, winner, container, duration_ms, report FROM tasks
+                 WHERE stream=?1 AND run=?2 AND state='done' AND segment < coalesce((SELECT min(segment) FROM tasks
+                     WHERE stream=?1 AND run=?2 AND state IN ('waiting','running')
+                     AND segment NOT IN (SELECT segment FROM tasks
+                         WHERE stream=?1 AND run=?2 AND state='done')), 9223372036854775807)
+                 ORDER BY segment, ended",
+            )?;
+            let mut entries: Vec<PlaylistEntry> = statement
+                .query_map(params![name, run], |row| {
+                    Ok(PlaylistEntry {
+                        segment: number(row, 0)?,
+                        task: id(row, 1)?,
+                        epoch: row.get::<_, Option<u32>>(2)?.map(Epoch),
+                        container: container(&row.get::<_, String>(3)?),
+                        duration: Millis(number(row, 4)?),
+                        report: parsed(row, 5)?,
+                    })
+                })?
+                .collect::<rusqlite::Result<_>>()?;
+            entries.dedup_by_key(|entry| entry.segment);
+            Ok(Some((row, entries)))
+        })
+        .await
+    }
+
+    /// The first segment of this number that was done.
+    pub async fn segment(
+        &self,
+        stream: &StreamId,
+        segment: u64,
+    ) -> Result<Option<PlaylistEntry>, StoreError> {
+        let entries = self.playlist(stream).await?;
+        Ok(entries.and_then(|(_, entries)| entries.into_iter().find(|entry| entry.segment == segment)))
+    }
+
+    /// Tasks that ended before `before`, a bounded number of them.
+    pub async fn expired(&self, before: u64) -> Result<Vec<(StreamId, TaskId)>, StoreError> {
+        self.read(move |c| {
+            let mut statement = c.prepare_cached(
+                "SELECT stream, task FROM tasks WHERE received < ? AND state IN ('done','failed')
+                 ORDER BY received LIMIT 500",
+            )?;
+            statement.query_map([before.cast_signed()], |row| Ok((id(row, 0)?, id(row, 1)?)))?.collect()
+        })
+        .await
+    }
+
+    pub async fn has_task(&self, task: &TaskId) -> Result<bool, StoreError> {
+        let task = task.as_str().to_owned();
+        self.read(move |c| {
+            c.query_row("SELECT 1 FROM tasks WHERE task=? AND state != 'failed'", [task], |_| Ok(()))
+                .optional()
+                .map(|found| found.is_some())
+        })
+        .await
+    }
+
+    /// One small question, to see that the database answers.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.read(|c| c.query_row("SELECT 1", [], |_| Ok(()))).await
+    }
+}
+
+fn stream_view(c: &Connection, name: &str, limit: i64) -> rusqlite::Result<Option<StreamView>> {
+    let row = c
+        .prepare_cached("SELECT run, live, started, node, ladder FROM streams WHERE stream=?")?
+        .query_row([name], |row| {
+            let ladder: Option<Ladder> = parsed(row, 4)?;
+            Ok((
+                row.get::<_, i64>(0)?,
+                row.get(1)?,
+                number(row, 2)?,
+                row.get::<_, Option<String>>(3)?,
+                ladder,
+            ))
+        })
+        .optional()?;
+    let Some((run, live, started, node, ladder)) = row else { return Ok(None) };
+    let (total, failed): (i64, i64) = c
+        .prepare_cached(
+            "SELECT count(*), coalesce(sum(state='failed'),0) FROM tasks WHERE stream=? AND run=?",
+        )?
+        .query_row(params![name, run], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let mut statement = c.prepare_cached(
+        "SELECT segment, task, state, duration_ms, bytes, attempts, node, delay_ms, report, fault FROM tasks
+         WHERE stream=? AND run=? ORDER BY segment DESC, task DESC LIMIT ?",
+    )?;
+    let mut segments: Vec<SegmentView> =
+        statement.query_map(params![name, run, limit], segment_view)?.collect::<rusqlite::Result<_>>()?;
+    segments.reverse();
+    Ok(Some(StreamView {
+        stream: name.parse().map_err(|error| bad(0, error))?,
+        live,
+        started: Millis(started),
+        node: node.and_then(|node| NodeId::new(node).ok()),
+        ladder: ladder
+            .as_ref()
+            .map(|ladder| ladder.renditions().iter().map(|rendition| rendition.name.clone()).collect())
+            .unwrap_or_default(),
+        renditions: ladder,
+        segments_total: total.cast_unsigned(),
+        segments_failed: failed.cast_unsigned(),
+        segments,
+        playlist: format!("/stream/{name}.m3u8"),
+    }))
+}
+
+fn segment_view(row: &Row<'_>) -> rusqlite::Result<SegmentView> {
+    let fault: Option<Fault> = parsed(row, 9)?;
+    Ok(SegmentView {
+        segment: number(row, 0)?,
+        task: id(row, 1)?,
+        state: match row.get::<_, String>(2)?.as_str() {
+            "running" => SegmentState::Running,
+            "done" => SegmentState::Done,
+            "failed" => SegmentState::Failed,
+            _waiting => SegmentState::Waiting,
+        },
+        duration: Millis(number(row, 3)?),
+        bytes: number(row, 4)?,
+        attempts: row.get(5)?,
+        node: row.get::<_, Option<String>>(6)?.and_then(|node| NodeId::new(node).ok()),
+        delay_ms: row.get::<_, Option<i64>>(7)?.map(i64::cast_unsigned),
+        report: parsed(row, 8)?,
+        fault,
+    })
+}

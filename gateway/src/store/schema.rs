@@ -1,0 +1,74 @@
+//! Tables, their versions, and what a start does with the rests of an earlier life.
+
+use std::path::Path;
+
+use headwater_protocol::NodeId;
+use rusqlite::{Connection, params};
+
+use super::{Remembered, StoreError};
+
+/// One step per version; a step that has been released is never changed.
+const STEPS: &[&str] = &["
+    CREATE TABLE streams(
+        stream TEXT PRIMARY KEY, run INTEGER NOT NULL, started INTEGER NOT NULL, live INTEGER NOT NULL,
+        ladder TEXT, resolution TEXT, node TEXT, removed INTEGER NOT NULL DEFAULT 0) STRICT;
+    CREATE TABLE tasks(
+        task TEXT PRIMARY KEY, stream TEXT NOT NULL, run INTEGER NOT NULL, segment INTEGER NOT NULL,
+        container TEXT NOT NULL, bytes INTEGER NOT NULL, sha256 TEXT NOT NULL, duration_ms INTEGER NOT NULL,
+        received INTEGER NOT NULL, ended INTEGER, state TEXT NOT NULL, winner INTEGER, node TEXT,
+        attempts INTEGER NOT NULL DEFAULT 0, delay_ms INTEGER, report TEXT, fault TEXT) STRICT;
+    CREATE INDEX tasks_of_stream ON tasks(stream, run, segment);
+    CREATE INDEX tasks_by_age ON tasks(received);
+    CREATE TABLE attempts(
+        task TEXT NOT NULL, epoch INTEGER NOT NULL, node TEXT NOT NULL, offered INTEGER NOT NULL,
+        ended INTEGER, code TEXT, PRIMARY KEY(task, epoch)) STRICT;
+    CREATE TABLE outboxes(node TEXT PRIMARY KEY, outbox TEXT NOT NULL, n INTEGER NOT NULL) STRICT;
+    CREATE TABLE nodes(node TEXT PRIMARY KEY, enrolled INTEGER NOT NULL, fingerprint TEXT NOT NULL) STRICT;
+    CREATE TABLE tokens(hash TEXT PRIMARY KEY, node TEXT NOT NULL, expires INTEGER NOT NULL, used INTEGER) STRICT;
+"];
+
+pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    connection.set_prepared_statement_cache_capacity(64);
+    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let known = STEPS.len().cast_signed() as i64;
+    if found > known {
+        return Err(StoreError::Newer { path: path.to_owned(), found, known });
+    }
+    for (index, step) in STEPS.iter().enumerate().skip(found.max(0).cast_unsigned() as usize) {
+        let tx = connection.transaction()?;
+        tx.execute_batch(step)?;
+        tx.pragma_update(None, "user_version", index.cast_signed() as i64 + 1)?;
+        tx.commit()?;
+    }
+    Ok(())
+}
+
+/// Closes what ran when the earlier life ended: its callers are gone, so nothing can win any more.
+pub(super) fn recover(connection: &mut Connection) -> Result<Remembered, StoreError> {
+    let fault =
+        r#"{"code":"interrupted","text":"the gateway stopped before the segment was done; push it again"}"#;
+    let tx = connection.transaction()?;
+    tx.execute("UPDATE attempts SET ended=offered, code='interrupted' WHERE ended IS NULL", [])?;
+    tx.execute(
+        "UPDATE tasks SET state='failed', ended=received, fault=? WHERE state IN ('waiting','running')",
+        params![fault],
+    )?;
+    tx.execute("UPDATE streams SET live=0", [])?;
+    tx.commit()?;
+    let mut remembered = Remembered::default();
+    let mut statement = connection.prepare("SELECT node, outbox, n FROM outboxes")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (node, outbox, n): (String, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        // Only ids were ever written.
+        if let Ok(node) = NodeId::new(node) {
+            remembered.positions.insert(node, (outbox, n.cast_unsigned()));
+        }
+    }
+    let last: Option<i64> = connection.query_row("SELECT max(run) FROM streams", [], |row| row.get(0))?;
+    remembered.next_run = last.unwrap_or(0).cast_unsigned() + 1;
+    Ok(remembered)
+}
