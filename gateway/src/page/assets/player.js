@@ -17,7 +17,7 @@ export function play(view) {
   stop();
   const [dialog, video, link] = [byId("player-dialog"), byId("player"), byId("player-link")];
   // Below the page's own address, also where a proxy serves the gateway under a path.
-  const url = new URL(view.playlist.replace(/^\/+/, ""), document.baseURI).href;
+  const url = new URL(view.playlist.replace(/^\/*/, "./"), document.baseURI).href;
   text(byId("player-title"), view.stream);
   text(link, url);
   attribute(link, "href", url);
