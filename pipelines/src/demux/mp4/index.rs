@@ -225,6 +225,15 @@ impl Index {
 
     /// In the order of decoding over all tracks.
     pub(crate) fn sort(&mut self) {
+        // With negative offsets a frame is shown before its decoding time: decode all a little earlier.
+        let mut early = vec![0i64; self.tracks.len()];
+        for sample in &self.samples {
+            let slot = &mut early[sample.track as usize];
+            *slot = (*slot).max(sample.dts.saturating_sub(sample.pts));
+        }
+        for sample in &mut self.samples {
+            sample.dts = sample.dts.saturating_sub(early[sample.track as usize]);
+        }
         self.samples.sort_by_key(|sample| sample.dts);
     }
 }
