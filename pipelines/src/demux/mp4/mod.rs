@@ -169,6 +169,13 @@ impl Movie {
         self.index.errors
     }
 
+    /// From the first to the last picture, in ticks.
+    pub(crate) fn span(&self) -> Option<i64> {
+        let video = self.samples().iter().filter(|s| self.video == Some(s.track as usize));
+        let (min, max) = video.fold((i64::MAX, i64::MIN), |(min, max), s| (min.min(s.pts), max.max(s.pts)));
+        max.checked_sub(min).filter(|span| *span >= 0)
+    }
+
     /// Reads a sample. None: of no chosen track, or cut off.
     pub(crate) fn item(&mut self, source: &impl Source, sample: Sample) -> Result<Option<Item>, DemuxError> {
         let number = sample.track as usize;
