@@ -123,8 +123,10 @@ fn segment(
         }
     }
     if asks("fail") {
-        // Half a rendition first: it must not be published.
-        socket.write(Kind::Data, 0, tag, &input)?;
+        // Half a rendition first, more than the agent buffers, so that its upload has begun: it must not be published.
+        for _ in 0..40 {
+            socket.write(Kind::Data, 0, tag, &[b'x'; 100_000])?;
+        }
         return socket.say(Kind::Failed, 0, tag, &Fault::new(Code::PipelineFailed, "as asked"));
     }
     if asks("wait") {

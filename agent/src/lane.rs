@@ -262,10 +262,11 @@ impl Run<'_> {
                     match self.frame(frame, ours.is_some()).await {
                         Ok(None) => {}
                         Ok(Some(Said::Finished(_))) if ours.is_some() => {
-                            return Ok(Said::Failed { fault: ours.unwrap_or_else(stopped), asked: fed });
+                            // Our `Cancel` comes too late and may be read as the next segment's.
+                            return Ok(Said::Failed { fault: ours.unwrap_or_else(stopped), asked: false });
                         }
                         Ok(Some(Said::Failed { fault, .. })) => {
-                            let asked = ours.is_some() && fed;
+                            let asked = ours.is_some() && fed && fault.code == Code::Revoked;
                             return Ok(Said::Failed { fault: ours.unwrap_or(fault), asked });
                         }
                         Ok(Some(said @ Said::Finished(_))) => return Ok(said),
@@ -375,7 +376,7 @@ impl Run<'_> {
 
 enum Said {
     Finished(Box<SegmentReport>),
-    /// `asked`: by us, and the input is not in the middle of a frame.
+    /// `asked`: it is the answer to our `Cancel`, so nothing is left on the way in either direction.
     Failed {
         fault: Fault,
         asked: bool,

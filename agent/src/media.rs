@@ -30,8 +30,9 @@ const UPLOAD_CHUNKS: usize = 8;
 const FETCH_TRIES: u32 = 3;
 const FETCH_PAUSE: Duration = Duration::from_millis(100);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longer than the pause between two segments of a stream, so that no segment pays for a handshake.
-const POOL_IDLE: Duration = Duration::from_secs(60);
+/// Longer than the pause between two segments of a stream, so that no segment pays for a handshake; shorter than
+/// the 30 s after which servers close, so that no body is sent into a connection that is just being closed.
+const POOL_IDLE: Duration = Duration::from_secs(20);
 
 /// An error's own text and its causes: reqwest says the useful part last.
 pub(crate) fn reason(error: &dyn std::error::Error) -> String {

@@ -1,14 +1,15 @@
 //! A fleet on this machine: a real mosquitto with TLS, an HTTPS server as the gateway's node address, the agent's own
 //! binary, and a worker that has faults on demand. The gateway's side of MQTT is `mosquitto_sub` and `mosquitto_pub`.
 
-pub mod pki;
-pub mod server;
+pub(crate) mod pki;
+pub(crate) mod server;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -23,23 +24,23 @@ use pki::Ca;
 use server::Server;
 
 /// A test that waits longer has failed.
-pub const PATIENCE: Duration = Duration::from_secs(30);
-pub const NODE: &str = "orin-1";
-pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const NODE: &str = "orin-1";
+pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 /// Ends its process when it goes.
-pub struct Running(pub Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Running {
-    pub fn pid(&self) -> Pid {
+    pub(crate) fn pid(&self) -> Pid {
         Pid::from_raw(self.0.id().try_into().unwrap())
     }
 
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill(self.pid(), signal).unwrap();
     }
 
-    pub fn wait(&mut self) -> ExitStatus {
+    pub(crate) fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.0.try_wait().unwrap() {
@@ -58,11 +59,19 @@ impl Drop for Running {
     }
 }
 
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// A port that nobody has, below those that the kernel hands out by itself: a broker that restarts must get it back.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = std::process::id() % 1000 * 20;
+    loop {
+        let port = 10_000 + (start as u16 + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
-pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !done() {
         assert!(Instant::now() < deadline, "waited in vain: {what}");
@@ -70,19 +79,19 @@ pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-pub struct Fleet {
+pub(crate) struct Fleet {
     // Dropped in this order: the folder last.
-    pub broker: Option<Running>,
-    pub port: u16,
+    pub(crate) broker: Option<Running>,
+    pub(crate) port: u16,
     _sub: Running,
     messages: Receiver<(String, Value)>,
-    pub server: Server,
-    pub ca: Ca,
-    pub home: TempDir,
+    pub(crate) server: Server,
+    pub(crate) ca: Ca,
+    pub(crate) home: TempDir,
 }
 
 impl Fleet {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let home = tempfile::tempdir().unwrap();
         let ca = Ca::new("home");
         ca.write(home.path(), "broker", "127.0.0.1");
@@ -94,11 +103,11 @@ impl Fleet {
         Self { broker: Some(broker), port, _sub: sub, messages, server, ca, home }
     }
 
-    pub fn state_dir(&self) -> PathBuf {
+    pub(crate) fn state_dir(&self) -> PathBuf {
         self.home.path().join("state")
     }
 
-    pub fn token(&self) -> Token {
+    pub(crate) fn token(&self) -> Token {
         Token {
             fleet: FleetId::new("home").unwrap(),
             node: NodeId::new(NODE).unwrap(),
@@ -108,7 +117,7 @@ impl Fleet {
         }
     }
 
-    pub fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let config = self.home.path().join("agent.toml");
         fs::write(
             &config,
@@ -123,12 +132,12 @@ impl Fleet {
         command
     }
 
-    pub fn enroll(&self, token: &Token) -> std::process::Output {
+    pub(crate) fn enroll(&self, token: &Token) -> std::process::Output {
         self.command().arg("enroll").arg(token.to_string()).output().unwrap()
     }
 
     /// An enrolled agent that has published its birth.
-    pub fn agent(&self) -> Running {
+    pub(crate) fn agent(&self) -> Running {
         if !self.state_dir().exists() {
             let output = self.enroll(&self.token());
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -146,11 +155,11 @@ impl Fleet {
         agent
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.home.path().join("agent.log")).unwrap_or_default()
     }
 
-    pub fn publish(&self, channel: &str, message: &Value) {
+    pub(crate) fn publish(&self, channel: &str, message: &Value) {
         let status = client("mosquitto_pub", self.home.path(), self.port, "gateway")
             .args([
                 "-q",
@@ -166,12 +175,16 @@ impl Fleet {
     }
 
     /// The next message on a channel that the test waits for; others are passed over.
-    pub fn message(&self, channel: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn message(&self, channel: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let Ok((topic, message)) = self.messages.recv_timeout(left) else {
-                panic!("no {channel} came; the agent's log:\n{}", self.log());
+                panic!(
+                    "no {channel} came; running: {:?}; the agent's log:\n{}",
+                    self.processes(),
+                    self.log()
+                );
             };
             if topic.ends_with(&format!("/{channel}")) && wanted(&message) {
                 return message;
@@ -179,29 +192,30 @@ impl Fleet {
         }
     }
 
-    pub fn event(&self, task: &str, kind: &str) -> Value {
+    pub(crate) fn event(&self, task: &str, kind: &str) -> Value {
         self.message("event", |event| event["task"] == task && event["event"]["kind"] == kind)
     }
 
     /// The end of an attempt, whatever it is.
-    pub fn end(&self, task: &str) -> Value {
+    pub(crate) fn end(&self, task: &str) -> Value {
         let ends = ["done", "failed", "refused"];
         let wanted = |e: &Value| e["task"] == task && ends.iter().any(|end| e["event"]["kind"] == **end);
         self.message("event", wanted)
     }
 
-    pub fn offer(&self, task: &str, stream: &str, input: &[u8]) {
+    pub(crate) fn offer(&self, task: &str, stream: &str, input: &[u8]) {
         self.server.put_input(&format!("/in/{task}"), input);
         self.publish("offer", &offer(task, stream, input.len()));
     }
 
-    pub fn restart_broker(&mut self) {
+    pub(crate) fn restart_broker(&mut self) {
         drop(self.broker.take());
         self.broker = Some(start_broker(self.home.path(), self.port));
+        (self._sub, self.messages) = subscribe(self.home.path(), self.port);
     }
 
     /// Waits until the gateway's side is subscribed.
-    pub fn hear(&self) {
+    pub(crate) fn hear(&self) {
         self.publish("status", &json!({ "state": "heard" }));
         let deadline = Instant::now() + PATIENCE;
         while !self.messages.try_iter().any(|(_, message)| message["state"] == "heard") {
@@ -212,7 +226,7 @@ impl Fleet {
     }
 
     /// Processes that run in this fleet's folder.
-    pub fn processes(&self) -> Vec<String> {
+    pub(crate) fn processes(&self) -> Vec<String> {
         let home = self.home.path().canonicalize().unwrap();
         let entries = fs::read_dir("/proc").unwrap().filter_map(|entry| Some(entry.ok()?.path()));
         let here = entries.filter(|path| fs::read_link(path.join("cwd")).is_ok_and(|cwd| cwd == home));
@@ -220,7 +234,7 @@ impl Fleet {
             .collect()
     }
 
-    pub fn no_process_is_left(&self) {
+    pub(crate) fn no_process_is_left(&self) {
         until("all processes end", || self.processes().is_empty());
     }
 }
@@ -291,7 +305,7 @@ fn with_header(mut message: Value) -> Value {
     message
 }
 
-pub fn offer(task: &str, stream: &str, bytes: usize) -> Value {
+pub(crate) fn offer(task: &str, stream: &str, bytes: usize) -> Value {
     let rendition = |name: &str| {
         json!({ "name": name, "codec": "h264", "width": 320, "height": 180, "rate": { "bitrate": 250_000 },
                 "container": "ts" })
@@ -308,14 +322,14 @@ pub fn offer(task: &str, stream: &str, bytes: usize) -> Value {
     }))
 }
 
-pub fn revoke(task: &str) -> Value {
+pub(crate) fn revoke(task: &str) -> Value {
     with_header(json!({ "task": task, "epoch": 1 }))
 }
 
-pub fn ack(event: &Value) -> Value {
+pub(crate) fn ack(event: &Value) -> Value {
     with_header(event["number"].clone())
 }
 
-pub fn order(id: &str, command: &str) -> Value {
+pub(crate) fn order(id: &str, command: &str) -> Value {
     with_header(json!({ "id": id, "command": command }))
 }

@@ -13,9 +13,9 @@ use openssl::x509::extension::{BasicConstraints, KeyUsage, SubjectAlternativeNam
 use openssl::x509::{X509, X509Builder, X509NameBuilder, X509NameRef, X509Req};
 
 #[derive(Clone)]
-pub struct Ca {
-    pub certificate: X509,
-    pub key: PKey<Private>,
+pub(crate) struct Ca {
+    pub(crate) certificate: X509,
+    pub(crate) key: PKey<Private>,
 }
 
 fn new_key() -> PKey<Private> {
@@ -41,7 +41,7 @@ fn builder(name: &str, issuer: Option<&X509NameRef>, key: &PKeyRef<impl HasPubli
 }
 
 impl Ca {
-    pub fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let key = new_key();
         let mut builder = builder(name, None, &key);
         builder.append_extension(BasicConstraints::new().critical().ca().build().unwrap()).unwrap();
@@ -52,12 +52,12 @@ impl Ca {
         Self { certificate: builder.build(), key }
     }
 
-    pub fn fingerprint(&self) -> String {
+    pub(crate) fn fingerprint(&self) -> String {
         let digest = self.certificate.digest(MessageDigest::sha256()).unwrap();
         digest.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    pub fn pem(&self) -> String {
+    pub(crate) fn pem(&self) -> String {
         String::from_utf8(self.certificate.to_pem().unwrap()).unwrap()
     }
 
@@ -71,21 +71,21 @@ impl Ca {
         builder.build()
     }
 
-    pub fn server(&self) -> (X509, PKey<Private>) {
+    pub(crate) fn server(&self) -> (X509, PKey<Private>) {
         let key = new_key();
         (self.issue("127.0.0.1", &key), key)
     }
 
-    pub fn sign(&self, csr: &str) -> String {
+    pub(crate) fn sign(&self, csr: &str) -> String {
         let csr = X509Req::from_pem(csr.as_bytes()).unwrap();
         let key = csr.public_key().unwrap();
         assert!(csr.verify(&key).unwrap());
         let name = csr.subject_name().entries_by_nid(Nid::COMMONNAME).next().unwrap();
-        let name = name.data().as_utf8().unwrap().to_string();
+        let name = String::from_utf8(name.data().as_slice().to_vec()).unwrap();
         String::from_utf8(self.issue(&name, &key).to_pem().unwrap()).unwrap()
     }
 
-    pub fn write(&self, folder: &Path, file: &str, name: &str) {
+    pub(crate) fn write(&self, folder: &Path, file: &str, name: &str) {
         let key = new_key();
         fs::write(folder.join("ca.crt"), self.pem()).unwrap();
         fs::write(folder.join(format!("{file}.crt")), self.issue(name, &key).to_pem().unwrap()).unwrap();

@@ -14,25 +14,25 @@ use super::pki::Ca;
 use super::{NODE, SECRET};
 
 #[derive(Default)]
-pub struct State {
-    pub inputs: HashMap<String, Vec<u8>>,
-    pub outputs: HashMap<String, Vec<u8>>,
+pub(crate) struct State {
+    pub(crate) inputs: HashMap<String, Vec<u8>>,
+    pub(crate) outputs: HashMap<String, Vec<u8>>,
     /// Bodies that were cut.
-    pub cut: Vec<String>,
+    pub(crate) cut: Vec<String>,
     /// Paths under this are refused.
-    pub refuse: Option<String>,
-    pub secrets_seen: Vec<String>,
+    pub(crate) refuse: Option<String>,
+    pub(crate) secrets_seen: Vec<String>,
     token_used: bool,
 }
 
-pub struct Server {
-    pub state: Arc<Mutex<State>>,
-    pub connections: Arc<AtomicUsize>,
+pub(crate) struct Server {
+    pub(crate) state: Arc<Mutex<State>>,
+    pub(crate) connections: Arc<AtomicUsize>,
     port: u16,
 }
 
 impl Server {
-    pub fn start(ca: &Ca, broker_port: u16) -> Self {
+    pub(crate) fn start(ca: &Ca, broker_port: u16) -> Self {
         let (certificate, key) = ca.server();
         let mut acceptor = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls()).unwrap();
         acceptor.set_private_key(&key).unwrap();
@@ -63,15 +63,15 @@ impl Server {
         Self { state, connections, port }
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("https://127.0.0.1:{}", self.port)
     }
 
-    pub fn put_input(&self, path: &str, bytes: &[u8]) {
+    pub(crate) fn put_input(&self, path: &str, bytes: &[u8]) {
         self.state.lock().unwrap().inputs.insert(path.into(), bytes.into());
     }
 
-    pub fn output(&self, path: &str) -> Option<Vec<u8>> {
+    pub(crate) fn output(&self, path: &str) -> Option<Vec<u8>> {
         self.state.lock().unwrap().outputs.get(path).cloned()
     }
 }
@@ -95,27 +95,29 @@ impl Connection {
     fn peer(&self) -> Option<String> {
         let certificate = self.stream.get_ref().ssl().peer_certificate()?;
         let name = certificate.subject_name().entries_by_nid(Nid::COMMONNAME).next()?;
-        Some(name.data().as_utf8().ok()?.to_string())
+        String::from_utf8(name.data().as_slice().to_vec()).ok()
     }
 
     fn body(&mut self, length: Option<usize>, chunked: bool) -> io::Result<Vec<u8>> {
         let mut body = vec![0; length.unwrap_or(0)];
         self.stream.read_exact(&mut body)?;
-        while chunked {
+        let mut more = chunked;
+        while more {
             let size = usize::from_str_radix(&self.line()?, 16).map_err(io::Error::other)?;
             let start = body.len();
             body.resize(start + size, 0);
             self.stream.read_exact(&mut body[start..])?;
             self.line()?;
-            if size == 0 {
-                break;
-            }
+            more = size > 0;
         }
         Ok(body)
     }
 
     fn answer(&mut self, status: &str, body: &[u8]) -> io::Result<()> {
-        let mut answer = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
+        // A body that was not read to its end spoils the connection.
+        let close = if status.starts_with("507") { "Connection: close\r\n" } else { "" };
+        let mut answer =
+            format!("HTTP/1.1 {status}\r\n{close}Content-Length: {}\r\n\r\n", body.len()).into_bytes();
         answer.extend(body);
         self.stream.get_mut().write_all(&answer)
     }
