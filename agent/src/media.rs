@@ -72,7 +72,6 @@ impl Media {
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(silence)
             .pool_idle_timeout(POOL_IDLE)
             .tcp_nodelay(true)
             .build()?;
@@ -101,9 +100,11 @@ impl Media {
                 .with_detail(&*input.path)
         };
         let url = format!("{}{}", self.base, input.path);
+        // Not the client's own read timeout: that one also counts while a request's body is being sent.
+        let silent = |_| failed(format!("the gateway said nothing for {} s", self.silence.as_secs()));
         let mut tries = 1;
         let mut response = loop {
-            match self.client.get(&url).send().await {
+            match timeout(self.silence, self.client.get(&url).send()).await.map_err(silent)? {
                 Ok(response) if response.status() == StatusCode::OK => break response,
                 Ok(response) if !response.status().is_server_error() || tries == FETCH_TRIES => {
                     return Err(failed(format!("the gateway answered {}", response.status())));
@@ -122,7 +123,9 @@ impl Media {
             return Err(too_long(input.bytes));
         }
         let mut total = 0;
-        while let Some(chunk) = response.chunk().await.map_err(|error| failed(reason(&error)))? {
+        loop {
+            let chunk = timeout(self.silence, response.chunk()).await.map_err(silent)?;
+            let Some(chunk) = chunk.map_err(|error| failed(reason(&error)))? else { break };
             total += chunk.len() as u64;
             if total > allowed {
                 return Err(too_long(input.bytes));
@@ -155,7 +158,7 @@ impl Media {
             .client
             .put(format!("{}{path}", self.base))
             .header(CONTENT_TYPE, container.content_type())
-            // While the body is being sent, silence is the worker's and has its own deadline.
+            // A last resort: while the body is being made, silence is the worker's; after it, `result` waits.
             .timeout(Duration::from_secs(3600))
             .body(Body::wrap_stream(body));
         let path = path.to_owned();

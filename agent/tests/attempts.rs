@@ -3,11 +3,12 @@
 #[allow(dead_code, reason = "each test binary uses its part of the support code")]
 mod support;
 
+use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::Ordering;
 
 use nix::sys::signal::Signal;
 use serde_json::json;
-use support::{Fleet, ack, offer, order, revoke, until};
+use support::{Fleet, PATIENCE, Running, ack, offer, order, revoke, until};
 
 #[test]
 fn a_segment_goes_in_and_its_renditions_come_out_over_warm_connections_and_a_warm_worker() {
@@ -196,4 +197,40 @@ fn commands_are_obeyed_and_answered() {
     answered("c4");
     assert_eq!(agent.wait().code(), Some(6));
     fleet.no_process_is_left();
+}
+
+#[test]
+fn the_service_manager_is_told_of_readiness_life_and_the_end() {
+    let fleet = Fleet::start();
+    assert!(fleet.enroll(&fleet.token()).status.success());
+    let path = fleet.home.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut command = fleet.command();
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "1000000").args(["run", "--log-format", "json"]);
+    let log = std::fs::File::create(fleet.home.path().join("agent.log")).unwrap();
+    let mut agent = Running(command.stderr(log).spawn().unwrap());
+    let told = |word: &str| {
+        let mut buffer = [0; 1024];
+        loop {
+            let length = socket.recv(&mut buffer).unwrap_or_else(|error| panic!("no {word}: {error}"));
+            if buffer[..length].starts_with(word.as_bytes()) {
+                return;
+            }
+        }
+    };
+    told("READY=1");
+    told("WATCHDOG=1");
+    told("WATCHDOG=1");
+    fleet.offer("t1", "show", b"fine");
+    fleet.end("t1");
+    agent.signal(Signal::SIGINT);
+    told("STOPPING=1");
+    assert_eq!(agent.wait().code(), Some(0));
+    let lines = fleet.log();
+    let mut lines = lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let done = lines.find(|line| line["message"] == "done").unwrap();
+    assert_eq!(done["span"]["stream"], "show");
+    assert_eq!(done["span"]["task"], "t1");
+    assert_eq!(done["span"]["node"], "orin-1");
 }
