@@ -38,7 +38,9 @@ async fn the_page_names_only_files_that_the_gateway_serves() {
         assert_eq!(answer.status(), StatusCode::OK, "{path}");
         let text = answer.text().await.unwrap();
         if path.ends_with(".js") && !path.contains("hls") {
-            let imports = text.split('"').filter_map(|part| part.strip_prefix("./"));
+            let imports = text
+                .split('"')
+                .filter_map(|part| part.strip_prefix("./").filter(|name| name.ends_with(".js")));
             queue.extend(imports.map(|name| format!("assets/{name}")));
             queue.extend(
                 text.split('"').filter(|part| part.starts_with("assets/")).map(|part| part.to_owned()),
