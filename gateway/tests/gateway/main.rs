@@ -1,0 +1,10 @@
+//! The gateway's own binary with the mosquitto it starts, and nodes played by the test: real MQTT over
+//! TLS with an enrolled certificate, real HTTPS for media, made-up renditions.
+
+mod harness;
+mod node;
+
+mod bad_input;
+mod hostile;
+mod main_path;
+mod restart;

@@ -1,0 +1,355 @@
+//! A node played by the test, with a certificate it really enrolled for.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use headwater_protocol::enroll::{CA_PATH, CERTIFICATE_PATH, Grant, Request, Token};
+use headwater_protocol::message::{
+    Ack, Birth, Board, Event, EventKind, EventNumber, Extra, Header, Limits, NodeState, Offer, Status,
+    TimeSource,
+};
+use headwater_protocol::topic::{Channel, Topic, node_filters};
+use headwater_protocol::{
+    Capability, CapabilityKind, Codec, Container, Fault, FleetId, InputFacts, Millis, NodeId, Pixels,
+    RenditionReport, SegmentReport,
+};
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+use reqwest::{Client, Identity, StatusCode};
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{Filter, LastWill, Packet};
+use rumqttc::v5::{AsyncClient, Event as MqttEvent, MqttOptions};
+use rumqttc::{TlsConfiguration, Transport};
+use tokio::sync::mpsc;
+
+use crate::harness::Gateway;
+
+pub(crate) struct Certificate {
+    pub(crate) grant: Grant,
+    pub(crate) key: String,
+}
+
+pub(crate) fn csr(name: &str) -> (String, String) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    (params.serialize_request(&key).unwrap().pem().unwrap(), key.serialize_pem())
+}
+
+/// Posts an enrolment; the status and, where it was granted, the certificate.
+pub(crate) async fn enroll(token: &Token, common_name: &str) -> (StatusCode, Result<Certificate, String>) {
+    let open = Client::builder().no_proxy().danger_accept_invalid_certs(true).build().unwrap();
+    let ca = open.get(format!("{}{CA_PATH}", token.url)).send().await.unwrap().bytes().await.unwrap();
+    let der = headwater_gateway::identity::pem_der(std::str::from_utf8(&ca).unwrap()).unwrap();
+    assert_eq!(headwater_gateway::secret::sha256_hex(&der), token.ca_sha256, "the token pins another CA");
+    let pinned = Client::builder()
+        .no_proxy()
+        .tls_certs_only([reqwest::Certificate::from_pem(&ca).unwrap()])
+        .build()
+        .unwrap();
+    let (csr, key) = csr(common_name);
+    let request = Request { node: token.node.clone(), secret: token.secret.clone(), csr };
+    let response =
+        pinned.post(format!("{}{CERTIFICATE_PATH}", token.url)).json(&request).send().await.unwrap();
+    let status = response.status();
+    match status {
+        StatusCode::OK => (status, Ok(Certificate { grant: response.json().await.unwrap(), key })),
+        _ => (status, Err(response.text().await.unwrap())),
+    }
+}
+
+impl Certificate {
+    pub(crate) fn https(&self) -> Client {
+        Client::builder()
+            .no_proxy()
+            .tls_certs_only([reqwest::Certificate::from_pem(self.grant.ca.as_bytes()).unwrap()])
+            .identity(
+                Identity::from_pkcs8_pem(self.grant.certificate.as_bytes(), self.key.as_bytes()).unwrap(),
+            )
+            .build()
+            .unwrap()
+    }
+
+    pub(crate) fn mqtt(&self, port: u16, client_id: &str) -> MqttOptions {
+        let connector = native_tls::TlsConnector::builder()
+            .add_root_certificate(native_tls::Certificate::from_pem(self.grant.ca.as_bytes()).unwrap())
+            .identity(
+                native_tls::Identity::from_pkcs8(self.grant.certificate.as_bytes(), self.key.as_bytes())
+                    .unwrap(),
+            )
+            .build()
+            .unwrap();
+        let mut options = MqttOptions::new(client_id, &self.grant.broker_host, port);
+        options
+            .set_transport(Transport::Tls(TlsConfiguration::NativeConnector(connector)))
+            .set_keep_alive(Duration::from_secs(5))
+            .set_max_packet_size(Some(80_000));
+        options
+    }
+}
+
+/// What a node does with an offer.
+#[derive(Clone)]
+pub(crate) enum Manner {
+    /// Fetches, puts renditions of made-up bytes, reports them.
+    Works,
+    Fails(Fault),
+    Refuses(Fault),
+    /// Accepts and says nothing more.
+    Hangs,
+    /// Reports renditions that it never put.
+    Lies,
+}
+
+pub(crate) struct Node {
+    pub(crate) name: NodeId,
+    pub(crate) certificate: Arc<Certificate>,
+    pub(crate) client: AsyncClient,
+    /// Offers as they come.
+    pub(crate) offers: mpsc::UnboundedReceiver<Offer>,
+    pub(crate) acks: mpsc::UnboundedReceiver<Ack>,
+    /// The broker's answers to what it published.
+    pub(crate) pubacks: mpsc::UnboundedReceiver<String>,
+    pub(crate) outbox: Arc<Mutex<u64>>,
+    poller: tokio::task::JoinHandle<()>,
+}
+
+pub(crate) fn fleet() -> FleetId {
+    FleetId::new("home").unwrap()
+}
+
+pub(crate) fn header(seq: u64) -> Header {
+    Header { v: 1, ts: Millis(1), ts_src: TimeSource::Rtc, boot_id: "boot".into(), seq }
+}
+
+pub(crate) fn content(rendition: &str) -> Vec<u8> {
+    format!("rendition {rendition} ").repeat(1000).into_bytes()
+}
+
+impl Node {
+    /// Enrols and connects; returns once the gateway sees it online.
+    pub(crate) async fn start(gateway: &Gateway, name: &str, manner: Manner) -> Self {
+        let token = gateway.token(name).await;
+        let certificate = Arc::new(enroll(&token, name).await.1.unwrap());
+        Self::connect(gateway, certificate, manner).await
+    }
+
+    pub(crate) async fn connect(gateway: &Gateway, certificate: Arc<Certificate>, manner: Manner) -> Self {
+        let name = certificate.grant.node.clone();
+        let mut options = certificate.mqtt(gateway.broker.port(), name.as_str());
+        let topic = |channel| Topic { fleet: fleet(), node: name.clone(), channel }.to_string();
+        let status =
+            |state| serde_json::to_vec(&Status { header: header(1), state, extra: Extra::new() }).unwrap();
+        let will = status(NodeState::Offline);
+        options.set_last_will(LastWill::new(topic(Channel::Status), will, QoS::AtLeastOnce, true, None));
+        let (client, mut events) = AsyncClient::new(options, 64);
+        let (offer_tx, offers) = mpsc::unbounded_channel();
+        let (ack_tx, acks) = mpsc::unbounded_channel();
+        let (puback_tx, pubacks) = mpsc::unbounded_channel();
+        let outbox = Arc::new(Mutex::new(0));
+        let worker = Worker {
+            client: client.clone(),
+            https: certificate.https(),
+            base: format!("https://{}", gateway.nodes),
+            name: name.clone(),
+            outbox: Arc::clone(&outbox),
+            manner,
+        };
+        let hello = [
+            (Channel::Birth, serde_json::to_vec(&birth(&name)).unwrap()),
+            (Channel::Status, status(NodeState::Online)),
+        ]
+        .map(|(channel, payload)| (topic(channel), payload));
+        let filters: Vec<Filter> =
+            node_filters(&fleet(), &name).map(|filter| Filter::new(filter, QoS::AtLeastOnce)).collect();
+        let own = client.clone();
+        let poller = tokio::spawn(async move {
+            loop {
+                match events.poll().await {
+                    Ok(MqttEvent::Incoming(Packet::ConnAck(_))) => {
+                        let (own, filters, hello) = (own.clone(), filters.clone(), hello.clone());
+                        tokio::spawn(async move {
+                            own.subscribe_many(filters).await.unwrap();
+                            for (topic, payload) in hello {
+                                own.publish(topic, QoS::AtLeastOnce, true, payload).await.unwrap();
+                            }
+                        });
+                    }
+                    Ok(MqttEvent::Incoming(Packet::PubAck(ack))) => {
+                        let _ = puback_tx.send(format!("{:?}", ack.reason));
+                    }
+                    Ok(MqttEvent::Incoming(Packet::Publish(publish))) => {
+                        let topic: Topic = std::str::from_utf8(&publish.topic).unwrap().parse().unwrap();
+                        match topic.channel {
+                            Channel::Offer => {
+                                let offer: Offer = serde_json::from_slice(&publish.payload).unwrap();
+                                let worker = worker.clone();
+                                let _ = offer_tx.send(offer.clone());
+                                tokio::spawn(async move { worker.take(offer).await });
+                            }
+                            Channel::Ack => {
+                                let _ = ack_tx.send(serde_json::from_slice(&publish.payload).unwrap());
+                            }
+                            _ => {}
+                        }
+                    }
+                    Ok(_) => {}
+                    Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                }
+            }
+        });
+        let node = Self { name: name.clone(), certificate, client, offers, acks, pubacks, outbox, poller };
+        gateway.wait_state(name.as_str(), NodeState::Online).await;
+        node
+    }
+
+    /// The connection breaks without a word: the broker publishes the last will.
+    pub(crate) fn cut(&self) {
+        self.poller.abort();
+    }
+
+    pub(crate) async fn offer(&mut self) -> Offer {
+        tokio::time::timeout(crate::harness::LONG, self.offers.recv()).await.expect("no offer").unwrap()
+    }
+
+    pub(crate) async fn say(&self, offer: &Offer, event: EventKind) {
+        say(&self.client, &self.name, &self.outbox, offer, event).await;
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.poller.abort();
+    }
+}
+
+#[derive(Clone)]
+struct Worker {
+    client: AsyncClient,
+    https: Client,
+    base: String,
+    name: NodeId,
+    outbox: Arc<Mutex<u64>>,
+    manner: Manner,
+}
+
+impl Worker {
+    async fn say(&self, offer: &Offer, event: EventKind) {
+        say(&self.client, &self.name, &self.outbox, offer, event).await;
+    }
+
+    async fn take(self, offer: Offer) {
+        match &self.manner {
+            Manner::Refuses(fault) => {
+                return self.say(&offer, EventKind::Refused { fault: fault.clone() }).await;
+            }
+            Manner::Works | Manner::Fails(_) | Manner::Hangs | Manner::Lies => {}
+        }
+        self.say(&offer, EventKind::Accepted).await;
+        match &self.manner {
+            Manner::Fails(fault) => self.say(&offer, EventKind::Failed { fault: fault.clone() }).await,
+            Manner::Hangs | Manner::Refuses(_) => {}
+            Manner::Lies => self.say(&offer, EventKind::Done { report: Box::new(report(&offer)) }).await,
+            Manner::Works => {
+                let input =
+                    self.https.get(format!("{}{}", self.base, offer.input.path)).send().await.unwrap();
+                assert_eq!(input.status(), 200);
+                assert_eq!(input.bytes().await.unwrap().len() as u64, offer.input.bytes);
+                put_all(&self.https, &self.base, &offer).await;
+                self.say(&offer, EventKind::Done { report: Box::new(report(&offer)) }).await;
+            }
+        }
+    }
+}
+
+pub(crate) async fn put_all(https: &Client, base: &str, offer: &Offer) {
+    for output in &offer.outputs {
+        let body = content(output.rendition.as_str());
+        let put = https.put(format!("{base}{}", output.path)).body(body).send().await.unwrap();
+        assert_eq!(put.status(), 201);
+    }
+}
+
+async fn say(client: &AsyncClient, name: &NodeId, outbox: &Mutex<u64>, offer: &Offer, event: EventKind) {
+    let n = {
+        let mut last = outbox.lock().unwrap();
+        *last += 1;
+        *last
+    };
+    let event = Event {
+        header: header(n),
+        number: Some(EventNumber { outbox: "box".into(), n }),
+        task: offer.task.clone(),
+        epoch: offer.epoch,
+        event,
+        extra: Extra::new(),
+    };
+    let topic = Topic { fleet: fleet(), node: name.clone(), channel: Channel::Event }.to_string();
+    client.publish(topic, QoS::AtLeastOnce, false, serde_json::to_vec(&event).unwrap()).await.unwrap();
+}
+
+pub(crate) fn report(offer: &Offer) -> SegmentReport {
+    let renditions = offer
+        .ladder
+        .renditions()
+        .iter()
+        .map(|r| RenditionReport {
+            name: r.name.clone(),
+            container: r.container,
+            bytes: content(r.name.as_str()).len() as u64,
+            width: r.width,
+            height: r.height,
+            frames: 60,
+            keyframes: 1,
+            pixels: 60 * u64::from(r.width.0 * r.height.0),
+            first_pts: 0,
+            duration: Millis(2000),
+            copied: false,
+        })
+        .collect();
+    SegmentReport {
+        input: InputFacts {
+            container: Container::Ts,
+            bytes: offer.input.bytes,
+            video: None,
+            audio_streams: 0,
+            duration: Millis(2000),
+            errors: 0,
+        },
+        renditions,
+        wall_us: 1000,
+        cpu_us: 1000,
+        warm: false,
+    }
+}
+
+fn birth(name: &NodeId) -> Birth {
+    let capability = |kind| Capability {
+        kind,
+        codec: Some(Codec::H264),
+        element: "test".into(),
+        memory: "system".into(),
+        speed_fps: 100.0,
+        width: Pixels(1280),
+        height: Pixels(720),
+    };
+    Birth {
+        header: header(0),
+        node: name.clone(),
+        fleet: fleet(),
+        agent_version: "0".into(),
+        worker_version: "0".into(),
+        board: Board {
+            profile: "generic".into(),
+            model: String::new(),
+            arch: "x86_64".into(),
+            os: String::new(),
+            kernel: String::new(),
+            cpus: 1,
+            memory_bytes: 1,
+        },
+        capabilities: vec![capability(CapabilityKind::Decode), capability(CapabilityKind::Encode)],
+        limits: Limits { workers: 4, queue: 4, max_input_bytes: 1 << 30 },
+        extra: Extra::new(),
+    }
+}
