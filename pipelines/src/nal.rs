@@ -228,6 +228,11 @@ impl ParameterSets {
         }
     }
 
+    /// Whether this very set is in force.
+    pub fn has(&self, nal: &[u8]) -> bool {
+        self.sets.iter().any(|(_, set)| set == nal)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.sets.is_empty()
     }

@@ -3,7 +3,7 @@
 mod media;
 
 use headwater_protocol::{Code, Container};
-use media::{Folder, demux, demux_in, md5, pictures, probe, run, run_anyway};
+use media::{Folder, complaints, demux, demux_in, md5, pictures, probe, run};
 use proptest::prelude::*;
 
 const H264: &str = "-c:v libx264 -preset veryfast -g 30 -c:a aac -b:a 96k";
@@ -52,7 +52,7 @@ fn a_stream_written_again_has_the_same_packets_pictures_and_audio() {
     for file in inputs(&folder) {
         let copy = folder.write("copy.ts", &demux(&file).mux(Container::Ts));
         let name = file.display();
-        assert_eq!(run_anyway("ffmpeg", "-v warning -f null - -i", &[&copy]).1, "", "{name}");
+        assert_eq!(complaints(&copy), "", "{name}");
         assert_eq!(probe(&copy, "v:0"), probe(&file, "v:0"), "{name}");
         assert_eq!(pictures(&copy), pictures(&file), "{name}");
         if !name.to_string().contains("silent") {

@@ -6,11 +6,15 @@
 //! ```
 
 mod adts;
+mod boxes;
+mod fmp4;
+mod sound;
 mod ts;
 
 use bytes::BytesMut;
 use headwater_protocol::{Codec, Container, FrameRate};
 
+use self::fmp4::Fmp4Muxer;
 use self::ts::TsMuxer;
 use crate::es::{AudioFormat, AudioPacket, Frame};
 
@@ -31,25 +35,29 @@ pub struct Muxer(Inner);
 #[derive(Debug)]
 enum Inner {
     Ts(Box<TsMuxer>),
+    Mp4(Box<Fmp4Muxer>),
 }
 
 impl Muxer {
     /// `audio` are the tracks of the input; those the container cannot carry are left out.
     pub fn new(container: Container, video: MuxVideo, audio: &[AudioFormat]) -> Self {
         Self(match container {
-            Container::Ts | Container::Mp4 => Inner::Ts(Box::new(TsMuxer::new(video.codec, audio))),
+            Container::Ts => Inner::Ts(Box::new(TsMuxer::new(video.codec, audio))),
+            Container::Mp4 => Inner::Mp4(Box::new(Fmp4Muxer::new(video, audio))),
         })
     }
 
     pub fn video(&mut self, frame: &Frame, out: &mut BytesMut) {
         match &mut self.0 {
             Inner::Ts(ts) => ts.video(frame, out),
+            Inner::Mp4(mp4) => mp4.video(frame, out),
         }
     }
 
     pub fn audio(&mut self, packet: &AudioPacket, out: &mut BytesMut) {
         match &mut self.0 {
             Inner::Ts(ts) => ts.audio(packet, out),
+            Inner::Mp4(mp4) => mp4.audio(packet),
         }
     }
 
@@ -57,6 +65,7 @@ impl Muxer {
     pub fn finish(&mut self, out: &mut BytesMut) {
         match &mut self.0 {
             Inner::Ts(ts) => ts.finish(out),
+            Inner::Mp4(mp4) => mp4.finish(out),
         }
     }
 }

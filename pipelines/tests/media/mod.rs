@@ -1,5 +1,7 @@
 //! Inputs made by ffmpeg on the spot, and what ffprobe reads in an output.
 
+#![allow(dead_code, reason = "each test file uses its part")]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -45,7 +47,18 @@ pub(crate) fn run(program: &str, args: &str, files: &[&Path]) -> String {
     text
 }
 
-pub(crate) fn run_anyway(program: &str, args: &str, files: &[&Path]) -> (String, String) {
+/// What ffmpeg says when it decodes all of a file.
+pub(crate) fn complaints(file: &Path) -> String {
+    let output = Command::new("ffmpeg")
+        .args(["-v", "warning", "-i"])
+        .arg(file)
+        .args(["-map", "0", "-f", "null", "-"])
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn run_anyway(program: &str, args: &str, files: &[&Path]) -> (String, String) {
     let output = Command::new(program).args(args.split_whitespace()).args(files).output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success() || !errors.is_empty(), "{program} {args} failed silently");
