@@ -74,7 +74,7 @@ pub(crate) async fn run(
     // One ahead: while a segment runs, the next one's bytes may come. Full: further segments wait unfetched.
     let (ahead, mut ready) = mpsc::channel(1);
     let prefetcher = tokio::spawn(prefetch(jobs, ahead, shop.media.clone()));
-    let mut lane = Lane { id, stream, shop, worker: None, reports, tag: 0 };
+    let mut lane = Lane { id, stream, shop, worker: None, spoilt: None, reports, tag: 0 };
     let mut segments = 0;
     while let Some((job, fetch)) = ready.recv().await {
         let span = job.span.clone();
@@ -103,6 +103,8 @@ struct Lane {
     stream: StreamId,
     shop: Arc<Shop>,
     worker: Option<Worker>,
+    /// A worker that has failed is not trusted with the next segment. Killed before that, after the answer.
+    spoilt: Option<Worker>,
     reports: mpsc::Sender<Report>,
     tag: u16,
 }
@@ -115,6 +117,9 @@ impl Lane {
         let ended = Report::Ended { lane: self.id, attempt, result, segments, memory };
         // The answer first: what follows here is not the caller's to wait for.
         let _ = self.reports.send(ended).await;
+        if let Some(worker) = self.spoilt.take() {
+            worker.kill().await;
+        }
         let worn =
             |worker: &mut Worker| worker.segments >= self.shop.max_segments || memory > self.shop.max_memory;
         if let Some(worker) = self.worker.take_if(worn) {
@@ -155,8 +160,7 @@ impl Lane {
                 if keep {
                     self.worker = Some(worker);
                 } else {
-                    // A pipeline that has failed once is not trusted with the next segment.
-                    worker.kill().await;
+                    self.spoilt = Some(worker);
                 }
                 Err(fault)
             }

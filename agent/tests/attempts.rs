@@ -28,9 +28,8 @@ fn a_segment_goes_in_and_its_renditions_come_out_over_warm_connections_and_a_war
         }
         fleet.publish("ack", &ack(&done));
     }
-    fleet.message("telemetry", |telemetry| {
-        telemetry["outbox"] == 0 && telemetry["workers"][0]["segments"] == 3
-    });
+    let telemetry = fleet.message("telemetry", |t| t["outbox"] == 0 && t["workers"][0]["segments"] == 3);
+    assert!(telemetry["agent_memory_bytes"].as_u64().unwrap() > 0, "{telemetry}");
     // Two at enrolment; then never more than were used at once.
     assert!(fleet.server.connections.load(Ordering::Relaxed) <= 2 + 3);
     agent.signal(Signal::SIGTERM);
