@@ -41,6 +41,8 @@ pub struct Decoder {
     pub element: String,
     /// Debian package that brings the element.
     pub package: String,
+    /// Element before it, where it wants to know more of the stream than its codec.
+    pub parser: Option<String>,
     /// Property that takes the number of threads.
     pub threads: Option<String>,
     #[serde(default)]

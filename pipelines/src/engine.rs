@@ -33,7 +33,7 @@ use crate::fit::Size;
 use crate::graph::{self, Chain, Faults, Stopper};
 use crate::log;
 use crate::plan::{self, DecodePlan, Machine};
-use crate::stage::{Counters, Decoded, Events, Front, Setup, Stage, lock};
+use crate::stage::{Counters, Decoded, Event, Events, Front, Setup, Stage, lock};
 
 /// Where a segment's bytes come from.
 pub trait Input: Send {
@@ -180,7 +180,24 @@ impl Engine {
     pub fn prewarm(&mut self) -> Result<(), Fault> {
         let chains = Chains::new(&self.setup);
         let rate = FrameRate::new(30, 1).map_err(|bad| Fault::new(Code::PipelineFailed, bad.to_string()))?;
+        let (sender, receiver) = sync_channel(EVENT_QUEUE);
+        *lock(&chains.events) = Some(sender);
         lock(&chains.stage).prewarm(Size::new(1920, 1080), rate)?;
+        let deadline = Instant::now() + PATIENCE;
+        let mut left = self.setup.ladder.renditions().len();
+        while left > 0 {
+            if let Some(fault) = chains.faults.first() {
+                return Err(fault);
+            }
+            if Instant::now() > deadline {
+                let text = "the encoders did not encode one picture in time";
+                return Err(Fault::new(Code::PipelineFailed, text).with_detail(log::tail()));
+            }
+            if let Ok(Event::Done { .. }) = receiver.recv_timeout(TICK) {
+                left -= 1;
+            }
+        }
+        chains.recycle();
         chains.decoder(&self.setup, Codec::H264)?;
         self.chains = Some(chains);
         Ok(())

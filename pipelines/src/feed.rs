@@ -84,10 +84,13 @@ impl<'a> Feeder<'a> {
     where
         D: FnMut(Codec) -> Result<Arc<Chain>, Fault>,
     {
+        // A whole file at once has no limit in bytes either.
+        let unlimited = self.max_duration == Duration::MAX;
+        let demuxer = if unlimited { Demuxer::without_limit(hint) } else { Demuxer::new(hint) };
         let mut feeding = Feeding {
             feeder: self,
             decoder,
-            demuxer: Demuxer::new(hint),
+            demuxer,
             tracks: None,
             head: Vec::new(),
             chain: None,

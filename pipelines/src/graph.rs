@@ -90,8 +90,8 @@ fn plain(factory: &str, properties: &[(&str, &str)]) -> Result<gst::Element, Fau
 /// Coded frames of `codec` in, pictures out.
 pub fn decode_chain(plan: &DecodePlan, faults: &Arc<Faults>, taker: impl Taker) -> Result<Chain, Fault> {
     let caps = coded_caps(plan.codec, None);
-    let chain =
-        Chain::new("decode", Queue::Bytes(CODED_QUEUE), vec![make(&plan.element)?], None, faults, taker)?;
+    let elements = plan.elements.iter().map(make).collect::<Result<_, _>>()?;
+    let chain = Chain::new("decode", Queue::Bytes(CODED_QUEUE), elements, None, faults, taker)?;
     chain.source.set_caps(Some(&caps));
     chain.start()
 }

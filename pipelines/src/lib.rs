@@ -2,6 +2,7 @@
 
 pub mod board;
 mod collect;
+pub mod cut;
 pub mod demux;
 pub mod engine;
 pub mod es;
@@ -15,6 +16,7 @@ pub mod mux;
 pub mod nal;
 pub mod plan;
 pub mod playlist;
+pub mod probe;
 pub mod scale;
 pub mod serve;
 pub mod split;

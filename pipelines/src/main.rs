@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use headwater_pipelines::board::Board;
 use headwater_pipelines::exit::{self, Exit};
 use headwater_pipelines::transcode::{Cut, Summary};
-use headwater_pipelines::{ladder, log, serve, transcode};
+use headwater_pipelines::{cut, ladder, log, probe, serve, transcode};
 use headwater_protocol::{Container, Ladder, Rendition};
 
 /// Transcodes video on this machine: probes what it can do, works for an agent, or turns a file into renditions.
@@ -23,6 +24,19 @@ struct Arguments {
 enum Command {
     /// Work for an agent over the socket that is standard input
     Serve,
+    /// Prove what this machine can decode, scale and encode; prints JSON
+    Probe,
+    /// Prove one candidate in this process, for `probe`
+    #[command(hide = true)]
+    ProbeOne { number: usize },
+    /// Cut a file at keyframes; segments go to standard output in the worker's framing
+    Split {
+        /// MPEG-TS or MP4 file
+        input: PathBuf,
+        /// Each at least so long
+        #[arg(long, value_name = "SECONDS", default_value = "2s", value_parser = seconds)]
+        segment: Duration,
+    },
     /// Turn a file into renditions
     Transcode(Transcode),
 }
@@ -88,11 +102,37 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<(), (Exit, anyhow::Error)> {
-    log::init().map_err(|error| (Exit::Start, error.into()))?;
+    // Cutting needs no GStreamer.
+    if !matches!(command, Command::Split { .. }) {
+        log::init().map_err(|error| (Exit::Start, error.into()))?;
+    }
     match command {
         Command::Serve => serve::serve().map_err(|error| (error.exit(), error.into())),
+        Command::Split { input, segment } => {
+            cut::cut(&input, segment).map_err(|error| (Exit::Failed, error.into()))
+        }
+        Command::Probe => run_probe().map_err(|error| (Exit::Start, error)),
+        Command::ProbeOne { number } => run_probe_one(number),
         Command::Transcode(arguments) => run_transcode(&arguments).map_err(|error| (Exit::Failed, error)),
     }
+}
+
+fn run_probe() -> anyhow::Result<()> {
+    let report = probe::probe(&Board::software()?);
+    println!("{}", serde_json::to_string_pretty(&report)?);
+    Ok(())
+}
+
+fn run_probe_one(number: usize) -> Result<(), (Exit, anyhow::Error)> {
+    let board = Board::software().map_err(|error| (Exit::Start, error.into()))?;
+    let proved = probe::probe_one(&board, number);
+    // The parent reads either of the two.
+    let text = match &proved {
+        Ok(capability) => serde_json::to_string(capability),
+        Err(fault) => serde_json::to_string(fault),
+    };
+    println!("{}", text.map_err(|error| (Exit::Failed, error.into()))?);
+    proved.map(drop).map_err(|fault| (Exit::Failed, fault.into()))
 }
 
 fn run_transcode(arguments: &Transcode) -> anyhow::Result<()> {

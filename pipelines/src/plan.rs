@@ -32,7 +32,8 @@ pub struct Element {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DecodePlan {
     pub codec: Codec,
-    pub element: Element,
+    /// In the order of the stream; the last one decodes.
+    pub elements: Vec<Element>,
 }
 
 /// What the first decoded picture and the first timestamps say.
@@ -97,7 +98,12 @@ pub fn decoder(board: &Board, machine: &Machine, codec: Codec) -> Result<DecodeP
         let count = machine.cores.clamp(1, MAX_DECODER_THREADS);
         properties.insert(threads.clone(), count.to_string());
     }
-    Ok(DecodePlan { codec, element: Element { factory: decoder.element.clone(), properties } })
+    let parser = decoder
+        .parser
+        .iter()
+        .map(|parser| Element { factory: parser.clone(), properties: Properties::new() });
+    let decoder = Element { factory: decoder.element.clone(), properties };
+    Ok(DecodePlan { codec, elements: parser.chain([decoder]).collect() })
 }
 
 fn codecs_in(board: &Board) -> String {

@@ -213,11 +213,26 @@ impl Stage {
 
     /// Builds the encoders for a usual picture, so that the first segment finds them.
     pub(crate) fn prewarm(&mut self, size: Size, rate: FrameRate) -> Result<(), Fault> {
+        self.segment = Segment { origo: Origo::of(Ticks(0)), ..Segment::default() };
         self.segment.rate = Some(rate);
         let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::I420, size.width, size.height)
             .build()
             .map_err(|error| Fault::new(Code::PipelineFailed, error.to_string()))?;
-        self.arrange(&info)
+        let grey = gst::Buffer::from_slice(vec![128_u8; info.size()]);
+        let picture = self.take_grey(grey, info);
+        picture.and_then(|()| self.finish()).map_err(|failed| match failed {
+            Failed::Fault(fault) => fault,
+            Failed::Flow(flow) => {
+                Fault::new(Code::PipelineFailed, format!("an encoder refused a picture: {flow}"))
+            }
+        })
+    }
+
+    fn take_grey(&mut self, mut grey: gst::Buffer, info: gst_video::VideoInfo) -> Result<(), Failed> {
+        if let Some(fresh) = grey.get_mut() {
+            fresh.set_pts(self.segment.origo.nanoseconds(Ticks(0)));
+        }
+        self.picture(grey, info)
     }
 
     /// Makes `outputs` fit the first picture of a segment.

@@ -17,7 +17,7 @@ use crate::engine::{Engine, Gone, Input, Next, Output, Stopped};
 use crate::exit::Exit;
 use crate::graph;
 use crate::playlist::{self, Piece};
-//SPLIT use crate::split::{Segment, split};
+use crate::split::{SplitSegment, split};
 
 /// Why the file was not transcoded.
 #[derive(Debug, thiserror::Error)]
@@ -153,8 +153,30 @@ impl Work<'_> {
             let folder = self.folder.join(wanted.name.as_str());
             std::fs::create_dir_all(&folder).map_err(at(&folder))?;
         }
-        let _ = (input, target);
-        Ok(())
+        let mut broken = None;
+        let cut = split(input, target, &mut |segment: SplitSegment| {
+            let number = segment.number;
+            let paths: Vec<PathBuf> = self
+                .ladder
+                .renditions()
+                .iter()
+                .map(|wanted| {
+                    let name = format!("{number}.{}", wanted.container.extension());
+                    self.folder.join(wanted.name.as_str()).join(name)
+                })
+                .collect();
+            let mut input = Once(Some(segment.bytes));
+            self.run(number, Container::Ts, &mut input, &paths).map_err(|error| {
+                let text = error.to_string();
+                broken = Some(error);
+                io::Error::other(text)
+            })
+        });
+        match (cut, broken) {
+            (_, Some(error)) => Err(error),
+            (Err(fault), None) => Err(fault.into()),
+            (Ok(_), None) => Ok(()),
+        }
     }
 
     fn run(
