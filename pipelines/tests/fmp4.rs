@@ -78,3 +78,19 @@ fn there_is_a_fragment_per_keyframe() {
         "-v error -select_streams v -show_entries stream=codec_tag_string,width,height,time_base -of csv=p=0";
     assert_eq!(run("ffprobe", entry, &[&copy]).trim(), "avc1,320,180,1/90000");
 }
+
+#[test]
+fn what_begins_before_zero_still_begins_there() {
+    // The encoder's first audio frame and the first frames' decoding lie before 0.
+    let folder = Folder::new();
+    let file = folder.make("in.mp4", H264);
+    let read = demux(&file);
+    assert!(read.audio[0].pts.0 < 0 && read.video[0].dts.0 < 0);
+    let copy = folder.write("copy.mp4", &read.mux(Container::Mp4));
+    assert_eq!(complaints(&copy), "");
+    assert_eq!(pictures(&copy), pictures(&file));
+    let again = demux(&copy);
+    assert_eq!(again.packets(), read.packets());
+    assert_eq!(again.audio[0].pts, read.audio[0].pts);
+    near(&probe(&copy, "a:0"), &probe(&file, "a:0"), 2, "audio");
+}

@@ -142,7 +142,7 @@ impl Fmp4Muxer {
             .frames
             .iter()
             .zip(ends)
-            .map(|(f, end)| end.map_or(usual.unwrap_or(last), |e| e - f.dts))
+            .map(|(f, end)| end.map_or_else(|| usual.unwrap_or(last), |e| e - f.dts))
             .collect();
         self.last_duration = durations.last().copied().or(self.last_duration);
 

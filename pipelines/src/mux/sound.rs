@@ -56,7 +56,12 @@ impl Cutter {
             AudioFormat::Aac { config, rate, channels } => Some(Format {
                 config: Config::Aac { config: config.clone() },
                 rate: Aac::of_config(config).map_or(*rate, Aac::rate),
-                channels: *channels,
+                // Sample entries say 2 for anything; the codec knows.
+                channels: Aac::of_config(config).map_or(*channels, |aac| match aac.channels {
+                    0 => *channels,
+                    7 => 8,
+                    count => u16::from(count),
+                }),
             }),
             AudioFormat::Opus { channels, pre_skip, rate } => Some(Format {
                 config: Config::Opus { pre_skip: *pre_skip, rate: *rate },
