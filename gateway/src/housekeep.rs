@@ -13,9 +13,9 @@ const EVERY: Duration = Duration::from_secs(30);
 /// Media that an earlier life left without a task, once at the start.
 pub async fn sweep(store: &Store, media: &Media) -> Result<usize, StoreError> {
     let mut removed = 0;
-    for (stream, task) in media.tasks().await {
+    for task in media.tasks().await {
         if !store.has_task(&task).await? {
-            media.discard(&stream, &task, None).await;
+            media.discard(&task, None).await;
             removed += 1;
         }
     }
@@ -43,10 +43,9 @@ async fn expire(store: &Store, media: &Media, keep: Duration) -> Result<(), Stor
             return Ok(());
         }
         // The rows first: a playlist never names what is gone, and the sweep finds what a crash leaves.
-        let tasks = old.iter().map(|(_, task)| task.clone()).collect();
-        store.write_now(Write::TasksRemoved { tasks }).await?;
-        for (stream, task) in old {
-            media.discard(&stream, &task, None).await;
+        store.write_now(Write::TasksRemoved { tasks: old.clone() }).await?;
+        for task in old {
+            media.discard(&task, None).await;
         }
     }
 }

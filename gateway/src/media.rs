@@ -1,10 +1,11 @@
 //! Segments and renditions as objects, and a small memory for fresh segments.
 //!
 //! ```text
-//! {stream}/{task}/input.ts              the segment, as pushed
-//! {stream}/{task}/{epoch}/{name}.ts     a rendition of one attempt; two attempts never write one object
+//! {task}/input.ts              the segment, as pushed
+//! {task}/{epoch}/{name}.ts     a rendition of one attempt; two attempts never write one object
 //! ```
 //!
+//! No two tasks share a folder: removing one never races with another that is being written.
 //! An object is there as a whole or not at all: writers that are dropped leave nothing.
 
 use std::collections::HashMap;
@@ -14,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
-use headwater_protocol::{Container, Epoch, RenditionName, StreamId, TaskId};
+use headwater_protocol::{Container, Epoch, RenditionName, TaskId};
 use object_store::buffered::BufWriter;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
@@ -41,19 +42,13 @@ impl MediaError {
     }
 }
 
-pub fn input_key(stream: &StreamId, task: &TaskId, container: Container) -> Path {
-    Path::from_iter([stream.as_str(), task.as_str(), &format!("input.{}", container.extension())])
+pub fn input_key(task: &TaskId, container: Container) -> Path {
+    Path::from_iter([task.as_str(), &format!("input.{}", container.extension())])
 }
 
-pub fn rendition_key(
-    stream: &StreamId,
-    task: &TaskId,
-    epoch: Epoch,
-    name: &RenditionName,
-    container: Container,
-) -> Path {
+pub fn rendition_key(task: &TaskId, epoch: Epoch, name: &RenditionName, container: Container) -> Path {
     let file = format!("{name}.{}", container.extension());
-    Path::from_iter([stream.as_str(), task.as_str(), &epoch.to_string(), &file])
+    Path::from_iter([task.as_str(), &epoch.to_string(), &file])
 }
 
 #[derive(Debug, Clone)]
@@ -75,7 +70,7 @@ impl Media {
     pub fn open(root: &FilePath, cache_bytes: usize) -> Result<Self, MediaError> {
         std::fs::create_dir_all(root)
             .map_err(|source| MediaError::Folder { path: root.to_owned(), source })?;
-        let store = LocalFileSystem::new_with_prefix(root)?.with_automatic_cleanup(true);
+        let store = LocalFileSystem::new_with_prefix(root)?;
         Ok(Self {
             store: Arc::new(store),
             fresh: Arc::new(Mutex::new(Fresh { most: cache_bytes, ..Fresh::default() })),
@@ -131,15 +126,15 @@ impl Media {
     }
 
     /// Removes what a task left behind, all of it or everything but its winner's and its input.
-    pub async fn discard(&self, stream: &StreamId, task: &TaskId, keep: Option<Epoch>) {
+    pub async fn discard(&self, task: &TaskId, keep: Option<Epoch>) {
         self.forget(task);
-        let folder = Path::from_iter([stream.as_str(), task.as_str()]);
+        let folder = Path::from(task.as_str());
         let epoch = keep.map(|epoch| folder.clone().join(epoch.to_string()));
         let input = |path: &Path| keep.is_some() && path.filename().is_some_and(|f| f.starts_with("input."));
         let listed: Result<Vec<_>, _> = self.store.list(Some(&folder)).try_collect().await;
         let listed = match listed {
             Ok(listed) => listed,
-            Err(error) => return tracing::warn!(%error, %stream, %task, "media not listed"),
+            Err(error) => return tracing::warn!(%error, %task, "media not listed"),
         };
         for object in listed {
             if input(&object.location) || epoch.as_ref().is_some_and(|e| object.location.prefix_matches(e)) {
@@ -148,20 +143,13 @@ impl Media {
             if let Err(error) = self.store.delete(&object.location).await
                 && !matches!(error, object_store::Error::NotFound { .. })
             {
-                tracing::warn!(%error, %stream, %task, "media not removed");
+                tracing::warn!(%error, %task, "media not removed");
             }
         }
-        if keep.is_none() {
-            // Folders whose only upload was broken off are empty and no object: the store does not see them.
-            let folder = self.root.join(stream.as_str()).join(task.as_str());
-            let stream_folder = self.root.join(stream.as_str());
-            let removed = tokio::task::spawn_blocking(move || {
-                remove_empty(&folder);
-                let _ = std::fs::remove_dir(stream_folder);
-            });
-            if let Err(error) = removed.await {
-                tracing::warn!(%error, "media folder not removed");
-            }
+        // Folders are no objects: the store does not see those that are empty now.
+        let folder = self.root.join(task.as_str());
+        if let Err(error) = tokio::task::spawn_blocking(move || remove_empty(&folder)).await {
+            tracing::warn!(%error, "media folder not removed");
         }
     }
 
@@ -172,23 +160,13 @@ impl Media {
     }
 
     /// Every task folder that lies in the store.
-    pub async fn tasks(&self) -> Vec<(StreamId, TaskId)> {
+    pub async fn tasks(&self) -> Vec<TaskId> {
         let root = self.root.clone();
         let walk = move || {
-            let names = |dir: &FilePath| -> Vec<String> {
-                std::fs::read_dir(dir)
-                    .map(|entries| entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect())
-                    .unwrap_or_default()
-            };
-            let mut found = Vec::new();
-            for stream in names(&root) {
-                for task in names(&root.join(&stream)) {
-                    if let (Ok(stream), Ok(task)) = (StreamId::new(stream.clone()), TaskId::new(task)) {
-                        found.push((stream, task));
-                    }
-                }
-            }
-            found
+            let Ok(entries) = std::fs::read_dir(root) else { return Vec::new() };
+            entries
+                .filter_map(|entry| TaskId::new(entry.ok()?.file_name().into_string().ok()?).ok())
+                .collect()
         };
         tokio::task::spawn_blocking(walk).await.unwrap_or_default()
     }
@@ -233,8 +211,8 @@ impl Writer {
 mod tests {
     use super::*;
 
-    fn ids() -> (StreamId, TaskId) {
-        (StreamId::new("s").unwrap(), TaskId::new("t").unwrap())
+    fn id() -> TaskId {
+        TaskId::new("t").unwrap()
     }
 
     async fn put(media: &Media, key: Path, bytes: usize) {
@@ -247,8 +225,8 @@ mod tests {
     async fn a_writer_that_is_dropped_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let media = Media::open(dir.path(), 0).unwrap();
-        let (stream, task) = ids();
-        let key = input_key(&stream, &task, Container::Ts);
+        let task = id();
+        let key = input_key(&task, Container::Ts);
         let mut writer = media.write(key.clone());
         writer.put(Bytes::from(vec![0; PART * 2])).await.unwrap();
         drop(writer);
@@ -259,16 +237,16 @@ mod tests {
     async fn only_the_winner_and_the_input_stay() {
         let dir = tempfile::tempdir().unwrap();
         let media = Media::open(dir.path(), 0).unwrap();
-        let (stream, task) = ids();
+        let task = id();
         let name = RenditionName::new("a").unwrap();
-        let key = |epoch| rendition_key(&stream, &task, Epoch(epoch), &name, Container::Ts);
-        put(&media, input_key(&stream, &task, Container::Ts), 3).await;
+        let key = |epoch| rendition_key(&task, Epoch(epoch), &name, Container::Ts);
+        put(&media, input_key(&task, Container::Ts), 3).await;
         put(&media, key(1), 4).await;
         put(&media, key(2), 5).await;
-        media.discard(&stream, &task, Some(Epoch(2))).await;
+        media.discard(&task, Some(Epoch(2))).await;
         assert!(media.read(&key(1), None).await.err().unwrap().is_missing());
         assert_eq!(media.read(&key(2), None).await.unwrap().0, 5);
-        media.discard(&stream, &task, None).await;
-        assert!(!dir.path().join("s").exists(), "an empty folder stayed");
+        media.discard(&task, None).await;
+        assert!(!dir.path().join("t").exists(), "an empty folder stayed");
     }
 }

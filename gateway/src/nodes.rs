@@ -75,7 +75,7 @@ async fn input(
         Some(chunks) => {
             Body::from_stream(futures_util::stream::iter(chunks.into_iter().map(Ok::<_, std::io::Error>)))
         }
-        None => match app.media.read(&media::input_key(&grant.stream, &task, grant.container), None).await {
+        None => match app.media.read(&media::input_key(&task, grant.container), None).await {
             Ok((_, content)) => Body::from_stream(content),
             Err(error) => {
                 tracing::error!(
@@ -107,7 +107,7 @@ async fn rendition(
     let Some((name, container)) = grant.outputs.iter().find(|(name, _)| Some(name) == output.as_ref()) else {
         return plain(StatusCode::NOT_FOUND, "the attempt has no such rendition");
     };
-    let key = media::rendition_key(&grant.stream, &task, epoch, name, *container);
+    let key = media::rendition_key(&task, epoch, name, *container);
     let mut writer = app.media.write(key);
     let mut body = request.into_body().into_data_stream();
     loop {
@@ -140,7 +140,7 @@ async fn rendition(
     };
     if let Err(why) = app.grants.note_put(&task, epoch, name.clone(), bytes) {
         // It ended in the moment of the last byte; what won, if any did, has another epoch.
-        app.media.remove(&media::rendition_key(&grant.stream, &task, epoch, name, *container)).await;
+        app.media.remove(&media::rendition_key(&task, epoch, name, *container)).await;
         return denied(why);
     }
     let mut response = Response::new(Body::empty());

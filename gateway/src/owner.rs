@@ -73,22 +73,22 @@ impl Handle {
 
 /// Removes objects in the background.
 #[derive(Debug, Clone)]
-pub struct Janitor(mpsc::Sender<(StreamId, TaskId, Option<Epoch>)>);
+pub struct Janitor(mpsc::Sender<(TaskId, Option<Epoch>)>);
 
 impl Janitor {
     pub fn start(media: Media) -> (Self, tokio::task::JoinHandle<()>) {
-        let (sender, mut queue) = mpsc::channel::<(StreamId, TaskId, Option<Epoch>)>(4096);
+        let (sender, mut queue) = mpsc::channel::<(TaskId, Option<Epoch>)>(4096);
         let worker = tokio::spawn(async move {
-            while let Some((stream, task, keep)) = queue.recv().await {
-                media.discard(&stream, &task, keep).await;
+            while let Some((task, keep)) = queue.recv().await {
+                media.discard(&task, keep).await;
             }
         });
         (Self(sender), worker)
     }
 
     /// Where the queue is full the objects stay until their time is over.
-    pub fn discard(&self, stream: StreamId, task: TaskId, keep: Option<Epoch>) {
-        if self.0.try_send((stream, task, keep)).is_err() {
+    pub fn discard(&self, task: TaskId, keep: Option<Epoch>) {
+        if self.0.try_send((task, keep)).is_err() {
             tracing::warn!("media of a task stays until its time is over");
         }
     }
@@ -116,8 +116,11 @@ struct Open {
     nodes: Vec<NodeId>,
 }
 
+/// Who was asked, until when, and who wants to know.
+type Asked = (NodeId, Instant, oneshot::Sender<Result<(), Fault>>);
+
 struct Commands {
-    waiting: HashMap<String, (NodeId, Instant, oneshot::Sender<Result<(), Fault>>)>,
+    waiting: HashMap<String, Asked>,
     next: u64,
 }
 
@@ -361,7 +364,7 @@ impl Running {
                         drop(answer.send(outcome));
                     }));
                 }
-                Action::Discard { stream, task, keep } => self.owner.janitor.discard(stream, task, keep),
+                Action::Discard { task, keep } => self.owner.janitor.discard(task, keep),
                 Action::NodesChanged => {}
             }
         }

@@ -208,7 +208,7 @@ async fn find(
 ) -> Option<(object_store::path::Path, Container)> {
     let (number, extension) = file.split_once('.')?;
     let number: u64 = number.parse().ok()?;
-    let (stream, row, entries) = load(app, stream).await?;
+    let (_, row, entries) = load(app, stream).await?;
     let entry = entries.into_iter().find(|entry| entry.segment == number)?;
     let output = output(row.ladder.as_ref(), name)?;
     let container = output.unwrap_or(entry.container);
@@ -216,10 +216,10 @@ async fn find(
         return None;
     }
     let key = match output {
-        None => media::input_key(&stream, &entry.task, container),
+        None => media::input_key(&entry.task, container),
         Some(_) => {
             let name = RenditionName::new(name).ok()?;
-            media::rendition_key(&stream, &entry.task, entry.epoch?, &name, container)
+            media::rendition_key(&entry.task, entry.epoch?, &name, container)
         }
     };
     Some((key, container))

@@ -79,7 +79,7 @@ async fn multipart(
     let mut parts: Objects = Vec::new();
     for rendition in won.ladder.renditions() {
         let (name, container) = (&rendition.name, rendition.container);
-        let key = media::rendition_key(&wish.stream, task, won.epoch, name, container);
+        let key = media::rendition_key(task, won.epoch, name, container);
         let (bytes, content) = app.media.read(&key, None).await?;
         let head = part_head(&boundary, parts.is_empty(), name, wish.segment, container, bytes);
         parts.push((head, content));

@@ -20,7 +20,7 @@ use axum::http::{Response, StatusCode};
 use axum::routing::any;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use headwater_protocol::{Code, Fault, Millis, StreamId, TaskId};
+use headwater_protocol::{Code, Fault, Millis, TaskId};
 use tokio::time::Instant;
 
 use crate::app::{App, Shared, bears, plain};
@@ -114,7 +114,6 @@ struct Arrived {
 /// Removes a segment that arrived while its caller went away.
 struct Unclaimed {
     janitor: Janitor,
-    stream: StreamId,
     task: TaskId,
     claimed: bool,
 }
@@ -122,7 +121,7 @@ struct Unclaimed {
 impl Drop for Unclaimed {
     fn drop(&mut self) {
         if !self.claimed {
-            self.janitor.discard(self.stream.clone(), self.task.clone(), None);
+            self.janitor.discard(self.task.clone(), None);
         }
     }
 }
@@ -184,13 +183,8 @@ async fn receive(
         drain(app, body, most * 2).await?;
         return Err(BodyError::TooLarge);
     }
-    let mut unclaimed = Unclaimed {
-        janitor: app.janitor.clone(),
-        stream: wish.stream.clone(),
-        task: task.clone(),
-        claimed: false,
-    };
-    let mut writer = app.media.write(media::input_key(&wish.stream, task, wish.container));
+    let mut unclaimed = Unclaimed { janitor: app.janitor.clone(), task: task.clone(), claimed: false };
+    let mut writer = app.media.write(media::input_key(task, wish.container));
     let mut body = body.into_data_stream();
     let mut chunks = Some(Vec::new());
     while let Some(chunk) = next(app, &mut body).await? {

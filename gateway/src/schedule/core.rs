@@ -53,7 +53,7 @@ impl Core {
     pub fn submit(&mut self, submission: Submission, now: Now) {
         let Submission { task, stream, .. } = submission.clone();
         let refuse = |core: &mut Self, outcome| {
-            core.out.push(Action::Discard { stream: stream.clone(), task: task.clone(), keep: None });
+            core.out.push(Action::Discard { task: task.clone(), keep: None });
             core.out.push(Action::Answer { task: task.clone(), outcome });
         };
         if !self.streams.contains_key(&stream) {
@@ -372,7 +372,7 @@ impl Core {
     pub(super) fn fail(&mut self, id: &TaskId, fault: Fault, outcome: Outcome, now: Now) {
         let Some(task) = self.tasks.remove(id) else { return };
         self.close_attempts(id, &task, now);
-        self.out.push(Action::Discard { stream: task.stream, task: id.clone(), keep: None });
+        self.out.push(Action::Discard { task: id.clone(), keep: None });
         self.out.push(Action::Write(Write::TaskEnded {
             task: id.clone(),
             ending: Ending::Failed(fault),
@@ -409,7 +409,7 @@ impl Core {
         }));
         if attempts > 1 {
             let keep = Some(epoch);
-            self.out.push(Action::Discard { stream: task.stream.clone(), task: id.clone(), keep });
+            self.out.push(Action::Discard { task: id.clone(), keep });
         }
         let won = Won { epoch, node: node.clone(), ladder: task.ladder, report, attempts };
         self.out.push(Action::Answer { task: id.clone(), outcome: Outcome::Done(Box::new(won)) });

@@ -133,7 +133,6 @@ pub enum Action {
     },
     /// Remove a task's objects, or those of all attempts but one.
     Discard {
-        stream: StreamId,
         task: TaskId,
         keep: Option<Epoch>,
     },

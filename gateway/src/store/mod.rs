@@ -263,21 +263,29 @@ fn write_loop(
     mut tokens: mpsc::Receiver<UseToken>,
 ) {
     while let Some(first) = queue.blocking_recv() {
-        let Batch { mut writes, mut after } = first;
+        let mut batches = vec![first];
         // Everything that waits shares a commit.
-        while writes.len() < 512
+        while batches.len() < 64
             && let Ok(next) = queue.try_recv()
         {
-            writes.extend(next.writes);
-            after.extend(next.after);
+            batches.push(next);
         }
-        let stored = if writes.is_empty() { Ok(()) } else { commit(&mut connection, &writes) };
-        if let Err(error) = &stored {
-            tracing::error!(%error, "not stored");
-        }
-        let result = stored.map_err(|error| error.to_string());
-        for after in after {
-            after(result.clone());
+        if commit(&mut connection, &batches).is_ok() {
+            for after in batches.into_iter().flat_map(|batch| batch.after) {
+                after(Ok(()));
+            }
+        } else {
+            // One that cannot be stored must not take the others along.
+            for batch in batches {
+                let stored = commit(&mut connection, std::slice::from_ref(&batch));
+                let result = stored.map_err(|error| {
+                    tracing::error!(%error, "not stored");
+                    error.to_string()
+                });
+                for after in batch.after {
+                    after(result.clone());
+                }
+            }
         }
         while let Ok(token) = tokens.try_recv() {
             let used = use_token(&mut connection, token.hash, &token.node, token.now, token.fingerprint);
@@ -286,9 +294,12 @@ fn write_loop(
     }
 }
 
-fn commit(connection: &mut Connection, writes: &[Write]) -> rusqlite::Result<()> {
+fn commit(connection: &mut Connection, batches: &[Batch]) -> rusqlite::Result<()> {
+    if batches.iter().all(|batch| batch.writes.is_empty()) {
+        return Ok(());
+    }
     let transaction = connection.transaction()?;
-    for write in writes {
+    for write in batches.iter().flat_map(|batch| &batch.writes) {
         apply(&transaction, write)?;
     }
     transaction.commit()

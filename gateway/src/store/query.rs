@@ -140,13 +140,13 @@ impl Store {
     }
 
     /// Tasks that ended before `before`, a bounded number of them.
-    pub async fn expired(&self, before: u64) -> Result<Vec<(StreamId, TaskId)>, StoreError> {
+    pub async fn expired(&self, before: u64) -> Result<Vec<TaskId>, StoreError> {
         self.read(move |c| {
             let mut statement = c.prepare_cached(
-                "SELECT stream, task FROM tasks WHERE received < ? AND state IN ('done','failed')
+                "SELECT task FROM tasks WHERE received < ? AND state IN ('done','failed')
                  ORDER BY received LIMIT 500",
             )?;
-            statement.query_map([before.cast_signed()], |row| Ok((id(row, 0)?, id(row, 1)?)))?.collect()
+            statement.query_map([before.cast_signed()], |row| id(row, 0))?.collect()
         })
         .await
     }

@@ -123,8 +123,8 @@ async fn a_caller_that_hangs_up_leaves_nothing_behind() {
     push.abort();
     until("the media to go", async || gateway.media().is_empty()).await;
     let late = node.certificate.https().get(format!("https://{}{}", gateway.nodes, offer.input.path));
+    until("the attempt to end", async || gateway.nodes_list().await[0].running.is_empty()).await;
     assert_eq!(late.send().await.unwrap().status(), 410);
-    assert!(gateway.nodes_list().await[0].running.is_empty());
 }
 
 #[tokio::test]
