@@ -41,15 +41,26 @@ pub enum AudioFormat {
     /// AAC with an ADTS header on each frame, as in MPEG-TS.
     Adts,
     /// AAC frames without header, as in MP4, and their AudioSpecificConfig.
-    Aac { config: Bytes, rate: u32, channels: u16 },
+    Aac {
+        config: Bytes,
+        rate: u32,
+        channels: u16,
+    },
     /// MPEG-1/2 layer II or III.
     Mpeg,
     Ac3,
     Eac3,
     /// Opus packets, with the codec's channel count and pre-skip.
-    Opus { channels: u8, pre_skip: u16, rate: u32 },
+    Opus {
+        channels: u8,
+        pre_skip: u16,
+        rate: u32,
+    },
     /// Carried over from TS to TS only: stream type and ES descriptors as found.
-    Other { stream_type: u8, descriptors: Bytes },
+    Other {
+        stream_type: u8,
+        descriptors: Bytes,
+    },
 }
 
 /// How a picture has to be turned to stand upright.

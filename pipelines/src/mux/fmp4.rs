@@ -217,7 +217,8 @@ impl Fmp4Muxer {
         let video = self.frames.iter().map(|f| f.dts.min(f.dts + f.offset)).min();
         let audio = self.audio.iter().flatten().filter_map(|track| {
             let rate = track.cutter.format.as_ref()?.rate;
-            Some(track.sounds.first()?.time * CLOCK / i64::from(rate) - 1)
+            let time = i128::from(track.sounds.first()?.time);
+            Some((time * i128::from(CLOCK) / i128::from(rate.max(1)) - 1) as i64)
         });
         let first = video.into_iter().chain(audio).min().unwrap_or(0);
         let shift = (-first).max(0);
@@ -260,7 +261,8 @@ fn listed(audio: &[Option<AudioTrack>]) -> impl Iterator<Item = (u32, &AudioTrac
 
 /// 90 kHz to samples, to the nearest.
 fn scale(ticks: i64, rate: u32) -> i64 {
-    (ticks * i64::from(rate) * 2 + CLOCK).div_euclid(2 * CLOCK)
+    let (clock, scaled) = (i128::from(CLOCK), i128::from(ticks) * i128::from(rate));
+    (scaled * 2 + clock).div_euclid(2 * clock) as i64
 }
 
 /// A `traf` with one run.

@@ -55,7 +55,9 @@ fn to_ticks(media: i64, timescale: i64) -> i64 {
     let scaled = i128::from(media) * i128::from(CLOCK);
     let scale = i128::from(timescale.max(1));
     // To the nearest, halves up.
-    ((scaled * 2 + scale).div_euclid(scale * 2)) as i64
+    // Three centuries either way: sums of what a broken file says stay in range.
+    const MOST: i128 = 1 << 50;
+    (scaled * 2 + scale).div_euclid(scale * 2).clamp(-MOST, MOST) as i64
 }
 
 impl Track {
