@@ -132,7 +132,7 @@ pub(crate) async fn run(config: Config, identity: Identity, worker: PathBuf) -> 
     };
     let (poller, inbox) = mqtt::session(Settings {
         node: identity.node.clone(),
-        tls,
+        tls: tls.clone(),
         keep_alive: Duration::from_secs(config.mqtt.keep_alive_seconds),
         session_expiry_s: config.mqtt.session_expiry_seconds,
         will,
@@ -148,7 +148,7 @@ pub(crate) async fn run(config: Config, identity: Identity, worker: PathBuf) -> 
     let silence = Duration::from_secs(config.deadlines.transfer_silence_seconds);
     let shop = Shop {
         worker: worker.clone(),
-        media: Media::new(&identity, limits.max_input_bytes, silence)?,
+        media: Media::new(&identity.node.gateway_url, tls, limits.max_input_bytes, silence)?,
         start: Duration::from_secs(config.deadlines.worker_start_seconds),
         silence: Duration::from_secs(config.deadlines.worker_silence_seconds),
         max_segments: config.limits.worker_segments,

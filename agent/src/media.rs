@@ -15,12 +15,10 @@ use bytes::Bytes;
 use headwater_protocol::message::Input;
 use headwater_protocol::{Code, Container, Fault};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use reqwest::{Body, Certificate, Client, StatusCode};
+use reqwest::{Body, Client, StatusCode};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-
-use crate::identity::Identity;
 
 /// Chunks of about 16 KiB that wait between the network and the worker. Full: TCP slows the gateway down.
 const FETCH_CHUNKS: usize = 64;
@@ -58,15 +56,15 @@ pub(crate) struct Media {
 }
 
 impl Media {
+    /// `tls` is the broker's too: one certificate, one set of roots, one context in memory.
     pub(crate) fn new(
-        identity: &Identity,
+        gateway_url: &str,
+        tls: native_tls::TlsConnector,
         max_input: u64,
         silence: Duration,
     ) -> Result<Self, reqwest::Error> {
-        let pem = [identity.certificate.as_slice(), identity.key.as_slice()];
         let client = Client::builder()
-            .tls_certs_only([Certificate::from_pem(&identity.ca)?])
-            .identity(reqwest::Identity::from_pkcs8_pem(pem[0], pem[1])?)
+            .tls_backend_preconfigured(tls)
             .https_only(true)
             .http1_only()
             .no_proxy()
@@ -75,7 +73,7 @@ impl Media {
             .pool_idle_timeout(POOL_IDLE)
             .tcp_nodelay(true)
             .build()?;
-        let base = identity.node.gateway_url.trim_end_matches('/').into();
+        let base = gateway_url.trim_end_matches('/').into();
         Ok(Self { client, base, max_input, silence })
     }
 
