@@ -1,0 +1,250 @@
+//! The engine on real input: exact frames, exact times, exact sizes, and clear answers to bad input.
+
+use headwater_pipelines::engine::Engine;
+use headwater_protocol::{Code, Container, FrameRate, Gop, Millis};
+
+mod rig;
+use rig::{Done, Rig, engine, rendition, run, run_as};
+
+const X264: &str = "-c:v libx264 -preset ultrafast -g 60";
+
+fn two() -> Engine {
+    engine(vec![rendition("a", 320, 180), rendition("b", 160, 90)])
+}
+
+fn sizes(rig: &Rig, done: &Done) -> Vec<(u32, u32)> {
+    done.outputs
+        .iter()
+        .zip(&done.report.renditions)
+        .map(|(bytes, report)| {
+            let frames = rig.frames(bytes);
+            assert!(frames.iter().all(|frame| frame.width == frames[0].width));
+            assert_eq!((report.width.0, report.height.0), (frames[0].width, frames[0].height));
+            assert_eq!(report.frames, frames.len() as u64);
+            (frames[0].width, frames[0].height)
+        })
+        .collect()
+}
+
+/// Every rendition has exactly the input's frames at exactly the input's times, and starts with a keyframe.
+fn assert_true_to(rig: &Rig, input: &[u8], done: &Done) {
+    let mut want = rig.times(input);
+    want.sort_unstable();
+    for bytes in &done.outputs {
+        let frames = rig.frames(bytes);
+        assert_eq!(frames.iter().map(|frame| frame.pts).collect::<Vec<_>>(), want);
+        assert!(frames[0].key);
+    }
+}
+
+#[test]
+fn frames_and_times_are_the_inputs_on_every_rendition() {
+    let rig = Rig::new();
+    let input = rig.clip("640x360", 2.0, &format!("{X264} -bf 0"), "in.ts");
+    let done = run(&mut two(), &input).unwrap();
+    assert_true_to(&rig, &input, &done);
+    assert_eq!(sizes(&rig, &done), [(320, 180), (160, 90)]);
+    let video = done.report.input.video.clone().unwrap();
+    assert_eq!((video.frames, video.decoded, video.pixels), (60, 60, 60 * 640 * 360));
+    assert_eq!(video.fps.unwrap().to_string(), "30");
+    assert_eq!(done.report.input.duration, Millis(2000));
+    assert_eq!(done.report.renditions[0].keyframes, 1);
+    assert_eq!(done.report.renditions[0].first_pts as i64, rig.times(&input)[0]);
+}
+
+#[test]
+fn reordered_frames_and_hevc_are_read() {
+    let rig = Rig::new();
+    let b_frames = rig.clip("640x360", 2.0, "-c:v libx264 -preset veryfast -bf 3 -g 60", "b.ts");
+    assert_true_to(&rig, &b_frames, &run(&mut two(), &b_frames).unwrap());
+    let hevc =
+        rig.clip("640x360", 1.0, "-c:v libx265 -preset ultrafast -x265-params log-level=error", "hevc.ts");
+    assert_true_to(&rig, &hevc, &run(&mut two(), &hevc).unwrap());
+}
+
+#[test]
+fn odd_rates_keep_their_ticks() {
+    let rig = Rig::new();
+    let input = rig.ffmpeg(
+        "-f lavfi -i testsrc2=s=320x180:r=30000/1001 -t 2 -pix_fmt yuv420p -c:v libx264 -preset ultrafast -bf 0 \
+         -output_ts_offset 26000 in.ts",
+    );
+    let done = run(&mut two(), &input).unwrap();
+    assert_true_to(&rig, &input, &done);
+    assert_eq!(done.report.input.video.unwrap().fps.unwrap().to_string(), "30000/1001");
+}
+
+#[test]
+fn keyframes_come_as_asked() {
+    let rig = Rig::new();
+    let input = rig.clip("640x360", 2.0, X264, "in.ts");
+    let mut every = rendition("every", 320, 180);
+    every.gop = Gop::Every(Millis(500));
+    let mut intra = rendition("intra", 160, 90);
+    intra.gop = Gop::Intra;
+    let done = run(&mut engine(vec![every, intra]), &input).unwrap();
+    let keys: Vec<usize> = rig
+        .frames(&done.outputs[0])
+        .iter()
+        .enumerate()
+        .filter_map(|(at, frame)| frame.key.then_some(at))
+        .collect();
+    assert_eq!(keys, [0, 15, 30, 45]);
+    assert!(rig.frames(&done.outputs[1]).iter().all(|frame| frame.key));
+}
+
+#[test]
+fn pictures_keep_their_shape() {
+    let rig = Rig::new();
+    let mut engine = engine(vec![rendition("a", 320, 180)]);
+    let mut shape = |input: &[u8]| sizes(&rig, &run(&mut engine, input).unwrap())[0];
+    let portrait = rig.clip("360x640", 0.3, X264, "portrait.ts");
+    assert_eq!(shape(&portrait), (180, 320));
+    let squeezed = rig.clip("480x360", 0.3, &format!("-vf setsar=4/3 {X264}"), "sar.ts");
+    assert_eq!(shape(&squeezed), (320, 180));
+    let odd = rig.ffmpeg(
+        "-f lavfi -i testsrc2=s=642x362:r=30 -t 0.3 -vf crop=641:361,format=yuv444p -c:v libx264 -preset ultrafast odd.ts",
+    );
+    assert_eq!(shape(&odd), (320, 180));
+    let small = rig.clip("160x120", 0.3, X264, "small.ts");
+    assert_eq!(shape(&small), (320, 240), "enlarged, since it was asked for");
+}
+
+#[test]
+fn a_turned_phone_picture_is_set_upright() {
+    let rig = Rig::new();
+    rig.clip("640x360", 0.5, X264, "flat.mp4");
+    let turned = rig.ffmpeg("-i flat.mp4 -c copy -metadata:s:v:0 rotate=90 turned.mp4");
+    let done = run_as(&mut engine(vec![rendition("a", 320, 180)]), Container::Mp4, &turned).unwrap();
+    assert_eq!(sizes(&rig, &done), [(180, 320)]);
+}
+
+#[test]
+fn interlaced_pictures_become_progressive_ones_of_the_same_number() {
+    let rig = Rig::new();
+    let input = rig.ffmpeg(
+        "-f lavfi -i testsrc2=s=640x360:r=50 -t 1 -vf interlace -pix_fmt yuv420p -c:v libx264 -preset ultrafast \
+         -flags +ilme+ildct -x264opts tff=1 -bf 0 in.ts",
+    );
+    let done = run(&mut two(), &input).unwrap();
+    assert_true_to(&rig, &input, &done);
+}
+
+#[test]
+fn another_frame_rate_has_exact_times() {
+    let rig = Rig::new();
+    let input = rig.clip("640x360", 1.0, X264, "in.ts");
+    let mut half = rendition("half", 320, 180);
+    half.fps = Some(FrameRate::new(15, 1).unwrap());
+    let mut double = rendition("double", 160, 90);
+    double.fps = Some(FrameRate::new(60, 1).unwrap());
+    let done = run(&mut engine(vec![half, double, rendition("same", 320, 180)]), &input).unwrap();
+    let first = rig.times(&input)[0];
+    let times = |rung: usize| rig.times(&done.outputs[rung]);
+    assert_eq!(times(0), (0..15).map(|i| first + i * 6000).collect::<Vec<_>>());
+    assert_eq!(times(1), (0..60).map(|i| first + i * 1500).collect::<Vec<_>>());
+    assert_eq!(times(2).len(), 30);
+}
+
+#[test]
+fn one_frame_in_is_one_frame_out() {
+    let rig = Rig::new();
+    let input = rig.ffmpeg(
+        "-f lavfi -i testsrc2=s=640x360:r=30 -frames:v 1 -pix_fmt yuv420p -c:v libx264 -preset ultrafast in.ts",
+    );
+    assert_true_to(&rig, &input, &run(&mut two(), &input).unwrap());
+}
+
+#[test]
+fn a_change_of_size_in_the_middle_keeps_the_output_size() {
+    let rig = Rig::new();
+    let mut input = rig.clip("640x360", 0.5, &format!("{X264} -bf 0"), "one.ts");
+    let second = rig.clip("320x240", 0.5, &format!("{X264} -bf 0 -output_ts_offset 0.5"), "two.ts");
+    input.extend(second);
+    let done = run(&mut two(), &input).unwrap();
+    assert_eq!(sizes(&rig, &done), [(320, 180), (160, 90)]);
+    assert_eq!(done.report.renditions[0].frames, 30);
+}
+
+#[test]
+fn audio_is_carried_over_byte_for_byte() {
+    let rig = Rig::new();
+    let input = rig.ffmpeg(
+        "-f lavfi -i testsrc2=s=640x360:r=30 -f lavfi -i sine=440 -t 2 -pix_fmt yuv420p -c:v libx264 -preset \
+         ultrafast -g 60 -c:a aac in.ts",
+    );
+    let done = run(&mut two(), &input).unwrap();
+    assert_eq!(done.report.input.audio_streams, 1);
+    for bytes in &done.outputs {
+        assert_eq!(rig.audio_md5(bytes), rig.audio_md5(&input));
+    }
+}
+
+#[test]
+fn pictures_look_like_the_source() {
+    let rig = Rig::new();
+    let input = rig.clip("640x360", 1.0, "-c:v libx264 -preset veryfast -crf 18", "in.ts");
+    let done = run(&mut two(), &input).unwrap();
+    let ssim = rig.ssim(&done.outputs[0], &input, 320, 180);
+    assert!(ssim > 0.9, "SSIM {ssim}");
+}
+
+#[test]
+fn bad_input_is_answered_by_its_name_and_the_next_segment_works() {
+    let rig = Rig::new();
+    let mut engine = two();
+    let good = rig.clip("640x360", 0.3, X264, "good.ts");
+    let tail = {
+        // What lies behind the first keyframe only.
+        let long = rig.clip("640x360", 1.0, "-c:v libx264 -preset ultrafast -g 300 -bf 0", "long.ts");
+        let keyed = rig.frames(&long).iter().filter(|frame| frame.key).count();
+        assert_eq!(keyed, 1);
+        let head = long.len() / 2 / 188 * 188;
+        [&long[..188 * 3], &long[head..]].concat()
+    };
+    let audio = rig.ffmpeg("-f lavfi -i sine=440 -t 1 -c:a aac audio.ts");
+    let cases: Vec<(&str, Vec<u8>, Code)> = vec![
+        ("nothing", Vec::new(), Code::EmptyInput),
+        ("text", b"hello, this is not a video\n".repeat(50), Code::NotMedia),
+        ("no keyframe", tail, Code::NoKeyframe),
+        ("audio only", audio, Code::NoVideo),
+    ];
+    for (what, input, code) in cases {
+        let fault = run(&mut engine, &input).map(|done| done.report).expect_err(what);
+        assert_eq!(fault.code, code, "{what}: {fault}");
+        let done = run(&mut engine, &good).unwrap_or_else(|fault| panic!("after {what}: {fault}"));
+        assert_true_to(&rig, &good, &done);
+    }
+}
+
+#[test]
+fn damaged_input_gives_what_is_left_and_says_so() {
+    let rig = Rig::new();
+    let input = rig.clip("640x360", 2.0, &format!("{X264} -bf 0"), "in.ts");
+    let mut engine = two();
+    let cut = &input[..input.len() / 2];
+    let done = run(&mut engine, cut).unwrap();
+    let frames = done.report.renditions[0].frames;
+    assert!((10..60).contains(&frames), "{frames} frames");
+    // One packet in fifty is gone.
+    let holes: Vec<u8> = input
+        .chunks(188)
+        .enumerate()
+        .filter(|(at, _)| at % 50 != 49)
+        .flat_map(|(_, packet)| packet.iter().copied())
+        .collect();
+    let done = run(&mut engine, &holes).unwrap();
+    assert!(done.report.input.errors > 0);
+    assert!(done.report.renditions[0].frames > 30, "{} frames", done.report.renditions[0].frames);
+    assert_true_to(&rig, &input, &run(&mut engine, &input).unwrap());
+}
+
+#[test]
+fn a_worker_stays_warm_until_the_picture_changes() {
+    let rig = Rig::new();
+    let mut engine = two();
+    let wide = rig.clip("640x360", 0.3, X264, "wide.ts");
+    let tall = rig.clip("360x640", 0.3, X264, "tall.ts");
+    let mut warm = |input: &[u8]| run(&mut engine, input).unwrap().report.warm;
+    assert_eq!([warm(&wide), warm(&wide), warm(&tall), warm(&tall)], [false, true, false, true]);
+}
