@@ -242,8 +242,10 @@ impl Core {
             Class::Capability => task.unable.push(node.clone()),
             Class::Node | Class::Deadline => task.avoid.push(node.clone()),
             Class::Transient => {
-                let soon = 100u64 << task.tries.min(5);
-                task.not_before = now.mono + soon;
+                // A node that went away says nothing about the next one's chances.
+                if fault.code != Code::Interrupted {
+                    task.not_before = now.mono + (100u64 << task.tries.min(5));
+                }
                 if !matches!(fault.code, Code::Busy | Code::Draining) {
                     task.avoid.push(node.clone());
                 } else if let Some(entry) = self.nodes.get_mut(node) {

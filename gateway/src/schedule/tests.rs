@@ -1,1 +1,305 @@
+//! The state machine without a clock, a broker or a store.
 
+use headwater_protocol::message::{
+    Board, Event, EventKind, EventNumber, Extra, Header, Limits, Status, TimeSource,
+};
+use headwater_protocol::{
+    Capability, CapabilityKind, Codec, Container, InputFacts, Pixels, RenditionReport, SegmentReport,
+};
+
+use super::*;
+
+struct World {
+    core: Core,
+    now: u64,
+    sent: u64,
+}
+
+fn header() -> Header {
+    Header { v: 1, ts: Millis(0), ts_src: TimeSource::Ntp, boot_id: "b".into(), seq: 0 }
+}
+
+fn node(name: &str) -> NodeId {
+    NodeId::new(name).unwrap()
+}
+
+fn task() -> TaskId {
+    TaskId::new("t").unwrap()
+}
+
+fn ladder() -> Ladder {
+    let profile = crate::push::profile::preset("P240p30fps16x9").unwrap();
+    crate::push::profile::ladder(&[profile], Container::Ts).unwrap()
+}
+
+impl World {
+    fn new(nodes: &[&str]) -> Self {
+        let policy = Policy {
+            fleet: FleetId::new("f").unwrap(),
+            attempts: 3,
+            accept_ms: 3_000,
+            progress_ms: 10_000,
+            runtime_factor: 10,
+            runtime_min_ms: 20_000,
+            deadline_ms: 120_000,
+            streams: 2,
+            in_flight_per_stream: 2,
+            waiting: 10,
+        };
+        let mut world = Self { core: Core::new(policy, HashMap::new(), 1), now: 0, sent: 0 };
+        for name in nodes {
+            world.core.birth(&node(name), birth(name), world.at());
+            world.status(name, NodeState::Online);
+        }
+        world.core.take_actions();
+        world
+    }
+
+    fn at(&self) -> Now {
+        Now { mono: self.now, unix: self.now }
+    }
+
+    fn status(&mut self, name: &str, state: NodeState) -> Vec<Action> {
+        let status = Status { header: header(), state, extra: Extra::new() };
+        self.core.status(&node(name), &status, self.at());
+        self.core.take_actions()
+    }
+
+    fn submit(&mut self) -> Vec<Action> {
+        let submission = Submission {
+            task: task(),
+            stream: StreamId::new("s").unwrap(),
+            segment: 0,
+            container: Container::Ts,
+            bytes: 10,
+            sha256: String::new(),
+            duration: Millis(2000),
+            resolution: None,
+            wanted: Ok(Some(ladder())),
+        };
+        self.core.submit(submission, self.at());
+        self.core.take_actions()
+    }
+
+    fn say(&mut self, name: &str, n: u64, epoch: u32, event: EventKind, puts: &Puts) -> Vec<Action> {
+        let event = Event {
+            header: header(),
+            number: Some(EventNumber { outbox: name.into(), n }),
+            task: task(),
+            epoch: Epoch(epoch),
+            event,
+            extra: Extra::new(),
+        };
+        self.sent += 1;
+        self.core.event(&node(name), event, puts, self.at());
+        self.core.take_actions()
+    }
+
+    fn done(&mut self, name: &str, n: u64, epoch: u32) -> Vec<Action> {
+        let puts = HashMap::from([(ladder().renditions()[0].name.clone(), 5)]);
+        self.say(name, n, epoch, EventKind::Done { report: Box::new(report()) }, &puts)
+    }
+
+    fn failed(&mut self, name: &str, n: u64, epoch: u32, code: Code) -> Vec<Action> {
+        self.say(name, n, epoch, EventKind::Failed { fault: Fault::new(code, "x") }, &Puts::new())
+    }
+
+    fn wait(&mut self, ms: u64) -> Vec<Action> {
+        self.now += ms;
+        self.core.tick(self.at());
+        self.core.take_actions()
+    }
+}
+
+use headwater_protocol::Code;
+
+fn birth(name: &str) -> Birth {
+    Birth {
+        header: header(),
+        node: node(name),
+        fleet: FleetId::new("f").unwrap(),
+        agent_version: String::new(),
+        worker_version: String::new(),
+        board: Board {
+            profile: String::new(),
+            model: String::new(),
+            arch: String::new(),
+            os: String::new(),
+            kernel: String::new(),
+            cpus: 1,
+            memory_bytes: 0,
+        },
+        capabilities: vec![Capability {
+            kind: CapabilityKind::Encode,
+            codec: Some(Codec::H264),
+            element: String::new(),
+            memory: String::new(),
+            speed_fps: 1.0,
+            width: Pixels(1),
+            height: Pixels(1),
+        }],
+        limits: Limits { workers: 1, queue: 1, max_input_bytes: 100 },
+        extra: Extra::new(),
+    }
+}
+
+fn report() -> SegmentReport {
+    let made = RenditionReport {
+        name: ladder().renditions()[0].name.clone(),
+        container: Container::Ts,
+        bytes: 5,
+        width: Pixels(426),
+        height: Pixels(240),
+        frames: 1,
+        keyframes: 1,
+        pixels: 1,
+        first_pts: 0,
+        duration: Millis(1),
+        copied: false,
+    };
+    SegmentReport {
+        input: InputFacts {
+            container: Container::Ts,
+            bytes: 10,
+            video: None,
+            audio_streams: 0,
+            duration: Millis(1),
+            errors: 0,
+        },
+        renditions: vec![made],
+        wall_us: 1,
+        cpu_us: 1,
+        warm: false,
+    }
+}
+
+/// `node/epoch` of the offer among these actions.
+fn offered(actions: &[Action]) -> Option<String> {
+    actions.iter().find_map(|action| match action {
+        Action::Offer { node, offer } => Some(format!("{node}/{}", offer.epoch)),
+        _ => None,
+    })
+}
+
+fn answer(actions: &[Action]) -> Option<&Outcome> {
+    let answers: Vec<&Outcome> = actions
+        .iter()
+        .filter_map(|action| match action {
+            Action::Answer { outcome, .. } => Some(outcome),
+            _ => None,
+        })
+        .collect();
+    assert!(answers.len() <= 1, "a task has one answer");
+    answers.first().copied()
+}
+
+fn acked(actions: &[Action]) -> Option<u64> {
+    actions.iter().find_map(|action| match action {
+        Action::Ack { number, .. } => Some(number.n),
+        _ => None,
+    })
+}
+
+#[test]
+fn an_offer_that_nobody_accepts_goes_to_another_node() {
+    let mut world = World::new(&["a", "b"]);
+    assert_eq!(offered(&world.submit()).as_deref(), Some("a/1"));
+    assert_eq!(offered(&world.wait(2_999)), None);
+    assert_eq!(offered(&world.wait(1)).as_deref(), Some("b/2"));
+}
+
+#[test]
+fn a_late_result_wins_while_there_is_no_winner_and_only_then() {
+    let mut world = World::new(&["a", "b"]);
+    world.submit();
+    world.wait(3_000);
+    let actions = world.done("a", 1, 1);
+    assert!(matches!(answer(&actions), Some(Outcome::Done(won)) if won.epoch == Epoch(1)));
+    let revoked = |action: &Action| matches!(action, Action::Revoke { node: n, .. } if *n == node("b"));
+    assert!(actions.iter().any(revoked), "b still works on it");
+    let second = world.done("b", 1, 2);
+    assert!(answer(&second).is_none());
+    assert_eq!(acked(&second), Some(1), "it is acknowledged all the same");
+}
+
+#[test]
+fn events_count_once_and_in_order() {
+    let mut world = World::new(&["a"]);
+    world.submit();
+    assert_eq!(
+        acked(&world.say("a", 5, 1, EventKind::Accepted, &Puts::new())),
+        Some(5),
+        "an outbox we join late"
+    );
+    let ahead = world.done("a", 7, 1);
+    assert_eq!((acked(&ahead), answer(&ahead).is_some()), (Some(5), false), "6 is missing");
+    let again = world.say("a", 5, 1, EventKind::Accepted, &Puts::new());
+    assert_eq!(acked(&again), Some(5));
+    assert!(answer(&world.done("a", 6, 1)).is_some());
+}
+
+#[test]
+fn another_nodes_event_moves_nothing() {
+    let mut world = World::new(&["a", "b"]);
+    world.submit();
+    assert!(answer(&world.done("b", 1, 1)).is_none());
+    assert!(answer(&world.done("a", 1, 1)).is_some());
+}
+
+#[test]
+fn faults_mean_what_their_class_says() {
+    let mut world = World::new(&["a", "b"]);
+    world.submit();
+    assert_eq!(offered(&world.failed("a", 1, 1, Code::NoVideo)).as_deref(), Some("b/2"));
+    assert!(matches!(answer(&world.failed("b", 1, 2, Code::NoKeyframe)), Some(Outcome::Input(_))));
+
+    let mut world = World::new(&["a"]);
+    world.submit();
+    assert!(
+        matches!(answer(&world.failed("a", 1, 1, Code::NoVideo)), Some(Outcome::Input(_))),
+        "nobody else to ask"
+    );
+
+    let mut world = World::new(&["a"]);
+    world.submit();
+    let actions = world.failed("a", 1, 1, Code::NoDecoder);
+    assert!(matches!(answer(&actions), Some(Outcome::NoSession)));
+
+    let mut world = World::new(&["a"]);
+    world.submit();
+    assert_eq!(offered(&world.failed("a", 1, 1, Code::WorkerCrashed)), None, "a broken node rests");
+    assert_eq!(offered(&world.wait(500)).as_deref(), Some("a/2"));
+    world.failed("a", 2, 2, Code::WorkerCrashed);
+    assert_eq!(offered(&world.wait(1_000)).as_deref(), Some("a/3"));
+    assert!(matches!(answer(&world.failed("a", 3, 3, Code::WorkerCrashed)), Some(Outcome::Exhausted(_))));
+}
+
+#[test]
+fn a_node_that_goes_away_is_waited_for_a_while() {
+    let mut world = World::new(&["a"]);
+    world.submit();
+    assert!(answer(&world.status("a", NodeState::Offline)).is_none());
+    assert_eq!(offered(&world.wait(5_000)), None);
+    assert_eq!(offered(&world.status("a", NodeState::Online)).as_deref(), Some("a/2"));
+    world.status("a", NodeState::Offline);
+    assert!(matches!(answer(&world.wait(GRACE_MS)), Some(Outcome::NoSession)));
+}
+
+#[test]
+fn a_result_that_is_not_in_the_store_is_a_fault_of_the_node() {
+    let mut world = World::new(&["a", "b"]);
+    world.submit();
+    let lie = EventKind::Done { report: Box::new(report()) };
+    assert_eq!(offered(&world.say("a", 1, 1, lie, &Puts::new())).as_deref(), Some("b/2"));
+}
+
+#[test]
+fn every_task_is_answered_by_its_deadline() {
+    let mut world = World::new(&["a"]);
+    world.submit();
+    let mut answers = 0;
+    for _ in 0..1_300 {
+        answers += usize::from(answer(&world.wait(100)).is_some());
+    }
+    assert_eq!(answers, 1);
+}

@@ -45,6 +45,9 @@ async fn a_gateway_that_is_killed_leaves_no_broker_and_closes_what_ran() {
     let mut node = Node::start(&gateway, "a", Manner::Hangs).await;
     let push = tokio::spawn(gateway.push("/live/m/0.ts").body("x").send());
     node.offer().await;
+    // The offer goes out while it is being stored.
+    until("the segment to be stored", async || gateway.text("/api/v1/streams/m").await.1.contains("running"))
+        .await;
     let ca = std::fs::read(gateway.state().join("ca/ca.pem")).unwrap();
     let (broker, certificate) = (gateway.broker_pid(), Arc::clone(&node.certificate));
     gateway.restart(Signal::SIGKILL).await;
