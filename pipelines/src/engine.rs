@@ -93,7 +93,7 @@ struct Chains {
     stoppers: Arc<Mutex<Vec<Stopper>>>,
     stage: Arc<Mutex<Stage>>,
     front: Arc<Mutex<Front>>,
-    decode: Arc<Mutex<Option<(DecodePlan, Arc<Chain>)>>>,
+    decode: Mutex<Option<(DecodePlan, Arc<Chain>)>>,
 }
 
 impl std::fmt::Debug for Chains {
@@ -117,7 +117,7 @@ impl Chains {
         )));
         let front =
             Arc::new(Mutex::new(Front::new(Arc::clone(&stage), Arc::clone(&faults), Arc::clone(&stoppers))));
-        Self { faults, events, counters, stoppers, stage, front, decode: Arc::default() }
+        Self { faults, events, counters, stoppers, stage, front, decode: Mutex::default() }
     }
 
     /// The decoder's chain for `codec`, the present one if it fits.

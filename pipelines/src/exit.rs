@@ -30,7 +30,7 @@ impl From<Exit> for ExitCode {
 
 impl Exit {
     /// Ends the process with threads still in it, where they can no longer be stopped.
-    #[expect(clippy::exit, reason = "a thread stuck in a driver ends only with its process")]
+    // A thread stuck in a driver ends only with its process.
     pub fn now(self) -> ! {
         std::process::exit(self as i32)
     }

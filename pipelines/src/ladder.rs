@@ -123,13 +123,12 @@ fn bits(value: &Value) -> Result<u64, String> {
 
 fn fps(short: &mut Map<String, Value>) -> Result<(), String> {
     let den = short.remove("fpsDen").and_then(|den| den.as_u64()).filter(|den| *den > 0).unwrap_or(1);
-    match short.get("fps") {
-        Some(Value::Number(fps)) => match fps.as_u64() {
+    if let Some(Value::Number(fps)) = short.get("fps") {
+        match fps.as_u64() {
             Some(0) => drop(short.remove("fps")),
             Some(fps) => drop(short.insert("fps".into(), json!(format!("{fps}/{den}")))),
             None => return Err(format!("{fps} is no frame rate; write 30 or \"30000/1001\"")),
-        },
-        Some(_) | None => {}
+        }
     }
     Ok(())
 }

@@ -194,7 +194,8 @@ impl Taker for Counter {
         let buffer = sample.buffer().ok_or(gst::FlowError::Error)?;
         let mut count = lock(&self.count);
         count.samples += 1;
-        count.first_key.get_or_insert(!buffer.flags().contains(gst::BufferFlags::DELTA_UNIT));
+        let key = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
+        count.first_key.get_or_insert(key);
         count.size = sample
             .caps()
             .and_then(|caps| gst_video::VideoInfo::from_caps(caps).ok())
