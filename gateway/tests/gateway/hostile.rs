@@ -12,7 +12,8 @@ use rumqttc::v5::mqttbytes::v5::Packet;
 use crate::harness::{Gateway, LONG};
 use crate::node::{Manner, Node, enroll, fleet, header};
 
-#[tokio::test]
+// The aborted push must close its connection while the gateway is waited for.
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_cannot_touch_another_ones_media() {
     let gateway = Gateway::start().await;
     let mut victim = Node::start(&gateway, "a", Manner::Hangs).await;
