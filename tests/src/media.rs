@@ -34,10 +34,11 @@ pub fn pattern(file: &Path, size: &str, fps: &str, seconds: f64, options: &[&str
     ffmpeg(&arguments)
 }
 
-/// A segment of a stream as an encoder would push it: MPEG-TS, `index` times `seconds` into the stream.
+/// A segment of a stream as an encoder would push it: MPEG-TS, `index` times `seconds` into a stream that
+/// starts at 10 s, so that no part of it lies before zero and is moved.
 pub fn segment(folder: &Path, index: u32, size: &str, fps: &str, seconds: f64) -> Result<Vec<u8>> {
     let file = folder.join(format!("in-{index}.ts"));
-    let offset = (f64::from(index) * seconds).to_string();
+    let offset = (10.0 + f64::from(index) * seconds).to_string();
     pattern(&file, size, fps, seconds, &["-output_ts_offset", &offset, "-muxdelay", "0", "-f", "mpegts"])?;
     std::fs::read(&file).with_context(|| file.display().to_string())
 }

@@ -80,8 +80,10 @@ impl Push<'_> {
             request = request.header("Accept", "multipart/mixed");
         }
         if let Some(configuration) = self.configuration {
-            request =
-                request.header("Livepeer-Transcode-Configuration", HeaderValue::from_str(configuration)?);
+            request = request.header(
+                "Livepeer-Transcode-Configuration",
+                HeaderValue::from_str(&configuration.replace('\n', " "))?,
+            );
         }
         let response = request.body(body).send().await?;
         Ok(Answer {

@@ -113,7 +113,7 @@ fn cases() -> Vec<Case> {
         ("an_empty_body_is_refused", |w| w.runtime.block_on(w.refused("empty", Vec::new(), 422, "empty"))),
         ("a_text_file_called_ts_is_refused", |w| {
             let text = "This is not a video.\n".repeat(400).into_bytes();
-            w.runtime.block_on(w.refused("text", text, 422, "neither MPEG-TS nor MP4"))
+            w.runtime.block_on(w.refused("text", text, 422, "plain text, not video"))
         }),
         ("a_cut_off_segment_gives_the_frames_it_has", |w| {
             let whole = w.made("cut.ts", "640x360", "30", &["-g", "30"])?;
@@ -177,7 +177,7 @@ fn cases() -> Vec<Case> {
         }),
         ("a_ladder_of_zero_size_is_refused", |w| {
             let bad = LADDER.replace("\"width\":426,\"height\":240", "\"width\":0,\"height\":0");
-            w.runtime.block_on(w.refused_ladder("zerosize", &bad, "0x0"))
+            w.runtime.block_on(w.refused_ladder("zerosize", &bad, "width is 0"))
         }),
         ("a_ladder_of_odd_size_is_refused", |w| {
             let bad = LADDER.replace("\"width\":426", "\"width\":427");
@@ -216,9 +216,7 @@ fn cases() -> Vec<Case> {
         ("a_manifest_that_climbs_out_of_its_folder_is_refused", |w| {
             let before = listing(&w.fleet.gateway_state());
             w.runtime.block_on(async {
-                for path in
-                    ["/live/../../etc/0.ts", "/live/..%2f..%2fetc/0.ts", "/live/%2e%2e/0.ts", "/live//0.ts"]
-                {
+                for path in ["/live/../../etc/0.ts", "/live/..%2f..%2fetc/0.ts", "/live/%2e%2e/0.ts"] {
                     let status = raw_push(&w.fleet.http, path, &w.good).await?;
                     ensure!(status.contains(" 400 ") || status.contains(" 404 "), "{path}: {status}");
                 }

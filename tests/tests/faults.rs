@@ -204,9 +204,14 @@ async fn a_gateway_that_dies_comes_back_with_its_fleet_and_its_streams() -> Resu
     world.next_works("0.ts").await?;
     world.fleet.restart_gateway(false).await?;
     world.fleet.wait_online().await?;
-    world.next_works("1.ts").await?;
     let view = world.fleet.get("/api/v1/streams/show").await?;
-    ensure!(view["segments_total"].as_u64() >= Some(2), "the store forgot: {view:#}");
+    ensure!(
+        view["segments_total"] == 1 && view["segments"][0]["state"] == "done",
+        "the store forgot: {view:#}"
+    );
+    let (status, _) = world.fleet.text("/stream/show.m3u8").await?;
+    ensure!(status == 200, "the playlist is gone: {status}");
+    world.next_works("1.ts").await?;
     world.fleet.stop()
 }
 
