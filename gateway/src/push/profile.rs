@@ -23,6 +23,8 @@ pub struct Profile {
     pub color_depth: i64,
     pub chroma_format: i64,
     pub quality: i64,
+    /// Ours, not Livepeer's: the container of this rendition; that of the first segment pushed where it is absent.
+    pub container: Option<Container>,
 }
 
 /// Why profiles are not a ladder.
@@ -169,7 +171,7 @@ fn rendition(index: usize, profile: &Profile, container: Container) -> Result<Re
         rate,
         gop,
         profile: h264,
-        container,
+        container: profile.container.unwrap_or(container),
     })
 }
 

@@ -22,7 +22,7 @@ use crate::es::Item;
 pub(crate) use self::psi::crc32;
 
 /// A segment may have this many bytes.
-pub const MAX_BYTES: u64 = 300_000_000;
+pub const MAX_BYTES: u64 = 300 << 20;
 
 /// Reads one segment. What the bytes are decides, not what they are called.
 ///
