@@ -64,12 +64,8 @@ impl Canvas {
             let [y, u, v, _] = to.planes_data_mut();
             let mut target =
                 Target { width, height, planes: [(y, strides[0]), (u, strides[1]), (v, strides[2])] };
-            scale(
-                &source,
-                &mut target,
-                if std::env::var_os("BIL").is_some() { Filter::Bilinear } else { FILTER },
-            )
-            .map_err(|error| Fault::new(Code::PipelineFailed, error.to_string()))?;
+            scale(&source, &mut target, FILTER)
+                .map_err(|error| Fault::new(Code::PipelineFailed, error.to_string()))?;
         }
         Ok(buffer)
     }
