@@ -128,7 +128,8 @@ impl TsMuxer {
     }
 
     pub(super) fn audio(&mut self, packet: &AudioPacket, out: &mut BytesMut) {
-        self.start(packet.pts.0, true, out);
+        // Tables come again with the pictures; audio alone has no keyframe to put them before.
+        self.start(packet.pts.0, false, out);
         let Some(track) = self.audio.get_mut(packet.track) else { return };
         match &track.format {
             AudioFormat::Aac { config, .. } => {
