@@ -12,8 +12,8 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
 use headwater_protocol::{NodeId, StreamId};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
 use crate::app::{App, Shared, bears, plain};
 use crate::enroll::{self, TokenError};
@@ -114,6 +114,37 @@ async fn command(State(app): State<Shared>, Path(node): Path<String>, request: R
     }
 }
 
+/// The list of streams for all who watch: read at most once per [`COALESCE`], however many they are.
+#[derive(Debug, Default)]
+pub struct Shown(tokio::sync::Mutex<Option<Snapshot>>);
+
+#[derive(Debug)]
+struct Snapshot {
+    generation: u64,
+    read: Instant,
+    json: Bytes,
+}
+
+/// What no change of the owner's tells (delays, expiry) shows after this at the latest.
+const STALE: Duration = Duration::from_secs(5);
+
+impl Shown {
+    /// The list with all changes up to `generation`.
+    async fn streams(&self, app: &App, generation: u64) -> Option<Bytes> {
+        let mut shown = self.0.lock().await;
+        if let Some(last) = &*shown {
+            if last.generation >= generation && last.read.elapsed() < STALE {
+                return Some(last.json.clone());
+            }
+            tokio::time::sleep_until(last.read + COALESCE).await;
+        }
+        let (generation, read) = (*app.owner.changes().borrow(), Instant::now());
+        let json: Bytes = serde_json::to_vec(&app.store.streams().await.ok()?).ok()?.into();
+        *shown = Some(Snapshot { generation, read, json: json.clone() });
+        Some(json)
+    }
+}
+
 /// `nodes` and `streams` as server-sent events: whole lists, after changes, coalesced.
 async fn events(State(app): State<Shared>) -> Response<Body> {
     let Ok(permit) = Arc::clone(&app.subscribers).try_acquire_owned() else {
@@ -122,15 +153,17 @@ async fn events(State(app): State<Shared>) -> Response<Body> {
     let body = async_stream::stream! {
         let _permit = permit;
         let mut changes = app.owner.changes();
-        let (mut nodes, mut streams) = (Vec::new(), Vec::new());
+        let (mut nodes, mut streams) = (Bytes::new(), Bytes::new());
         loop {
-            changes.mark_unchanged();
+            let generation = *changes.borrow_and_update();
             let mut text = Vec::new();
-            if let Ok(list) = app.owner.nodes().await {
-                event(&mut text, "nodes", &list, &mut nodes);
+            if let Ok(list) = app.owner.nodes().await
+                && let Ok(json) = serde_json::to_vec(&list)
+            {
+                event(&mut text, "nodes", json.into(), &mut nodes);
             }
-            if let Ok(list) = app.store.streams().await {
-                event(&mut text, "streams", &list, &mut streams);
+            if let Some(json) = app.shown.streams(&app, generation).await {
+                event(&mut text, "streams", json, &mut streams);
             }
             if !text.is_empty() {
                 yield Ok::<_, std::io::Error>(Bytes::from(text));
@@ -154,8 +187,7 @@ async fn events(State(app): State<Shared>) -> Response<Body> {
 }
 
 /// Writes an event unless it is the same as the last one of its kind.
-fn event(text: &mut Vec<u8>, name: &str, list: &impl Serialize, last: &mut Vec<u8>) {
-    let Ok(json) = serde_json::to_vec(list) else { return };
+fn event(text: &mut Vec<u8>, name: &str, json: Bytes, last: &mut Bytes) {
     if json == *last {
         return;
     }

@@ -39,6 +39,8 @@ pub struct App {
     pub nodes_url: String,
     pub broker_host: String,
     pub broker_port: u16,
+    /// The streams as those who watch were shown them last.
+    pub shown: crate::api::Shown,
     /// Open event streams; further ones get 503.
     pub subscribers: Arc<Semaphore>,
     pub enrolments: crate::enroll::Pace,

@@ -35,7 +35,7 @@ pub enum BrokerError {
     Ended { status: std::process::ExitStatus, said: String },
     #[error("mosquitto did not listen on {0} within 10 s")]
     Silent(SocketAddr),
-    #[error("no free port on {address}: {source}")]
+    #[error("cannot listen on {address} (broker.listen): {source}")]
     Port { address: SocketAddr, source: std::io::Error },
 }
 
@@ -60,7 +60,7 @@ impl Embedded {
     ) -> Result<Self, BrokerError> {
         std::fs::create_dir_all(dir).map_err(|source| BrokerError::Write { path: dir.to_owned(), source })?;
         stop_stale(dir).await;
-        let listen = free_port(listen)?;
+        let listen = free_port(listen).map_err(|source| BrokerError::Port { address: listen, source })?;
         let files = [
             ("ca.pem", identity.ca_pem.clone(), 0o644),
             ("server.pem", identity.server.certificate.clone(), 0o644),
@@ -209,14 +209,10 @@ fn setpriv() -> Option<PathBuf> {
     std::env::split_paths(&path).map(|dir| dir.join("setpriv")).find(|file| file.is_file())
 }
 
-/// Port 0 becomes a port that is free now.
-fn free_port(address: SocketAddr) -> Result<SocketAddr, BrokerError> {
-    if address.port() != 0 {
-        return Ok(address);
-    }
-    std::net::TcpListener::bind(address)
-        .and_then(|listener| listener.local_addr())
-        .map_err(|source| BrokerError::Port { address, source })
+/// Port 0 becomes a port that is free now; another one must be free, or the start would take whoever
+/// listens there for our broker.
+fn free_port(address: SocketAddr) -> std::io::Result<SocketAddr> {
+    std::net::TcpListener::bind(address)?.local_addr()
 }
 
 /// Ends the process of the pid file if it runs our configuration.

@@ -122,7 +122,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     let identity = Arc::new(Identity::open(&dir.join("ca"), &config.fleet, &names)?);
     let (store, remembered, threads) = Store::open(&dir.join("gateway.db"))?;
     let media = Media::open(&config.media_dir()?, config.media.cache_bytes())?;
-    match housekeep::sweep(&store, &media).await {
+    match housekeep::sweep(&store, &media, Duration::ZERO).await {
         Ok(0) => {}
         Ok(count) => tracing::info!(count, "removed media of unfinished segments"),
         Err(error) => tracing::warn!(%error, "media not swept"),
@@ -170,7 +170,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     let grants = Grants::default();
     let (janitor, janitor_task) = Janitor::start(media.clone());
     let owner = Owner {
-        core: Core::new(policy(&config), remembered.positions, remembered.next_run),
+        core: Core::new(policy(&config), remembered),
         fleet: config.fleet.clone(),
         store: store.clone(),
         media: media.clone(),
@@ -199,6 +199,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         nodes_url: format!("https://{}:{}", bracketed(&nodes_host), nodes_address.port()),
         broker_host: broker_address.0.clone(),
         broker_port: broker_address.1,
+        shown: api::Shown::default(),
         subscribers: Arc::new(Semaphore::new(64)),
         enrolments: enroll::Pace::default(),
         stop: stop.clone(),
@@ -212,7 +213,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     let http_task = tokio::spawn(http_server.run(http_listener, stop.clone()));
     let nodes_task = tokio::spawn(nodes_server.run(nodes_listener, nodes_stop.clone()));
     let keep = Duration::from_secs(config.media.keep_minutes() * 60);
-    let keeper = tokio::spawn(housekeep::run(store.clone(), media, keep, stop.clone()));
+    let keeper = tokio::spawn(housekeep::run(store.clone(), media.clone(), keep, stop.clone()));
 
     let broker = format!("{}:{}", bracketed(&settings.host), settings.port);
     let run = Run { http, nodes: nodes_address, broker, pid: std::process::id() };

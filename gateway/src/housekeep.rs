@@ -9,11 +9,15 @@ use crate::owner::unix_millis;
 use crate::store::{Store, StoreError, Write};
 
 const EVERY: Duration = Duration::from_secs(30);
+/// Rounds between two looks for folders without a task.
+const STRAYS: u64 = 20;
+/// No segment is this long on its way in: nothing in a folder so much older than `keep` is still to come.
+const UPLOAD: Duration = Duration::from_secs(2 * 3600);
 
-/// Media that an earlier life left without a task, once at the start.
-pub async fn sweep(store: &Store, media: &Media) -> Result<usize, StoreError> {
+/// Media without a task that was not touched for `age`: at the start, whatever an earlier life left.
+pub async fn sweep(store: &Store, media: &Media, age: Duration) -> Result<usize, StoreError> {
     let mut removed = 0;
-    for task in media.tasks().await {
+    for task in media.tasks(age).await {
         if !store.has_task(&task).await? {
             media.discard(&task, None).await;
             removed += 1;
@@ -22,12 +26,18 @@ pub async fn sweep(store: &Store, media: &Media) -> Result<usize, StoreError> {
     Ok(removed)
 }
 
-/// Segments older than `keep`, until `stop`.
+/// Segments older than `keep`, until `stop`; and now and then folders that lost their task on the way,
+/// by a full queue of the janitor's or an upload that was cut off.
 pub async fn run(store: Store, media: Media, keep: Duration, stop: CancellationToken) {
-    loop {
+    for round in 1u64.. {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(EVERY) => {}
+        }
+        if round.is_multiple_of(STRAYS)
+            && let Err(error) = sweep(&store, &media, keep + UPLOAD).await
+        {
+            tracing::warn!(%error, "stray media not swept");
         }
         if let Err(error) = expire(&store, &media, keep).await {
             tracing::warn!(%error, "housekeeping put off");
@@ -47,5 +57,70 @@ async fn expire(store: &Store, media: &Media, keep: Duration) -> Result<(), Stor
         for task in old {
             media.discard(&task, None).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use headwater_protocol::{Container, Millis, StreamId, TaskId};
+
+    use super::*;
+    use crate::media::input_key;
+    use crate::store::Ending;
+
+    async fn put(media: &Media, task: &TaskId) {
+        let mut writer = media.write(input_key(task, Container::Ts));
+        writer.put(bytes::Bytes::from_static(b"x")).await.unwrap();
+        writer.finish().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_past_its_time_goes_and_what_runs_or_is_young_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _, _) = Store::open(&dir.path().join("db")).unwrap();
+        let media = Media::open(&dir.path().join("media"), 0).unwrap();
+        let stream = StreamId::new("s").unwrap();
+        let now = unix_millis();
+        let opened =
+            Write::StreamOpened { stream: stream.clone(), run: 1, ladder: None, resolution: None, at: 1 };
+        store.write_now(opened).await.unwrap();
+        for (name, received, ended) in
+            [("old", 1, true), ("running", 1, false), ("young", now, true), ("stray", 0, false)]
+        {
+            let task = TaskId::new(name).unwrap();
+            put(&media, &task).await;
+            if name == "stray" {
+                continue;
+            }
+            let new = Write::TaskNew {
+                task: task.clone(),
+                stream: stream.clone(),
+                run: 1,
+                segment: 0,
+                container: Container::Ts,
+                bytes: 1,
+                sha256: String::new(),
+                duration: Millis(2000),
+                at: received,
+            };
+            store.write_now(new).await.unwrap();
+            if ended {
+                let end = Write::TaskEnded { task, ending: Ending::Passed, attempts: 0, at: received };
+                store.write_now(end).await.unwrap();
+            }
+        }
+        let left = async || {
+            let mut names: Vec<String> =
+                media.tasks(Duration::ZERO).await.iter().map(ToString::to_string).collect();
+            names.sort();
+            names
+        };
+        expire(&store, &media, Duration::from_secs(3600)).await.unwrap();
+        assert_eq!(left().await, ["running", "stray", "young"]);
+        assert_eq!(store.stream(&stream).await.unwrap().unwrap().segments_total, 2);
+        sweep(&store, &media, Duration::from_secs(3600)).await.unwrap();
+        assert_eq!(left().await, ["running", "stray", "young"], "it may still be on its way in");
+        sweep(&store, &media, Duration::ZERO).await.unwrap();
+        assert_eq!(left().await, ["running", "young"]);
     }
 }

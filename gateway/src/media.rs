@@ -11,6 +11,7 @@
 use std::collections::HashMap;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
@@ -159,13 +160,19 @@ impl Media {
         }
     }
 
-    /// Every task folder that lies in the store.
-    pub async fn tasks(&self) -> Vec<TaskId> {
+    /// Task folders in the store that have not changed for `age`.
+    pub async fn tasks(&self, age: Duration) -> Vec<TaskId> {
         let root = self.root.clone();
         let walk = move || {
             let Ok(entries) = std::fs::read_dir(root) else { return Vec::new() };
             entries
-                .filter_map(|entry| TaskId::new(entry.ok()?.file_name().into_string().ok()?).ok())
+                .filter_map(|entry| {
+                    let entry = entry.ok()?;
+                    let changed = entry.metadata().ok()?.modified().ok()?;
+                    // A clock that was set back makes a folder seem new; the next look tells.
+                    let old = age.is_zero() || changed.elapsed().is_ok_and(|since| since >= age);
+                    TaskId::new(entry.file_name().into_string().ok()?).ok().filter(|_| old)
+                })
                 .collect()
         };
         tokio::task::spawn_blocking(walk).await.unwrap_or_default()

@@ -118,6 +118,7 @@ impl Metrics {
             | Write::AttemptNew { .. }
             | Write::TaskEnded { .. }
             | Write::Position { .. }
+            | Write::Counts { .. }
             | Write::Delay { .. }
             | Write::TokenNew { .. }
             | Write::TasksRemoved { .. } => {}

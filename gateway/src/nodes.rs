@@ -4,7 +4,7 @@
 //! GET /v1/attempts/{task}/{epoch}/input          the segment
 //! PUT /v1/attempts/{task}/{epoch}/{rendition}    a rendition, whole or not at all
 //! ```
-//! Only for the node that the attempt was given to: 401 without a certificate, 403 for another
+//! Only for the node that the attempt was given to: 401 without a certificate or with one that a later enrolment replaced, 403 for another
 //! node, 404 where there is no such attempt, 410 after its end.
 
 use axum::body::Body;
@@ -18,7 +18,7 @@ use headwater_protocol::{Epoch, NodeId, RenditionName, TaskId};
 use crate::app::{Shared, plain};
 use crate::grants::{Denied, Grant};
 use crate::media;
-use crate::serve::Peer;
+use crate::serve::{Peer, Shown};
 
 pub fn router(app: Shared) -> Router {
     Router::new()
@@ -45,10 +45,15 @@ fn attempt(
     task: &str,
     epoch: &str,
 ) -> Result<(TaskId, Epoch, NodeId, Grant), Box<Response<Body>>> {
-    let Some(node) = peer.0 else {
+    let Some(Shown { node, sha256 }) = peer.0 else {
         let text = "this path is for enrolled nodes; enrol first (headwater-agent enroll TOKEN)";
         return Err(Box::new(plain(StatusCode::UNAUTHORIZED, text)));
     };
+    if !app.store.is_current(&node, &sha256) {
+        tracing::warn!(%node, "media denied: an older certificate");
+        let text = "this certificate was replaced by a later enrolment of the same node";
+        return Err(Box::new(plain(StatusCode::UNAUTHORIZED, text)));
+    }
     let (Ok(task), Ok(epoch)) = (TaskId::new(task), epoch.parse()) else {
         return Err(Box::new(denied(Denied::Unknown)));
     };

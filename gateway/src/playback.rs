@@ -15,10 +15,10 @@ use headwater_protocol::{Container, Ladder, Millis, Rate, RenditionName, StreamI
 
 use crate::app::{Shared, plain};
 use crate::media;
-use crate::store::{PlaylistEntry, StreamRow};
+use crate::store::{Playlist, PlaylistEntry, StreamRow, Window};
 
 /// Segments of a live list.
-const WINDOW: usize = 6;
+const WINDOW: u32 = 6;
 /// The stream itself among its renditions.
 const SOURCE: &str = "source";
 
@@ -49,10 +49,10 @@ fn playlist(text: String) -> Response<Body> {
     response
 }
 
-async fn load(app: &Shared, stream: &str) -> Option<(StreamId, StreamRow, Vec<PlaylistEntry>)> {
+async fn load(app: &Shared, stream: &str, window: Window) -> Option<(StreamId, Playlist)> {
     let stream = StreamId::new(stream).ok()?;
-    match app.store.playlist(&stream).await {
-        Ok(found) => found.map(|(row, entries)| (stream, row, entries)),
+    match app.store.playlist(&stream, window).await {
+        Ok(found) => found.map(|found| (stream, found)),
         Err(error) => {
             tracing::error!(%stream, %error, "playlist not read");
             None
@@ -70,8 +70,8 @@ async fn master(
     RawQuery(query): RawQuery,
 ) -> Response<Body> {
     let Some(name) = file.strip_suffix(".m3u8") else { return not_found() };
-    let Some((stream, row, entries)) = load(&app, name).await else { return not_found() };
-    playlist(master_text(&stream, &row, entries.last(), wants_all(query.as_deref())))
+    let Some((stream, found)) = load(&app, name, Window::Newest).await else { return not_found() };
+    playlist(master_text(&stream, &found.row, found.entries.last(), wants_all(query.as_deref())))
 }
 
 async fn list(
@@ -80,9 +80,10 @@ async fn list(
     RawQuery(query): RawQuery,
 ) -> Response<Body> {
     let Some(name) = file.strip_suffix(".m3u8") else { return not_found() };
-    let Some((stream, row, entries)) = load(&app, &stream).await else { return not_found() };
-    let Some(container) = output(row.ladder.as_ref(), name) else { return not_found() };
-    playlist(list_text(&stream, &row, &entries, name, container, wants_all(query.as_deref())))
+    let window = if wants_all(query.as_deref()) { Window::All } else { Window::Live(WINDOW) };
+    let Some((stream, found)) = load(&app, &stream, window).await else { return not_found() };
+    let Some(container) = output(found.row.ladder.as_ref(), name) else { return not_found() };
+    playlist(list_text(&stream, &found, name, container))
 }
 
 /// Container of a rendition; the source has each segment's own.
@@ -128,23 +129,14 @@ fn span(entry: &PlaylistEntry) -> Millis {
     seen.unwrap_or(entry.duration)
 }
 
-fn list_text(
-    stream: &StreamId,
-    row: &StreamRow,
-    entries: &[PlaylistEntry],
-    name: &str,
-    container: Option<Container>,
-    all: bool,
-) -> String {
-    let all = all || !row.live;
-    let skipped = if all { 0 } else { entries.len().saturating_sub(WINDOW) };
-    let shown = &entries[skipped..];
-    let target = shown.iter().map(|entry| span(entry).0.div_ceil(1000)).max().unwrap_or(0);
-    let first = row.removed + skipped as u64;
+fn list_text(stream: &StreamId, found: &Playlist, name: &str, container: Option<Container>) -> String {
+    let Playlist { row, skipped, entries } = found;
+    let target = entries.iter().map(|entry| span(entry).0.div_ceil(1000)).max().unwrap_or(0);
+    let first = row.removed + skipped;
     let mut text = String::from("#EXTM3U\n#EXT-X-VERSION:3\n");
     // Writing to a string does not fail.
     let _ = writeln!(text, "#EXT-X-MEDIA-SEQUENCE:{first}\n#EXT-X-TARGETDURATION:{target}");
-    for entry in shown {
+    for entry in entries {
         let extension = container.unwrap_or(entry.container).extension();
         let ms = span(entry).0;
         let number = entry.segment;
@@ -208,9 +200,11 @@ async fn find(
 ) -> Option<(object_store::path::Path, Container)> {
     let (number, extension) = file.split_once('.')?;
     let number: u64 = number.parse().ok()?;
-    let (_, row, entries) = load(app, stream).await?;
-    let entry = entries.into_iter().find(|entry| entry.segment == number)?;
-    let output = output(row.ladder.as_ref(), name)?;
+    // SQLite's numbers are signed.
+    i64::try_from(number).ok()?;
+    let (_, found) = load(app, stream, Window::Segment(number)).await?;
+    let entry = found.entries.into_iter().next()?;
+    let output = output(found.row.ladder.as_ref(), name)?;
     let container = output.unwrap_or(entry.container);
     if extension != container.extension() {
         return None;
@@ -278,21 +272,28 @@ mod tests {
         );
         let row = StreamRow { removed: 2, ..row(true) };
         assert_eq!(
-            list_text(&stream, &row, &[entry(12)], "P240p30fps16x9", Some(Container::Ts), false),
+            list_text(
+                &stream,
+                &Playlist { row, skipped: 0, entries: vec![entry(12)] },
+                "P240p30fps16x9",
+                Some(Container::Ts)
+            ),
             "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-MEDIA-SEQUENCE:2\n#EXT-X-TARGETDURATION:2\n\
              #EXTINF:2.000,\n/stream/movie/P240p30fps16x9/12.ts\n"
         );
     }
 
     #[test]
-    fn a_live_list_shows_six_and_an_ended_one_all_and_its_end() {
+    fn a_list_counts_what_came_before_and_says_when_it_has_ended() {
         let stream = StreamId::new("movie").unwrap();
-        let entries: Vec<_> = (0..10).map(entry).collect();
-        let live = list_text(&stream, &row(true), &entries, SOURCE, None, false);
-        assert_eq!(live.matches("#EXTINF").count(), 6);
+        let list = |live, skipped| {
+            let entries = (skipped..10).map(entry).collect();
+            list_text(&stream, &Playlist { row: row(live), skipped, entries }, SOURCE, None)
+        };
+        let live = list(true, 4);
         assert!(live.contains("#EXT-X-MEDIA-SEQUENCE:4\n") && !live.contains("ENDLIST"));
-        let ended = list_text(&stream, &row(false), &entries, SOURCE, None, false);
-        assert_eq!(ended.matches("#EXTINF").count(), 10);
+        let ended = list(false, 0);
+        assert!(ended.contains("#EXT-X-MEDIA-SEQUENCE:0\n"));
         assert!(ended.ends_with("/stream/movie/source/9.ts\n#EXT-X-ENDLIST\n"));
     }
 

@@ -26,7 +26,14 @@ use crate::identity::Identity;
 
 /// Whose certificate a request came with: none, or the node's that the fleet's CA vouches for.
 #[derive(Debug, Clone)]
-pub struct Peer(pub Option<NodeId>);
+pub struct Peer(pub Option<Shown>);
+
+/// A node's certificate.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    pub node: NodeId,
+    pub sha256: String,
+}
 
 #[derive(Debug, Clone)]
 pub struct From(pub SocketAddr);
@@ -124,7 +131,10 @@ impl Server {
             Ok(Err(error)) => return tracing::debug!(%error, %from, "TLS handshake failed"),
             Err(_) => return tracing::debug!(%from, "TLS handshake took too long"),
         };
-        let peer = stream.get_ref().1.peer_certificates().and_then(|chain| name(chain.first()?));
+        let peer = stream.get_ref().1.peer_certificates().and_then(|chain| {
+            let certificate = chain.first()?;
+            Some(Shown { node: name(certificate)?, sha256: crate::secret::sha256_hex(certificate) })
+        });
         http(stream, self.app, Peer(peer), from, stop).await;
     }
 }
@@ -162,5 +172,30 @@ where
     };
     if let Err(error) = ended {
         tracing::debug!(%error, %from, "connection ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    // The clock is the test's: it jumps to the deadline once nothing else can happen.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_does_not_finish_its_head_or_asks_nothing_more_is_closed() {
+        for said in ["", "GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ", "GET / HTTP/1.1\r\nHost: x\r\n\r\n"] {
+            let (mut client, server) = tokio::io::duplex(4096);
+            let from = SocketAddr::from(([127, 0, 0, 1], 1));
+            let serving =
+                tokio::spawn(http(server, Router::new(), Peer(None), from, CancellationToken::new()));
+            client.write_all(said.as_bytes()).await.unwrap();
+            let mut answer = Vec::new();
+            let began = tokio::time::Instant::now();
+            // Ends only when the other side closes.
+            client.read_to_end(&mut answer).await.unwrap();
+            assert!(began.elapsed() <= HEAD + Duration::from_secs(1), "{said:?}");
+            serving.await.unwrap();
+        }
     }
 }

@@ -12,6 +12,7 @@ pub mod profile;
 mod request;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -82,15 +83,16 @@ async fn push(State(app): State<Shared>, request: Request) -> Response<Body> {
         resolution: wish.resolution.clone(),
         wanted: wish.wanted.clone(),
     };
-    // From here on the owner answers for the objects: whatever the outcome, it discards what must go.
-    let outcome = app.owner.submit(submission);
     let mut unclaimed = arrived.unclaimed;
-    let outcome = tokio::select! {
-        biased;
-        outcome = outcome => outcome,
+    let outcome = match app.owner.submit(submission).await {
+        Ok(outcome) => {
+            // The owner's now: a caller that hangs up in the moment of a win must not take a winner's
+            // media along, which playlists name already.
+            unclaimed.claimed = true;
+            outcome.await.unwrap_or(Outcome::NoSession)
+        }
+        Err(_) => Outcome::NoSession,
     };
-    unclaimed.claimed = true;
-    let outcome = outcome.unwrap_or(Outcome::NoSession);
     let worker = match &outcome {
         Outcome::Done(won) => Some(won.report.wall_us),
         _ => None,
@@ -150,8 +152,15 @@ impl BodyError {
     }
 }
 
-async fn next(app: &App, body: &mut axum::body::BodyDataStream) -> Result<Option<Bytes>, BodyError> {
-    match tokio::time::timeout(app.body_idle(), body.next()).await {
+/// The whole body must have come within this, however steadily it drips.
+const BODY: Duration = Duration::from_secs(3600);
+
+async fn next(
+    app: &App,
+    body: &mut axum::body::BodyDataStream,
+    until: Instant,
+) -> Result<Option<Bytes>, BodyError> {
+    match tokio::time::timeout_at(until.min(Instant::now() + app.body_idle()), body.next()).await {
         Ok(chunk) => chunk.transpose().map_err(BodyError::Broken),
         Err(_) => Err(BodyError::Idle(app.limits.body_idle_seconds)),
     }
@@ -160,8 +169,8 @@ async fn next(app: &App, body: &mut axum::body::BodyDataStream) -> Result<Option
 /// Reads and forgets up to `most` bytes.
 async fn drain(app: &App, body: Body, most: u64) -> Result<(), BodyError> {
     let mut body = body.into_data_stream();
-    let mut seen = 0;
-    while let Some(chunk) = next(app, &mut body).await? {
+    let (mut seen, until) = (0, Instant::now() + BODY);
+    while let Some(chunk) = next(app, &mut body, until).await? {
         seen += chunk.len() as u64;
         if seen > most {
             return Err(BodyError::TooLarge);
@@ -187,7 +196,8 @@ async fn receive(
     let mut writer = app.media.write(media::input_key(task, wish.container));
     let mut body = body.into_data_stream();
     let mut chunks = Some(Vec::new());
-    while let Some(chunk) = next(app, &mut body).await? {
+    let until = Instant::now() + BODY;
+    while let Some(chunk) = next(app, &mut body, until).await? {
         let bytes = writer.bytes() + chunk.len() as u64;
         if bytes > most {
             drop(writer);

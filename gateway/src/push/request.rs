@@ -5,6 +5,7 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, Method, Response, StatusCode};
 use headwater_protocol::{Container, Ladder, Millis, StreamId};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::profile::{self, Profile};
 use crate::app::plain;
@@ -137,6 +138,19 @@ fn slice(headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
+/// Go writes an empty list as `null`, and reads `null` as if the key were not there.
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => fields
+            .into_iter()
+            .filter(|(_, value)| !value.is_null())
+            .map(|(key, value)| (key, without_nulls(value)))
+            .collect(),
+        Value::Array(items) => items.into_iter().map(without_nulls).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value,
+    }
+}
+
 /// None where the caller wants no renditions at all.
 fn ladder(
     headers: &HeaderMap,
@@ -148,8 +162,9 @@ fn ladder(
         profile::ladder(profiles, container).map(Some).map_err(|error| failed(error.to_string()))
     };
     let Some(header) = headers.get("livepeer-transcode-configuration") else { return made(default_ladder) };
-    let config: Configuration =
-        serde_json::from_slice(header.as_bytes()).map_err(|error| failed(error.to_string()))?;
+    let config = serde_json::from_slice(header.as_bytes())
+        .and_then(|value| serde_json::from_value::<Configuration>(without_nulls(value)))
+        .map_err(|error| failed(error.to_string()))?;
     if !config.object_store.is_empty() {
         return Err(failed("objectStore is not supported; renditions come in the answer".to_owned()));
     }
@@ -230,6 +245,9 @@ mod tests {
         assert_eq!(wanted(r#"{"profiles":[]}"#), Ok(None));
         let preset = wanted(r#"{"presets":["P360p30fps16x9"]}"#).unwrap().unwrap();
         assert_eq!(preset.renditions()[0].name.as_str(), "P360p30fps16x9");
+        let go = r#"{"presets":null,"objectStore":null,"profiles":[{"name":"a","width":640,"height":360,"bitrate":800000,"gop":null}]}"#;
+        assert_eq!(wanted(go).unwrap().unwrap().renditions()[0].name.as_str(), "a");
+        assert_eq!(wanted(r#"{"profiles":null}"#), wanted("{}"), "only an empty list means nothing");
         let bad = wanted("{").unwrap_err();
         assert!(bad.starts_with("failed to parse transcode config header: \""), "{bad}");
         assert!(wanted(r#"{"presets":["P1"]}"#).unwrap_err().contains("unknown preset"));

@@ -4,7 +4,7 @@ use headwater_protocol::message::{Birth, Event, EventKind, EventNumber, NodeStat
 use headwater_protocol::{Code, Epoch, Fault, NodeId, SegmentReport, TaskId};
 
 use super::core::Core;
-use super::{Action, Attempt, Node, Now, Phase, Puts, Task};
+use super::{Action, Attempt, GRACE_MS, Node, Now, Phase, Puts, Task};
 use crate::store::Write;
 
 impl Core {
@@ -15,8 +15,6 @@ impl Core {
             birth: None,
             telemetry: None,
             last_seen: now.unix,
-            done: 0,
-            failed: 0,
             strikes: 0,
             rests_until: 0,
             rests_until_unix: 0,
@@ -28,10 +26,16 @@ impl Core {
 
     /// Without the broker nothing is known of any node; what runs is left to its lease.
     pub fn broker_down(&mut self) {
+        self.returning_until = u64::MAX;
         for node in self.nodes.values_mut() {
             node.heard = false;
         }
         self.out.push(Action::NodesChanged);
+    }
+
+    /// Its nodes come back one by one; what waits for them is not refused before they had the time.
+    pub fn broker_up(&mut self, now: Now) {
+        self.returning_until = now.mono + GRACE_MS;
     }
 
     pub fn birth(&mut self, id: &NodeId, birth: Birth, now: Now) {
@@ -136,9 +140,7 @@ impl Core {
                 self.attempt_failed(&task_id, epoch, id, fault, now);
             }
             EventKind::Failed { fault } => {
-                if let Some(node) = self.nodes.get_mut(id) {
-                    node.failed += 1;
-                }
+                self.count(id, false);
                 self.attempt_failed(&task_id, epoch, id, fault, now);
             }
             EventKind::Done { report } => {

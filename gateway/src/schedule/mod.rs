@@ -9,8 +9,10 @@
 //! [`Core`] takes what happened and the time, and leaves [`Action`]s for the owner to carry out.
 
 pub mod choose;
+mod conclude;
 mod core;
 mod events;
+mod place;
 #[cfg(test)]
 mod tests;
 
@@ -149,8 +151,6 @@ pub struct Node {
     pub birth: Option<Birth>,
     pub telemetry: Option<Telemetry>,
     pub last_seen: u64,
-    pub done: u64,
-    pub failed: u64,
     /// Faults of its own in a row.
     pub strikes: u32,
     /// Takes nothing before this (mono), and until when on people's clock.
@@ -217,6 +217,8 @@ pub(crate) struct Task {
     pub(crate) avoid: Vec<NodeId>,
     /// Nodes that found its input at fault.
     pub(crate) accused_by: Vec<NodeId>,
+    /// Nodes whose worker died of it.
+    pub(crate) killed_on: Vec<NodeId>,
     pub(crate) last_fault: Option<Fault>,
     pub(crate) not_before: u64,
     pub(crate) nobody_since: Option<u64>,

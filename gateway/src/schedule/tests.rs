@@ -8,6 +8,7 @@ use headwater_protocol::{
 };
 
 use super::*;
+use crate::store::Remembered;
 
 struct World {
     core: Core,
@@ -46,7 +47,11 @@ impl World {
             in_flight_per_stream: 2,
             waiting: 10,
         };
-        let mut world = Self { core: Core::new(policy, HashMap::new(), 1), now: 0, sent: 0 };
+        let mut world = Self {
+            core: Core::new(policy, Remembered { next_run: 1, ..Remembered::default() }),
+            now: 0,
+            sent: 0,
+        };
         for name in nodes {
             world.core.birth(&node(name), birth(name), world.at());
             world.status(name, NodeState::Online);
@@ -302,4 +307,35 @@ fn every_task_is_answered_by_its_deadline() {
         answers += usize::from(answer(&world.wait(100)).is_some());
     }
     assert_eq!(answers, 1);
+}
+
+#[test]
+fn while_the_broker_is_away_a_segment_waits_for_the_nodes_that_were_there() {
+    let mut world = World::new(&["a"]);
+    world.core.broker_down();
+    world.submit();
+    assert!(answer(&world.wait(5_000)).is_none());
+    world.core.broker_up(world.at());
+    assert_eq!(offered(&world.status("a", NodeState::Online)).as_deref(), Some("a/1"));
+
+    let mut world = World::new(&["a"]);
+    world.core.broker_down();
+    world.submit();
+    assert!(matches!(answer(&world.wait(GRACE_MS)), Some(Outcome::NoSession)), "but not for ever");
+    world.core.broker_up(world.at());
+    world.wait(GRACE_MS);
+    assert!(matches!(answer(&world.submit()), Some(Outcome::NoSession)), "it did not come back");
+}
+
+#[test]
+fn a_segment_that_kills_workers_on_two_nodes_is_not_tried_on_a_third_and_rests_nobody() {
+    let mut world = World::new(&["a", "b", "c"]);
+    world.submit();
+    assert_eq!(offered(&world.failed("a", 1, 1, Code::WorkerCrashed)).as_deref(), Some("b/2"));
+    let actions = world.failed("b", 1, 2, Code::WorkerHung);
+    let Some(Outcome::Exhausted(fault)) = answer(&actions) else { panic!("{actions:?}") };
+    assert!(fault.text.contains("killed workers of two nodes"), "{fault}");
+    let views = world.core.node_views(world.at());
+    assert!(views.iter().all(|view| view.resting_until.is_none()));
+    assert_eq!(offered(&world.submit()).as_deref(), Some("a/1"), "the next one is welcome");
 }

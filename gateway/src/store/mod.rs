@@ -10,18 +10,20 @@
 
 mod query;
 mod schema;
+mod write;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use headwater_protocol::message::EventNumber;
-use headwater_protocol::{
-    Code, Container, Epoch, Fault, Ladder, Millis, NodeId, SegmentReport, StreamId, TaskId,
-};
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use headwater_protocol::NodeId;
+use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-pub use query::{PlaylistEntry, StreamRow};
+use write::{commit, use_token};
+
+pub use query::{Playlist, PlaylistEntry, StreamRow, Window};
+pub use write::{Ending, Write};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -33,82 +35,6 @@ pub enum StoreError {
     Sql(#[from] rusqlite::Error),
     #[error("the database thread has ended")]
     Gone,
-}
-
-#[derive(Debug, Clone)]
-pub enum Ending {
-    /// Nothing was asked for; the segment itself can be watched.
-    Passed,
-    Failed(Fault),
-}
-
-/// One change.
-#[derive(Debug, Clone)]
-pub enum Write {
-    StreamOpened {
-        stream: StreamId,
-        run: u64,
-        ladder: Option<Ladder>,
-        resolution: Option<String>,
-        at: u64,
-    },
-    StreamEnded {
-        stream: StreamId,
-    },
-    TaskNew {
-        task: TaskId,
-        stream: StreamId,
-        run: u64,
-        segment: u64,
-        container: Container,
-        bytes: u64,
-        sha256: String,
-        duration: Millis,
-        at: u64,
-    },
-    AttemptNew {
-        task: TaskId,
-        epoch: Epoch,
-        node: NodeId,
-        at: u64,
-    },
-    AttemptEnded {
-        task: TaskId,
-        epoch: Epoch,
-        code: Option<Code>,
-        at: u64,
-    },
-    Winner {
-        task: TaskId,
-        stream: StreamId,
-        epoch: Epoch,
-        node: NodeId,
-        report: SegmentReport,
-        attempts: u32,
-        at: u64,
-    },
-    TaskEnded {
-        task: TaskId,
-        ending: Ending,
-        attempts: u32,
-        at: u64,
-    },
-    Position {
-        node: NodeId,
-        number: EventNumber,
-    },
-    Delay {
-        task: TaskId,
-        delay: Millis,
-    },
-    TokenNew {
-        hash: String,
-        node: NodeId,
-        expires: u64,
-    },
-    TasksRemoved {
-        tasks: Vec<TaskId>,
-    },
 }
 
 /// Told whether the batch is stored; the text says why not.
@@ -129,7 +55,11 @@ pub struct Store {
     batches: mpsc::Sender<Batch>,
     reads: mpsc::Sender<Read>,
     tokens: mpsc::Sender<UseToken>,
+    certificates: Certificates,
 }
+
+/// SHA-256 of each node's newest certificate, as the database has it.
+type Certificates = Arc<Mutex<HashMap<NodeId, String>>>;
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -149,6 +79,8 @@ struct UseToken {
 #[derive(Debug, Default)]
 pub struct Remembered {
     pub positions: HashMap<NodeId, (String, u64)>,
+    /// Segments each node did and failed.
+    pub counts: HashMap<NodeId, (u64, u64)>,
     pub next_run: u64,
 }
 
@@ -172,6 +104,8 @@ impl Store {
         let mut writer = Connection::open(path).map_err(opened)?;
         schema::prepare(&mut writer, path)?;
         let remembered = schema::recover(&mut writer)?;
+        let certificates = Arc::new(Mutex::new(schema::certificates(&writer)?));
+        let current = Arc::clone(&certificates);
         let reader = Connection::open(path).map_err(opened)?;
         reader.busy_timeout(std::time::Duration::from_secs(5))?;
         reader.pragma_update(None, "query_only", true)?;
@@ -187,11 +121,11 @@ impl Store {
             source: rusqlite::Error::ToSqlConversionFailure(Box::new(source)),
         };
         let threads = vec![
-            spawn("store-write", Box::new(move || write_loop(writer, batch_queue, token_queue)))
+            spawn("store-write", Box::new(move || write_loop(writer, batch_queue, token_queue, &current)))
                 .map_err(failed)?,
             spawn("store-read", Box::new(move || read_loop(&reader, read_queue))).map_err(failed)?,
         ];
-        Ok((Self { batches, reads, tokens }, remembered, Threads(threads)))
+        Ok((Self { batches, reads, tokens, certificates }, remembered, Threads(threads)))
     }
 
     pub async fn write(&self, writes: Vec<Write>, after: Vec<After>) {
@@ -251,6 +185,15 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Whether this is the certificate that the node got last. A node this database does not know passes:
+    /// the CA vouches for it, and a lost database must not lock a fleet out.
+    pub fn is_current(&self, node: &NodeId, fingerprint: &str) -> bool {
+        let current = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
+        current.get(node).is_none_or(|newest| newest == fingerprint)
+    }
+}
+
 fn read_loop(connection: &Connection, mut queue: mpsc::Receiver<Read>) {
     while let Some(read) = queue.blocking_recv() {
         read(connection);
@@ -261,6 +204,7 @@ fn write_loop(
     mut connection: Connection,
     mut queue: mpsc::Receiver<Batch>,
     mut tokens: mpsc::Receiver<UseToken>,
+    current: &Mutex<HashMap<NodeId, String>>,
 ) {
     while let Some(first) = queue.blocking_recv() {
         let mut batches = vec![first];
@@ -289,155 +233,19 @@ fn write_loop(
         }
         while let Ok(token) = tokens.try_recv() {
             let used = use_token(&mut connection, token.hash, &token.node, token.now, token.fingerprint);
+            let used = used.map(|used| match used {
+                write::Used::No => false,
+                write::Used::NotSigned => true,
+                write::Used::Signed(fingerprint) => {
+                    // After the commit, and here alone: memory never gets ahead of the database.
+                    let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
+                    current.insert(token.node, fingerprint);
+                    true
+                }
+            });
             let _ = token.reply.send(used.map_err(StoreError::from));
         }
     }
-}
-
-fn commit(connection: &mut Connection, batches: &[Batch]) -> rusqlite::Result<()> {
-    if batches.iter().all(|batch| batch.writes.is_empty()) {
-        return Ok(());
-    }
-    let transaction = connection.transaction()?;
-    for write in batches.iter().flat_map(|batch| &batch.writes) {
-        apply(&transaction, write)?;
-    }
-    transaction.commit()
-}
-
-fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
-    serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
-}
-
-fn apply(tx: &Transaction<'_>, write: &Write) -> rusqlite::Result<()> {
-    let run = |sql: &str, values: &[&dyn rusqlite::ToSql]| tx.prepare_cached(sql)?.execute(values);
-    match write {
-        Write::StreamOpened { stream, run: number, ladder, resolution, at } => run(
-            "INSERT INTO streams(stream, run, started, live, ladder, resolution) VALUES(?,?,?,1,?,?)
-             ON CONFLICT(stream) DO UPDATE SET run=excluded.run, started=excluded.started, live=1,
-             ladder=excluded.ladder, resolution=excluded.resolution, node=NULL, removed=0",
-            params![stream.as_str(), number.cast_signed(), at.cast_signed(), ladder.as_ref().map(json).transpose()?, resolution],
-        )?,
-        Write::StreamEnded { stream } => run("UPDATE streams SET live=0 WHERE stream=?", params![stream.as_str()])?,
-        Write::TaskNew { task, stream, run: number, segment, container, bytes, sha256, duration, at } => run(
-            "INSERT INTO tasks(task, stream, run, segment, container, bytes, sha256, duration_ms, received, state)
-             VALUES(?,?,?,?,?,?,?,?,?,'waiting')",
-            params![
-                task.as_str(),
-                stream.as_str(),
-                number.cast_signed(),
-                segment.cast_signed(),
-                container.extension(),
-                bytes.cast_signed(),
-                sha256,
-                duration.0.cast_signed(),
-                at.cast_signed()
-            ],
-        )?,
-        Write::AttemptNew { task, epoch, node, at } => {
-            run(
-                "INSERT INTO attempts(task, epoch, node, offered) VALUES(?,?,?,?)",
-                params![task.as_str(), epoch.0, node.as_str(), at.cast_signed()],
-            )?;
-            run(
-                "UPDATE tasks SET state='running', node=?, attempts=? WHERE task=? AND winner IS NULL",
-                params![node.as_str(), epoch.0, task.as_str()],
-            )?
-        }
-        Write::AttemptEnded { task, epoch, code, at } => run(
-            "UPDATE attempts SET ended=?, code=? WHERE task=? AND epoch=? AND ended IS NULL",
-            params![at.cast_signed(), code.map(Code::as_str), task.as_str(), epoch.0],
-        )?,
-        Write::Winner { task, stream, epoch, node, report, attempts, at } => {
-            // The one compare-and-set that decides a task.
-            let won = run(
-                "UPDATE tasks SET winner=?, state='done', node=?, report=?, attempts=?, ended=?
-                 WHERE task=? AND winner IS NULL AND state IN ('waiting','running')",
-                params![epoch.0, node.as_str(), json(report)?, attempts, at.cast_signed(), task.as_str()],
-            )?;
-            if won != 1 {
-                return Err(rusqlite::Error::StatementChangedRows(won));
-            }
-            run(
-                "UPDATE attempts SET ended=?, code=NULL WHERE task=? AND epoch=?",
-                params![at.cast_signed(), task.as_str(), epoch.0],
-            )?;
-            run("UPDATE streams SET node=? WHERE stream=?", params![node.as_str(), stream.as_str()])?
-        }
-        Write::TaskEnded { task, ending, attempts, at } => {
-            let (state, fault) = match ending {
-                Ending::Passed => ("done", None),
-                Ending::Failed(fault) => ("failed", Some(json(fault)?)),
-            };
-            run(
-                "UPDATE tasks SET state=?, fault=?, attempts=?, ended=? WHERE task=? AND winner IS NULL",
-                params![state, fault, attempts, at.cast_signed(), task.as_str()],
-            )?
-        }
-        Write::Position { node, number } => run(
-            "INSERT INTO outboxes(node, outbox, n) VALUES(?,?,?)
-             ON CONFLICT(node) DO UPDATE SET outbox=excluded.outbox, n=excluded.n",
-            params![node.as_str(), number.outbox, number.n.cast_signed()],
-        )?,
-        Write::Delay { task, delay } => run(
-            "UPDATE tasks SET delay_ms=? WHERE task=?",
-            params![delay.0.cast_signed(), task.as_str()],
-        )?,
-        Write::TokenNew { hash, node, expires } => {
-            // A node has one open token: the newest.
-            run("DELETE FROM tokens WHERE node=? AND used IS NULL", params![node.as_str()])?;
-            run(
-                "INSERT INTO tokens(hash, node, expires) VALUES(?,?,?)",
-                params![hash, node.as_str(), expires.cast_signed()],
-            )?
-        }
-        Write::TasksRemoved { tasks } => {
-            for task in tasks {
-                run(
-                    "UPDATE streams SET removed = removed + 1 WHERE EXISTS(SELECT 1 FROM tasks
-                     WHERE task=?1 AND state='done' AND tasks.stream=streams.stream AND tasks.run=streams.run)",
-                    params![task.as_str()],
-                )?;
-                run("DELETE FROM attempts WHERE task=?", params![task.as_str()])?;
-                run("DELETE FROM tasks WHERE task=?", params![task.as_str()])?;
-            }
-            run(
-                "DELETE FROM streams WHERE live=0 AND NOT EXISTS(SELECT 1 FROM tasks WHERE tasks.stream=streams.stream)",
-                params![],
-            )?
-        }
-    };
-    Ok(())
-}
-
-fn use_token(
-    connection: &mut Connection,
-    hash: String,
-    node: &NodeId,
-    now: u64,
-    sign: Box<dyn FnOnce() -> Option<String> + Send>,
-) -> rusqlite::Result<bool> {
-    let tx = connection.transaction()?;
-    let found: Option<String> = tx
-        .query_row(
-            "SELECT node FROM tokens WHERE hash=? AND used IS NULL AND expires > ?",
-            params![hash, now.cast_signed()],
-            |row| row.get(0),
-        )
-        .optional()?;
-    if found.as_deref() != Some(node.as_str()) {
-        return Ok(false);
-    }
-    let Some(fingerprint) = sign() else { return Ok(true) };
-    tx.execute("UPDATE tokens SET used=? WHERE hash=?", params![now.cast_signed(), hash])?;
-    tx.execute(
-        "INSERT INTO nodes(node, enrolled, fingerprint) VALUES(?,?,?)
-         ON CONFLICT(node) DO UPDATE SET enrolled=excluded.enrolled, fingerprint=excluded.fingerprint",
-        params![node.as_str(), now.cast_signed(), fingerprint],
-    )?;
-    // A node enrolled anew starts with a new outbox; the old one's place means nothing to it.
-    tx.commit()?;
-    Ok(true)
 }
 
 #[cfg(test)]

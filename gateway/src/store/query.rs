@@ -22,6 +22,24 @@ pub struct StreamRow {
     pub removed: u64,
 }
 
+/// Which entries of a playlist are wanted.
+#[derive(Debug, Clone, Copy)]
+pub enum Window {
+    /// The last so many of a live stream, all of one that has ended.
+    Live(u32),
+    All,
+    Newest,
+    Segment(u64),
+}
+
+#[derive(Debug, Clone)]
+pub struct Playlist {
+    pub row: StreamRow,
+    /// Entries that are still kept, before the first one here.
+    pub skipped: u64,
+    pub entries: Vec<PlaylistEntry>,
+}
+
 /// A segment that can be watched.
 #[derive(Debug, Clone)]
 pub struct PlaylistEntry {
@@ -82,61 +100,11 @@ impl Store {
         self.read(move |c| stream_view(c, &name, -1)).await
     }
 
-    /// A stream and everything of it that can be watched, in order; a number that was pushed twice
-    /// counts once, and nothing is listed past a segment that is still on its way.
-    pub async fn playlist(
-        &self,
-        stream: &StreamId,
-    ) -> Result<Option<(StreamRow, Vec<PlaylistEntry>)>, StoreError> {
+    /// What of a stream can be watched, in order; a number that was pushed twice counts once, and nothing
+    /// is listed past a segment that is still on its way. Reads what it gives and no more.
+    pub async fn playlist(&self, stream: &StreamId, window: Window) -> Result<Option<Playlist>, StoreError> {
         let name = stream.as_str().to_owned();
-        self.read(move |c| {
-            let row = c
-                .prepare_cached("SELECT live, ladder, resolution, removed, run FROM streams WHERE stream=?")?
-                .query_row([&name], |row| {
-                    let found = StreamRow {
-                        live: row.get(0)?,
-                        ladder: parsed(row, 1)?,
-                        resolution: row.get(2)?,
-                        removed: number(row, 3)?,
-                    };
-                    Ok((found, row.get::<_, i64>(4)?))
-                })
-                .optional()?;
-            let Some((row, run)) = row else { return Ok(None) };
-            let mut statement = c.prepare_cached(
-                "SELECT segment, task, winner, container, duration_ms, report FROM tasks
-                 WHERE stream=?1 AND run=?2 AND state='done' AND segment < coalesce((SELECT min(segment) FROM tasks
-                     WHERE stream=?1 AND run=?2 AND state IN ('waiting','running')
-                     AND segment NOT IN (SELECT segment FROM tasks
-                         WHERE stream=?1 AND run=?2 AND state='done')), 9223372036854775807)
-                 ORDER BY segment, ended",
-            )?;
-            let mut entries: Vec<PlaylistEntry> = statement
-                .query_map(params![name, run], |row| {
-                    Ok(PlaylistEntry {
-                        segment: number(row, 0)?,
-                        task: id(row, 1)?,
-                        epoch: row.get::<_, Option<u32>>(2)?.map(Epoch),
-                        container: container(&row.get::<_, String>(3)?),
-                        duration: Millis(number(row, 4)?),
-                        report: parsed(row, 5)?,
-                    })
-                })?
-                .collect::<rusqlite::Result<_>>()?;
-            entries.dedup_by_key(|entry| entry.segment);
-            Ok(Some((row, entries)))
-        })
-        .await
-    }
-
-    /// The first segment of this number that was done.
-    pub async fn segment(
-        &self,
-        stream: &StreamId,
-        segment: u64,
-    ) -> Result<Option<PlaylistEntry>, StoreError> {
-        let entries = self.playlist(stream).await?;
-        Ok(entries.and_then(|(_, entries)| entries.into_iter().find(|entry| entry.segment == segment)))
+        self.read(move |c| playlist(c, &name, window)).await
     }
 
     /// Tasks that ended before `before`, a bounded number of them.
@@ -165,6 +133,61 @@ impl Store {
     pub async fn ping(&self) -> Result<(), StoreError> {
         self.read(|c| c.query_row("SELECT 1", [], |_| Ok(()))).await
     }
+}
+
+fn playlist(c: &Connection, name: &str, window: Window) -> rusqlite::Result<Option<Playlist>> {
+    let row = c
+        .prepare_cached("SELECT live, ladder, resolution, removed, run FROM streams WHERE stream=?")?
+        .query_row([name], |row| {
+            let found = StreamRow {
+                live: row.get(0)?,
+                ladder: parsed(row, 1)?,
+                resolution: row.get(2)?,
+                removed: number(row, 3)?,
+            };
+            Ok((found, row.get::<_, i64>(4)?))
+        })
+        .optional()?;
+    let Some((row, run)) = row else { return Ok(None) };
+    let (low, high, most) = match window {
+        Window::Live(most) if row.live => (0, i64::MAX, i64::from(most)),
+        Window::Live(_) | Window::All => (0, i64::MAX, -1),
+        Window::Newest => (0, i64::MAX, 1),
+        Window::Segment(number) => (number.cast_signed(), number.cast_signed(), 1),
+    };
+    // With min(), SQLite takes the other columns from the row that has it: the first that was done.
+    let mut statement = c.prepare_cached(
+        "SELECT segment, task, winner, container, duration_ms, report, min(ended) FROM tasks
+         WHERE stream=?1 AND run=?2 AND state='done' AND segment BETWEEN ?3 AND ?4
+         AND segment < coalesce((SELECT min(segment) FROM tasks AS open
+             WHERE stream=?1 AND run=?2 AND state IN ('waiting','running')
+             AND NOT EXISTS(SELECT 1 FROM tasks AS twin WHERE twin.stream=?1 AND twin.run=?2
+                 AND twin.state='done' AND twin.segment=open.segment)), 9223372036854775807)
+         GROUP BY segment ORDER BY segment DESC LIMIT ?5",
+    )?;
+    let mut entries: Vec<PlaylistEntry> = statement
+        .query_map(params![name, run, low, high, most], |row| {
+            Ok(PlaylistEntry {
+                segment: number(row, 0)?,
+                task: id(row, 1)?,
+                epoch: row.get::<_, Option<u32>>(2)?.map(Epoch),
+                container: container(&row.get::<_, String>(3)?),
+                duration: Millis(number(row, 4)?),
+                report: parsed(row, 5)?,
+            })
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    entries.reverse();
+    let skipped = match entries.first() {
+        Some(first) if most > 1 => c
+            .prepare_cached(
+                "SELECT count(DISTINCT segment) FROM tasks
+                 WHERE stream=? AND run=? AND state='done' AND segment < ?",
+            )?
+            .query_row(params![name, run, first.segment.cast_signed()], |row| number(row, 0))?,
+        Some(_) | None => 0,
+    };
+    Ok(Some(Playlist { row, skipped, entries }))
 }
 
 fn stream_view(c: &Connection, name: &str, limit: i64) -> rusqlite::Result<Option<StreamView>> {

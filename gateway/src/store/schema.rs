@@ -1,5 +1,6 @@
 //! Tables, their versions, and what a start does with the rests of an earlier life.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use headwater_protocol::NodeId;
@@ -25,6 +26,9 @@ const STEPS: &[&str] = &["
     CREATE TABLE outboxes(node TEXT PRIMARY KEY, outbox TEXT NOT NULL, n INTEGER NOT NULL) STRICT;
     CREATE TABLE nodes(node TEXT PRIMARY KEY, enrolled INTEGER NOT NULL, fingerprint TEXT NOT NULL) STRICT;
     CREATE TABLE tokens(hash TEXT PRIMARY KEY, node TEXT NOT NULL, expires INTEGER NOT NULL, used INTEGER) STRICT;
+", "
+    CREATE INDEX tasks_by_state ON tasks(stream, run, state, segment);
+    CREATE TABLE counts(node TEXT PRIMARY KEY, done INTEGER NOT NULL, failed INTEGER NOT NULL) STRICT;
 "];
 
 pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
@@ -68,7 +72,29 @@ pub(super) fn recover(connection: &mut Connection) -> Result<Remembered, StoreEr
             remembered.positions.insert(node, (outbox, n.cast_unsigned()));
         }
     }
+    let mut statement = connection.prepare("SELECT node, done, failed FROM counts")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (node, done, failed): (String, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        if let Ok(node) = NodeId::new(node) {
+            remembered.counts.insert(node, (done.cast_unsigned(), failed.cast_unsigned()));
+        }
+    }
     let last: Option<i64> = connection.query_row("SELECT max(run) FROM streams", [], |row| row.get(0))?;
     remembered.next_run = last.unwrap_or(0).cast_unsigned() + 1;
     Ok(remembered)
+}
+
+/// SHA-256 of each node's newest certificate.
+pub(super) fn certificates(connection: &Connection) -> rusqlite::Result<HashMap<NodeId, String>> {
+    let mut statement = connection.prepare("SELECT node, fingerprint FROM nodes")?;
+    let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?;
+    let mut found = HashMap::new();
+    for row in rows {
+        let (node, fingerprint) = row?;
+        if let Ok(node) = NodeId::new(node) {
+            found.insert(node, fingerprint);
+        }
+    }
+    Ok(found)
 }

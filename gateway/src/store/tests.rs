@@ -1,3 +1,6 @@
+use headwater_protocol::message::EventNumber;
+use headwater_protocol::{Code, Container, Epoch, Millis, StreamId, TaskId};
+
 use super::*;
 
 fn open() -> (tempfile::TempDir, Store) {
@@ -49,6 +52,8 @@ async fn what_ran_in_an_earlier_life_is_closed_and_event_numbers_are_kept() {
         },
         Write::AttemptNew { task, epoch: Epoch(1), node: node("a"), at: 1 },
         Write::Position { node: node("a"), number },
+        Write::Counts { node: node("a"), done: 8, failed: 1 },
+        Write::Counts { node: node("a"), done: 9, failed: 1 },
     ];
     store.write(writes, vec![]).await;
     drop(store);
@@ -56,6 +61,7 @@ async fn what_ran_in_an_earlier_life_is_closed_and_event_numbers_are_kept() {
 
     let (store, remembered, _threads) = Store::open(&path).unwrap();
     assert_eq!(remembered.positions[&node("a")], ("o".to_owned(), 7));
+    assert_eq!(remembered.counts[&node("a")], (9, 1));
     assert_eq!(remembered.next_run, 5);
     let view = store.stream(&stream).await.unwrap().unwrap();
     assert!(!view.live);
@@ -73,4 +79,53 @@ async fn nothing_comes_after_a_batch_that_was_not_stored() {
     let after: After = Box::new(move |result| tell.send(result).unwrap());
     store.write(vec![ended.clone(), ended], vec![after]).await;
     assert!(told.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn a_playlist_is_read_by_its_window_and_counts_a_number_once() {
+    let (_dir, store) = open();
+    let stream = StreamId::new("s").unwrap();
+    let mut writes =
+        vec![Write::StreamOpened { stream: stream.clone(), run: 1, ladder: None, resolution: None, at: 1 }];
+    let add = |writes: &mut Vec<Write>, task: &str, segment: u64, ended: Option<u64>| {
+        let task = TaskId::new(task).unwrap();
+        writes.push(Write::TaskNew {
+            task: task.clone(),
+            stream: stream.clone(),
+            run: 1,
+            segment,
+            container: Container::Ts,
+            bytes: 1,
+            sha256: String::new(),
+            duration: Millis(2000),
+            at: 1,
+        });
+        if let Some(at) = ended {
+            writes.push(Write::TaskEnded { task, ending: Ending::Passed, attempts: 0, at });
+        }
+    };
+    for segment in 0..10 {
+        add(&mut writes, &format!("t{segment}"), segment, Some(5));
+    }
+    add(&mut writes, "again", 3, Some(6));
+    add(&mut writes, "again-open", 4, None);
+    add(&mut writes, "open", 10, None);
+    add(&mut writes, "beyond", 11, Some(5));
+    store.write(writes, vec![]).await;
+    store.write_now(Write::Delay { task: TaskId::new("t0").unwrap(), delay: Millis(1) }).await.unwrap();
+    let seen = async |window| {
+        let found = store.playlist(&stream, window).await.unwrap().unwrap();
+        let tasks: Vec<String> = found.entries.iter().map(|entry| entry.task.to_string()).collect();
+        (found.row.removed, found.skipped, tasks.join(" "))
+    };
+    assert_eq!(seen(Window::Live(3)).await, (0, 7, "t7 t8 t9".to_owned()));
+    assert_eq!(seen(Window::Newest).await.2, "t9");
+    assert_eq!(seen(Window::Segment(3)).await.2, "t3", "the first that was done");
+    assert_eq!(seen(Window::Segment(99)).await.2, "");
+    assert_eq!(seen(Window::All).await.2, "t0 t1 t2 t3 t4 t5 t6 t7 t8 t9");
+    let remove = ["t0", "t3", "t4"].map(|task| TaskId::new(task).unwrap()).into();
+    store.write_now(Write::TasksRemoved { tasks: remove }).await.unwrap();
+    assert_eq!(seen(Window::Live(3)).await, (2, 0, "t1 t2 again".to_owned()), "4 is on its way again");
+    store.write_now(Write::StreamEnded { stream: stream.clone() }).await.unwrap();
+    assert_eq!(seen(Window::Live(2)).await.2, "t1 t2 again");
 }

@@ -1,7 +1,7 @@
 use headwater_protocol::{Code, Fault};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::harness::{Gateway, until};
+use crate::harness::{Gateway, LONG, until};
 use crate::node::{Manner, Node};
 
 const CONFIG: &str = "Livepeer-Transcode-Configuration";
@@ -90,6 +90,35 @@ async fn a_body_that_breaks_off_leaves_nothing_and_the_next_segment_works() {
         gateway.media().iter().all(|file| std::fs::metadata(file).map_or(0, |m| m.len()) < 1 << 20)
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_caller_that_stops_in_the_middle_of_a_body_is_told_and_let_go() {
+    let gateway = Gateway::start_with("[limits]\nbody_idle_seconds = 1\n").await;
+    let mut raw = tokio::net::TcpStream::connect(gateway.http).await.unwrap();
+    raw.write_all(b"POST /live/m/0.ts HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc").await.unwrap();
+    let mut answer = String::new();
+    let read = tokio::time::timeout(LONG, raw.read_to_string(&mut answer));
+    read.await.expect("the connection stays open").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(answer.ends_with("no data for 1 s\n"), "{answer}");
+    until("the media to go", async || gateway.media().is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_segment_that_kills_workers_on_two_nodes_spares_the_third() {
+    let gateway = Gateway::start().await;
+    let crash = || Manner::Fails(Fault::new(Code::WorkerCrashed, "signal 11"));
+    let mut nodes = Vec::new();
+    for name in ["a", "b", "c"] {
+        nodes.push(Node::start(&gateway, name, crash()).await);
+    }
+    let (status, text) = gateway.refused("/live/m/0.ts", b"x").await;
+    assert_eq!(status, 422);
+    assert!(text.contains("killed workers of two nodes") && text.contains("signal 11"), "{text}");
+    assert!(nodes[2].offers.try_recv().is_err());
+    assert!(gateway.nodes_list().await.iter().all(|node| node.resting_until.is_none()));
+    until("the media to go", async || gateway.media().is_empty()).await;
 }
 
 #[tokio::test]

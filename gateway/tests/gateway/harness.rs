@@ -55,6 +55,11 @@ impl Gateway {
     /// Ends the process by a signal and starts another on the same state.
     pub(crate) async fn restart(&mut self, signal: Signal) {
         self.end(signal);
+        self.relaunch().await;
+    }
+
+    /// Starts again after an end.
+    pub(crate) async fn relaunch(&mut self) {
         let (child, run) = launch(self.dir.path()).await;
         (self.child, self.http, self.nodes, self.broker) = (child, run.http, run.nodes, run.broker);
     }

@@ -110,6 +110,26 @@ async fn a_token_enrols_its_own_node_once() {
 }
 
 #[tokio::test]
+async fn a_node_enrolled_again_fetches_with_its_new_certificate_alone() {
+    let mut gateway = Gateway::start().await;
+    let mut node = Node::start(&gateway, "a", Manner::Hangs).await;
+    let old = node.certificate.https();
+    let fresh = enroll(&gateway.token("a").await, "a").await.1.unwrap();
+    let push = tokio::spawn(gateway.push("/live/m/0.ts").body("x").send());
+    let input = format!("https://{}{}", gateway.nodes, node.offer().await.input.path);
+    assert_eq!(fresh.https().get(&input).send().await.unwrap().status(), 200);
+    let refused = old.get(&input).send().await.unwrap();
+    assert_eq!(refused.status(), 401);
+    assert!(refused.text().await.unwrap().contains("replaced by a later enrolment"));
+    push.abort();
+    // The same after a restart.
+    gateway.restart(nix::sys::signal::Signal::SIGKILL).await;
+    let nothing = format!("https://{}/v1/attempts/t/1/input", gateway.nodes);
+    assert_eq!(old.get(&nothing).send().await.unwrap().status(), 401);
+    assert_eq!(fresh.https().get(&nothing).send().await.unwrap().status(), 404);
+}
+
+#[tokio::test]
 async fn an_expired_token_enrols_nobody() {
     let gateway = Gateway::start().await;
     let request =

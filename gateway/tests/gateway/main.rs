@@ -7,4 +7,5 @@ mod node;
 mod bad_input;
 mod hostile;
 mod main_path;
+mod operate;
 mod restart;

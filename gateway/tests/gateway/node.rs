@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use headwater_protocol::enroll::{CA_PATH, CERTIFICATE_PATH, Grant, Request, Token};
 use headwater_protocol::message::{
-    Ack, Birth, Board, Event, EventKind, EventNumber, Extra, Header, Limits, NodeState, Offer, Status,
-    TimeSource,
+    Ack, Birth, Board, Command, CommandKind, Event, EventKind, EventNumber, Extra, Header, Limits, NodeState,
+    Offer, Reply, Status, TimeSource,
 };
 use headwater_protocol::topic::{Channel, Topic, node_filters};
 use headwater_protocol::{
@@ -137,7 +137,8 @@ impl Node {
     pub(crate) async fn connect(gateway: &Gateway, certificate: Arc<Certificate>, manner: Manner) -> Self {
         let name = certificate.grant.node.clone();
         let mut options = certificate.mqtt(gateway.broker.port(), name.as_str());
-        let topic = |channel| Topic { fleet: fleet(), node: name.clone(), channel }.to_string();
+        let of = name.clone();
+        let topic = move |channel| Topic { fleet: fleet(), node: of.clone(), channel }.to_string();
         let status =
             |state| serde_json::to_vec(&Status { header: header(1), state, extra: Extra::new() }).unwrap();
         let will = status(NodeState::Offline);
@@ -179,8 +180,8 @@ impl Node {
                         let _ = puback_tx.send(format!("{:?}", ack.reason));
                     }
                     Ok(MqttEvent::Incoming(Packet::Publish(publish))) => {
-                        let topic: Topic = std::str::from_utf8(&publish.topic).unwrap().parse().unwrap();
-                        match topic.channel {
+                        let said: Topic = std::str::from_utf8(&publish.topic).unwrap().parse().unwrap();
+                        match said.channel {
                             Channel::Offer => {
                                 let offer: Offer = serde_json::from_slice(&publish.payload).unwrap();
                                 let worker = worker.clone();
@@ -189,6 +190,30 @@ impl Node {
                             }
                             Channel::Ack => {
                                 let _ = ack_tx.send(serde_json::from_slice(&publish.payload).unwrap());
+                            }
+                            Channel::Command => {
+                                let command: Command = serde_json::from_slice(&publish.payload).unwrap();
+                                let reply = Reply {
+                                    header: header(2),
+                                    id: command.id,
+                                    fault: None,
+                                    extra: Extra::new(),
+                                };
+                                let state = match command.command {
+                                    CommandKind::Drain | CommandKind::Restart => NodeState::Draining,
+                                    CommandKind::Resume | CommandKind::Probe => NodeState::Online,
+                                };
+                                let say = [
+                                    (Channel::Status, true, status(state)),
+                                    (Channel::Reply, false, serde_json::to_vec(&reply).unwrap()),
+                                ]
+                                .map(|(channel, kept, payload)| (topic(channel), kept, payload));
+                                let own = own.clone();
+                                tokio::spawn(async move {
+                                    for (topic, kept, payload) in say {
+                                        own.publish(topic, QoS::AtLeastOnce, kept, payload).await.unwrap();
+                                    }
+                                });
                             }
                             _ => {}
                         }

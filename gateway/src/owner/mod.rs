@@ -1,16 +1,20 @@
 //! The task that owns the state: everything else sends it events, and it carries out what
 //! [`Core`] decides.
 
+mod commands;
+mod janitor;
+mod log;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use headwater_protocol::message::{
-    Ack, Birth, Command, CommandKind, Event as NodeEvent, Extra, Reply, Status, Telemetry,
+    Ack, Birth, CommandKind, Event as NodeEvent, Extra, Reply, Status, Telemetry,
 };
 use headwater_protocol::topic::{Channel, Topic, Writer};
-use headwater_protocol::{Epoch, Fault, FleetId, NodeId, StreamId, TaskId, VERSION};
+use headwater_protocol::{Fault, FleetId, NodeId, StreamId, TaskId, VERSION};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -20,8 +24,11 @@ use crate::media::Media;
 use crate::metrics::Metrics;
 use crate::mqtt::{Incoming, Outgoing, Publisher};
 use crate::schedule::{Action, Core, Now, Outcome, Submission};
-use crate::store::{After, Store, Write};
+use crate::store::{After, Store};
 use crate::views::NodeView;
+
+use commands::Commands;
+pub use janitor::Janitor;
 
 /// Everything that can happen to the owner.
 #[derive(Debug)]
@@ -45,11 +52,13 @@ pub struct Handle {
 }
 
 impl Handle {
-    pub async fn submit(&self, submission: Submission) -> Result<Outcome, Stopped> {
+    /// Hands a segment over. From then on the owner answers for its objects, also where nobody waits for
+    /// the outcome any more.
+    pub async fn submit(&self, submission: Submission) -> Result<oneshot::Receiver<Outcome>, Stopped> {
         let (answer, outcome) = oneshot::channel();
         let event = Event::Submit { submission: Box::new(submission), answer };
         self.events.send(event).await.map_err(|_| Stopped)?;
-        outcome.await.map_err(|_| Stopped)
+        Ok(outcome)
     }
 
     pub async fn nodes(&self) -> Result<Vec<NodeView>, Stopped> {
@@ -68,29 +77,6 @@ impl Handle {
     /// Counts up with each change that people may see.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.clone()
-    }
-}
-
-/// Removes objects in the background.
-#[derive(Debug, Clone)]
-pub struct Janitor(mpsc::Sender<(TaskId, Option<Epoch>)>);
-
-impl Janitor {
-    pub fn start(media: Media) -> (Self, tokio::task::JoinHandle<()>) {
-        let (sender, mut queue) = mpsc::channel::<(TaskId, Option<Epoch>)>(4096);
-        let worker = tokio::spawn(async move {
-            while let Some((task, keep)) = queue.recv().await {
-                media.discard(&task, keep).await;
-            }
-        });
-        (Self(sender), worker)
-    }
-
-    /// Where the queue is full the objects stay until their time is over.
-    pub fn discard(&self, task: TaskId, keep: Option<Epoch>) {
-        if self.0.try_send((task, keep)).is_err() {
-            tracing::warn!("media of a task stays until its time is over");
-        }
     }
 }
 
@@ -116,17 +102,6 @@ struct Open {
     nodes: Vec<NodeId>,
 }
 
-/// Who was asked, until when, and who wants to know.
-type Asked = (NodeId, Instant, oneshot::Sender<Result<(), Fault>>);
-
-struct Commands {
-    waiting: HashMap<String, Asked>,
-    next: u64,
-}
-
-/// Commands without a reply yet; further ones are refused.
-const COMMANDS: usize = 256;
-const COMMAND_LIFE: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_millis(100);
 
 impl Owner {
@@ -189,6 +164,7 @@ impl Running {
             Event::Mqtt(Incoming::Up) => {
                 tracing::info!("broker connected");
                 self.owner.broker_up.store(true, Ordering::Relaxed);
+                self.owner.core.broker_up(now);
             }
             Event::Mqtt(Incoming::Down) => {
                 self.owner.broker_up.store(false, Ordering::Relaxed);
@@ -224,8 +200,7 @@ impl Running {
             self.owner.core.caller_gone(&task, now);
         }
         self.owner.core.tick(now);
-        let late = Instant::now();
-        self.commands.waiting.retain(|_, (_, until, _)| *until > late);
+        self.commands.forget_late();
         let (waiting, all) = self.owner.core.queue_depth();
         self.owner.metrics.depth(waiting, all, self.owner.core.live_streams());
         self.carry_out(now).await;
@@ -265,26 +240,6 @@ impl Running {
         };
         if let Err(error) = result {
             tracing::warn!(%node, channel = topic.channel.as_str(), %error, "message not understood");
-        }
-    }
-
-    fn command(
-        &mut self,
-        node: NodeId,
-        command: CommandKind,
-        answer: oneshot::Sender<Result<(), Fault>>,
-        now: Now,
-    ) {
-        if self.commands.waiting.len() >= COMMANDS {
-            return;
-        }
-        let id = format!("c{}-{}", self.commands.next, now.unix);
-        self.commands.next += 1;
-        let header = self.owner.core.header(now);
-        let message = Command { header, id: id.clone(), command, extra: Extra::new() };
-        tracing::info!(%node, ?command, "command");
-        if self.send(&node, Channel::Command, &message, COMMAND_LIFE, Some(id.clone())) {
-            self.commands.waiting.insert(id, (node, Instant::now() + COMMAND_LIFE, answer));
         }
     }
 
@@ -372,66 +327,6 @@ impl Running {
             self.owner.store.write(writes, after).await;
         }
         self.changed.send_modify(|generation| *generation += 1);
-    }
-
-    /// One line for everything that happens to an attempt.
-    fn log(&self, write: &Write) {
-        let open = |task: &TaskId| {
-            let open = self.open.get(task);
-            (open.map(|o| o.stream.to_string()).unwrap_or_default(), open.map_or(0, |o| o.segment))
-        };
-        match write {
-            Write::AttemptEnded { task, epoch, code, .. } => {
-                let (stream, segment) = open(task);
-                let node = self
-                    .open
-                    .get(task)
-                    .and_then(|open| open.nodes.get((epoch.0 as usize).wrapping_sub(1)))
-                    .map(ToString::to_string)
-                    .unwrap_or_default();
-                let code = code.map_or("", headwater_protocol::Code::as_str);
-                tracing::warn!(stream, segment, %task, epoch = epoch.0, node, code, "attempt ended");
-            }
-            Write::Winner { task, epoch, node, report, attempts, .. } => {
-                let (stream, segment) = open(task);
-                tracing::info!(
-                    stream, segment, %task, epoch = epoch.0, %node, attempts,
-                    worker_ms = report.wall_us / 1000, "done"
-                );
-            }
-            Write::TaskEnded { task, ending: crate::store::Ending::Failed(fault), attempts, .. } => {
-                let (stream, segment) = open(task);
-                let node = self
-                    .open
-                    .get(task)
-                    .and_then(|open| open.nodes.last())
-                    .map(ToString::to_string)
-                    .unwrap_or_default();
-                tracing::warn!(
-                    stream, segment, %task, epoch = attempts, node, code = %fault.code, text = fault.text, "failed"
-                );
-            }
-            Write::StreamOpened { stream, .. } => tracing::info!(%stream, "stream begins"),
-            Write::StreamEnded { stream } => tracing::info!(%stream, "stream ended"),
-            Write::TaskEnded { .. }
-            | Write::TaskNew { .. }
-            | Write::AttemptNew { .. }
-            | Write::Position { .. }
-            | Write::Delay { .. }
-            | Write::TokenNew { .. }
-            | Write::TasksRemoved { .. } => {}
-        }
-    }
-}
-
-impl Commands {
-    fn replied(&mut self, node: &NodeId, reply: Reply) {
-        // Only the node that was asked may answer.
-        if self.waiting.get(&reply.id).is_some_and(|(asked, ..)| asked == node)
-            && let Some((_, _, answer)) = self.waiting.remove(&reply.id)
-        {
-            drop(answer.send(reply.fault.map_or(Ok(()), Err)));
-        }
     }
 }
 

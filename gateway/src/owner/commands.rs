@@ -1,0 +1,62 @@
+//! Commands to nodes, and who waits for their replies.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use headwater_protocol::message::{Command, CommandKind, Extra, Reply};
+use headwater_protocol::topic::Channel;
+use headwater_protocol::{Fault, NodeId};
+use tokio::sync::oneshot;
+
+use super::Running;
+use crate::schedule::Now;
+
+/// Who was asked, until when, and who wants to know.
+type Asked = (NodeId, Instant, oneshot::Sender<Result<(), Fault>>);
+
+pub(super) struct Commands {
+    pub(super) waiting: HashMap<String, Asked>,
+    pub(super) next: u64,
+}
+
+/// Commands without a reply yet; further ones are refused.
+const COMMANDS: usize = 256;
+const COMMAND_LIFE: Duration = Duration::from_secs(10);
+impl Running {
+    pub(super) fn command(
+        &mut self,
+        node: NodeId,
+        command: CommandKind,
+        answer: oneshot::Sender<Result<(), Fault>>,
+        now: Now,
+    ) {
+        if self.commands.waiting.len() >= COMMANDS {
+            return;
+        }
+        let id = format!("c{}-{}", self.commands.next, now.unix);
+        self.commands.next += 1;
+        let header = self.owner.core.header(now);
+        let message = Command { header, id: id.clone(), command, extra: Extra::new() };
+        tracing::info!(%node, ?command, "command");
+        if self.send(&node, Channel::Command, &message, COMMAND_LIFE, Some(id.clone())) {
+            self.commands.waiting.insert(id, (node, Instant::now() + COMMAND_LIFE, answer));
+        }
+    }
+}
+
+impl Commands {
+    /// Who asked for more than a node answered in time is told so.
+    pub(super) fn forget_late(&mut self) {
+        let now = Instant::now();
+        self.waiting.retain(|_, (_, until, _)| *until > now);
+    }
+
+    pub(super) fn replied(&mut self, node: &NodeId, reply: Reply) {
+        // Only the node that was asked may answer.
+        if self.waiting.get(&reply.id).is_some_and(|(asked, ..)| asked == node)
+            && let Some((_, _, answer)) = self.waiting.remove(&reply.id)
+        {
+            drop(answer.send(reply.fault.map_or(Ok(()), Err)));
+        }
+    }
+}
