@@ -1,7 +1,7 @@
 //! A worker without GStreamer, for this crate's tests only; it is not installed. It speaks the framing of
 //! `headwater_protocol::worker` and has a fault on demand, named in the first bytes of its input:
-//! `hang`, `crash`, `flood` (standard error), `fail`, `wait` (works until it is cancelled), `orphan` (hangs with a child).
-//! Anything else is copied to each rendition.
+//! `hang`, `crash`, `flood` (standard error), `fail`, `wait` (works until it is cancelled), `stubborn` (works on, cancelled
+//! or not), `orphan` (hangs with a child). Anything else is copied to each rendition. A stream `sleepy` never gets ready.
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -73,6 +73,9 @@ fn serve() -> io::Result<()> {
     let mut socket = Socket(UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?));
     let (_, open) = socket.read()?;
     let open: Open = serde_json::from_slice(&open)?;
+    if open.stream.as_str() == "sleepy" {
+        std::thread::sleep(Duration::from_secs(1000));
+    }
     socket.say(Kind::Ready, 0, 0, &Ready { worker_version: "fake".into() })?;
     let mut warm = false;
     loop {
@@ -128,6 +131,10 @@ fn segment(
             socket.write(Kind::Data, 0, tag, &[b'x'; 100_000])?;
         }
         return socket.say(Kind::Failed, 0, tag, &Fault::new(Code::PipelineFailed, "as asked"));
+    }
+    while asks("stubborn") {
+        socket.say(Kind::Progress, 0, tag, &Progress { decoded: 1, encoded: 2 })?;
+        std::thread::sleep(Duration::from_millis(100));
     }
     if asks("wait") {
         socket.say(Kind::Progress, 0, tag, &Progress { decoded: 1, encoded: 2 })?;

@@ -9,20 +9,23 @@
 //! Readiness is told to the service manager after the first attempt to connect, whatever its outcome: a board without
 //! a network has started as well as it can. The watchdog is fed by this loop alone, so a stuck loop is noticed.
 
+mod ending;
+mod events;
+mod messages;
+mod probing;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use headwater_protocol::message::{
-    Birth, Command, CommandKind, Event as EventMessage, EventKind, NodeState, Offer, Reply, Status, Telemetry,
-};
+use headwater_protocol::message::{EventKind, NodeState, Offer, Status};
 use headwater_protocol::topic::Channel;
-use headwater_protocol::{Code, Fault, Millis, ProbeReport};
+use headwater_protocol::{Code, Fault, ProbeReport};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinError, JoinHandle, JoinSet};
-use tokio::time::{sleep_until, timeout};
+use tokio::task::{self, JoinError, JoinHandle, JoinSet};
+use tokio::time::sleep_until;
 
 use crate::clock::{self, Stamp};
 use crate::config::Config;
@@ -30,9 +33,9 @@ use crate::exit::Exit;
 use crate::identity::{Identity, Node as NodeIdentity};
 use crate::lane::{self, Job, Report, Shop};
 use crate::media::Media;
-use crate::mqtt::{self, Control, Extras, Inbox, Publisher, Settings, State};
+use crate::mqtt::{self, Control, Extras, Inbox, Publisher, Settings};
 use crate::node::{Action, AttemptId, Event, LaneId, Node, Stop};
-use crate::outbox::{Outbox, OutboxError, Store, Work};
+use crate::outbox::{Outbox, OutboxError, Store};
 use crate::{board, probe};
 
 /// Reports of lanes that wait for the owner. Full: a lane waits; its worker's output waits with it.
@@ -65,10 +68,13 @@ type Written = (Store, Result<(u64, u64), std::io::Error>);
 enum Happening {
     Signal(&'static str),
     State,
+    /// The session's task is gone, which it never is while the daemon runs.
+    Deaf,
     Control(Control),
     Offer(Box<Offer>),
     Overflow(AttemptId),
     Lane(Report),
+    LaneEnded(Result<(task::Id, ()), JoinError>),
     Written(Result<Written, JoinError>),
     Probed(Result<Result<ProbeReport, probe::ProbeError>, JoinError>),
     Telemetry,
@@ -101,6 +107,7 @@ struct Daemon {
     probe_replies: Vec<String>,
     report: Option<ProbeReport>,
     lanes: JoinSet<()>,
+    lane_ids: HashMap<task::Id, LaneId>,
     jobs: BTreeMap<LaneId, mpsc::Sender<Job>>,
     running: HashMap<AttemptId, Running>,
     reports: mpsc::Sender<Report>,
@@ -118,6 +125,13 @@ struct Daemon {
 /// Runs until it is told to end.
 pub(crate) async fn run(config: Config, identity: Identity, worker: PathBuf) -> Result<Exit, DaemonError> {
     let started = Instant::now();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        node = %identity.node.node,
+        fleet = %identity.node.fleet,
+        worker = %worker.display(),
+        "starting"
+    );
     let boot_id = board::boot_id();
     let stamp = Arc::new(Stamp::new(boot_id.clone()));
     let certificate = native_tls::Identity::from_pkcs8(&identity.certificate, &identity.key)?;
@@ -172,6 +186,7 @@ pub(crate) async fn run(config: Config, identity: Identity, worker: PathBuf) -> 
         probe_replies: Vec::new(),
         report: None,
         lanes: JoinSet::new(),
+        lane_ids: HashMap::new(),
         jobs: BTreeMap::new(),
         running: HashMap::new(),
         reports,
@@ -223,29 +238,6 @@ impl Daemon {
         self.flush()
     }
 
-    fn start_probe(&mut self, anew: bool, boot_id: &str) {
-        let key = probe::Key::of(&self.worker, boot_id);
-        if !anew
-            && let Ok(key) = &key
-            && let Some(report) = probe::recall(&self.config.state_dir, key)
-        {
-            self.probed(report);
-            return;
-        }
-        let worker = self.worker.clone();
-        let state_dir = self.config.state_dir.clone();
-        let deadline = Duration::from_secs(self.config.deadlines.probe_seconds);
-        self.probing = Some(tokio::spawn(async move {
-            let report = probe::run(&worker, deadline).await?;
-            if let Ok(key) = key {
-                let report = report.clone();
-                // A panic in there has been reported by the runtime.
-                let _ = tokio::task::spawn_blocking(move || probe::remember(&state_dir, key, report)).await;
-            }
-            Ok(report)
-        }));
-    }
-
     async fn next(&mut self) -> Happening {
         let tick = self.node.next_tick();
         let wake = [tick, self.disk_pause].into_iter().flatten().fold(self.pulse_due, Instant::min);
@@ -253,10 +245,14 @@ impl Daemon {
             biased;
             _ = self.terminate.recv() => Happening::Signal("SIGTERM"),
             _ = self.interrupt.recv() => Happening::Signal("SIGINT"),
-            Ok(()) = self.inbox.state.changed() => Happening::State,
+            changed = self.inbox.state.changed() => {
+                if changed.is_ok() { Happening::State } else { Happening::Deaf }
+            }
             Some(control) = self.inbox.control.recv() => Happening::Control(control),
             written = join(&mut self.writing) => Happening::Written(written),
+            // What a lane said comes before its end.
             Some(report) = self.reports_out.recv() => Happening::Lane(report),
+            Some(ended) = self.lanes.join_next_with_id() => Happening::LaneEnded(ended),
             Some(offer) = self.inbox.offers.recv() => Happening::Offer(offer),
             Some(attempt) = self.inbox.overflow.recv() => Happening::Overflow(attempt),
             probed = join(&mut self.probing) => Happening::Probed(probed),
@@ -277,6 +273,11 @@ impl Daemon {
                 self.connection();
                 Event::Tick
             }
+            Happening::Deaf => {
+                tracing::error!("the session with the broker has failed in itself; starting anew");
+                self.exit = Some(Exit::Internal);
+                return Ok(());
+            }
             Happening::Control(Control::Revoke(revoke)) => {
                 Event::Revoke(AttemptId { task: revoke.task, epoch: revoke.epoch })
             }
@@ -292,12 +293,8 @@ impl Daemon {
                 Event::Offer { offer, clock: clock::now(), outbox_full }
             }
             Happening::Overflow(attempt) => Event::Overflow(attempt),
-            Happening::Lane(report) => {
-                if let Report::Closed { lane } = &report {
-                    self.jobs.remove(lane);
-                }
-                Event::Lane(report)
-            }
+            Happening::Lane(report) => Event::Lane(report),
+            Happening::LaneEnded(ended) => self.lane_ended(ended),
             Happening::Written(result) => {
                 self.written(result);
                 Event::Tick
@@ -335,7 +332,8 @@ impl Daemon {
                 Action::OpenLane { lane, stream } => {
                     // What admission allows at once, and one more in the middle of ending.
                     let (sender, jobs) = mpsc::channel(self.config.limits.queue as usize + 2);
-                    self.lanes.spawn(lane::run(lane, stream, self.shop.clone(), jobs, self.reports.clone()));
+                    let run = lane::run(lane, stream, self.shop.clone(), jobs, self.reports.clone());
+                    self.lane_ids.insert(self.lanes.spawn(run).id(), lane);
                     self.jobs.insert(lane, sender);
                 }
                 Action::Run { lane, offer } => self.start(lane, offer),
@@ -352,6 +350,19 @@ impl Daemon {
             }
         }
         Ok(())
+    }
+
+    fn lane_ended(&mut self, ended: Result<(task::Id, ()), JoinError>) -> Event {
+        let id = match &ended {
+            Ok((id, ())) => *id,
+            Err(error) => error.id(),
+        };
+        let Some(lane) = self.lane_ids.remove(&id) else { return Event::Tick };
+        if let Err(error) = ended {
+            tracing::error!(%error, "a lane has failed in itself; its attempts fail with it");
+        }
+        self.jobs.remove(&lane);
+        Event::LaneEnded(lane)
     }
 
     /// Makes what the actions after an offer need.
@@ -381,307 +392,6 @@ impl Daemon {
         if jobs.try_send(job).is_err() {
             tracing::error!(task = %attempt.task, "a lane takes no segment; the attempt's lease will end it");
         }
-    }
-
-    fn event(&self, attempt: &AttemptId, event: EventKind) -> EventMessage {
-        EventMessage {
-            header: self.stamp.header(),
-            number: None,
-            task: attempt.task.clone(),
-            epoch: attempt.epoch,
-            event,
-            extra: serde_json::Map::new(),
-        }
-    }
-
-    fn record(&mut self, attempt: &AttemptId, kind: EventKind) -> Result<(), DaemonError> {
-        let span = self.running.get(attempt).map_or_else(tracing::Span::none, |running| running.span.clone());
-        span.in_scope(|| match &kind {
-            EventKind::Accepted => tracing::info!("accepted"),
-            EventKind::Refused { fault } => {
-                tracing::info!(code = %fault.code, reason = fault.text, "refused")
-            }
-            EventKind::Done { report } => {
-                tracing::info!(worker_ms = report.wall_us / 1000, warm = report.warm, "done");
-            }
-            EventKind::Failed { fault } => {
-                tracing::warn!(code = %fault.code, reason = fault.text, detail = fault.detail, "failed");
-            }
-            EventKind::Progress { .. } => {}
-        });
-        let refusal = matches!(kind, EventKind::Refused { .. });
-        let message = self.event(attempt, kind);
-        if refusal && self.outbox.is_full() {
-            // It can be said, but not kept.
-            self.send(Channel::Event, &message, Extras::default());
-        } else {
-            self.outbox.push(message.clone())?;
-        }
-        // After its end nothing is left to log or to stop; `Action::Stop` follows a failure and needs it once more.
-        if matches!(message.event, EventKind::Refused { .. } | EventKind::Done { .. }) {
-            self.running.remove(attempt);
-        }
-        Ok(())
-    }
-
-    /// Starts the next write, and publishes what is stored.
-    fn flush(&mut self) -> Result<(), DaemonError> {
-        self.running.retain(|_, running| running.stop.receiver_count() > 0);
-        if self.disk_pause.is_none()
-            && let Some(mut store) = self.store.take()
-        {
-            match self.outbox.take_work(false)? {
-                Some(work) => {
-                    self.writing = Some(tokio::task::spawn_blocking(move || {
-                        let result = store.write(&work);
-                        (store, result)
-                    }));
-                }
-                None => self.store = Some(store),
-            }
-        }
-        self.publish_events();
-        Ok(())
-    }
-
-    fn publish_events(&mut self) {
-        let Some(publisher) = &self.publisher else { return };
-        while let Some((n, json)) = self.outbox.next_unsent() {
-            // Full: goes on when the broker has acknowledged some.
-            if publisher.publish(Channel::Event, json, Extras::default()).is_err() {
-                break;
-            }
-            self.outbox.sent(n);
-        }
-    }
-
-    fn written(&mut self, result: Result<Written, JoinError>) {
-        self.writing = None;
-        match result {
-            Ok((store, result)) => {
-                self.store = Some(store);
-                if let Err(error) = &result {
-                    tracing::error!(%error, "the outbox cannot be written; no work is taken until it can");
-                    self.disk_pause = Some(Instant::now() + DISK_PAUSE);
-                }
-                self.outbox.written(result.map_err(|_| ()));
-            }
-            Err(error) => {
-                // The store went with the thread. Nothing can be promised any more: end, and be started anew.
-                tracing::error!(%error, "the outbox's writer is gone");
-                self.exit = Some(Exit::Internal);
-            }
-        }
-    }
-
-    fn connection(&mut self) {
-        let state = self.inbox.state.borrow_and_update().clone();
-        match state {
-            State::Fresh => {}
-            State::Connected { session_present, publisher } => {
-                tracing::info!(
-                    session_present,
-                    ms = self.started.elapsed().as_millis(),
-                    "connected to the broker"
-                );
-                notify(sd_notify::NotifyState::Status("connected"));
-                // Also with a session: it costs one packet and heals a broker that kept the session but not its filters.
-                if publisher.subscribe().is_err() {
-                    tracing::warn!("the connection was gone before it was used");
-                }
-                self.publisher = Some(publisher);
-                self.publish_birth();
-                self.publish_status(self.node.state());
-                self.outbox.rewind();
-                self.now_ready();
-            }
-            State::Lost { why, refused } => {
-                self.publisher = None;
-                let text = if refused { "refused by the broker" } else { "not connected" };
-                notify(sd_notify::NotifyState::Status(&format!("{text}: {why}")));
-                self.now_ready();
-            }
-        }
-    }
-
-    fn now_ready(&mut self) {
-        if !self.ready {
-            self.ready = true;
-            notify(sd_notify::NotifyState::Ready);
-        }
-    }
-
-    /// Publishes what may be lost.
-    fn send(&self, channel: Channel, message: &impl serde::Serialize, extras: Extras) {
-        if let Some(publisher) = &self.publisher
-            && publisher.publish(channel, encode(message), extras).is_err()
-        {
-            tracing::debug!(
-                channel = channel.as_str(),
-                "the queue to the broker is full, a message was dropped"
-            );
-        }
-    }
-
-    fn publish_status(&self, state: NodeState) {
-        self.send(Channel::Status, &status(&self.stamp, state), Extras::default());
-    }
-
-    /// As soon as it is known what the board can do.
-    fn publish_birth(&self) {
-        let Some(report) = &self.report else { return };
-        let birth = Birth {
-            header: self.stamp.header(),
-            node: self.identity.node.clone(),
-            fleet: self.identity.fleet.clone(),
-            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            worker_version: report.worker_version.clone(),
-            board: board::board(&report.profile),
-            capabilities: report.capabilities.clone(),
-            limits: self.config.limits.wire(),
-            extra: serde_json::Map::new(),
-        };
-        self.send(Channel::Birth, &birth, Extras::default());
-    }
-
-    fn telemetry(&self) {
-        if self.publisher.is_none() {
-            return;
-        }
-        let telemetry = Telemetry {
-            header: self.stamp.header(),
-            uptime: Millis(u64::try_from(board::uptime().as_millis()).unwrap_or(u64::MAX)),
-            load: board::load(),
-            memory_available_bytes: board::memory_available(),
-            agent_memory_bytes: board::own_memory(),
-            temperature_c: board::temperature(),
-            power_w: board::power(),
-            throttled: None,
-            workers: self.node.workers(),
-            outbox: self.outbox.waiting(),
-            extra: serde_json::Map::new(),
-        };
-        let expiry = Some(Duration::from_secs(2 * self.config.telemetry.interval_seconds));
-        self.send(Channel::Telemetry, &telemetry, Extras { expiry, correlation: None });
-    }
-
-    fn command(&mut self, command: &Command) -> Event {
-        tracing::info!(command = ?command.command, id = command.id, "command");
-        let event = match command.command {
-            CommandKind::Drain => Event::Drain,
-            CommandKind::Resume => Event::Resume,
-            CommandKind::Restart => {
-                let grace = Duration::from_secs(self.config.deadlines.drain_seconds);
-                Event::Stop { exit: Exit::Restart, grace }
-            }
-            CommandKind::Probe => {
-                // Answered when it is done. Bounded: more than a few at once is a mistake.
-                if self.probe_replies.len() < 16 {
-                    self.probe_replies.push(command.id.clone());
-                }
-                if self.probing.is_none() {
-                    self.start_probe(true, &board::boot_id());
-                }
-                return Event::Tick;
-            }
-        };
-        self.reply(&command.id, None);
-        event
-    }
-
-    fn reply(&self, id: &str, fault: Option<Fault>) {
-        let reply =
-            Reply { header: self.stamp.header(), id: id.to_owned(), fault, extra: serde_json::Map::new() };
-        let correlation = Some(id.to_owned());
-        self.send(Channel::Reply, &reply, Extras { expiry: None, correlation });
-    }
-
-    fn probe_ended(&mut self, result: Result<Result<ProbeReport, probe::ProbeError>, JoinError>) -> Event {
-        self.probing = None;
-        let fault = match result {
-            Ok(Ok(report)) => {
-                self.probed(report);
-                None
-            }
-            Ok(Err(error)) => Some(Fault::new(Code::WorkerStart, error.to_string())),
-            Err(error) => Some(Fault::new(Code::WorkerStart, format!("the probe was lost: {error}"))),
-        };
-        if let Some(fault) = &fault {
-            tracing::error!(
-                reason = fault.text,
-                "cannot find out what this board can do; it will refuse all work"
-            );
-            // Said, rather than silent: a birth without capabilities.
-            self.probed(ProbeReport {
-                worker_version: String::new(),
-                gstreamer_version: String::new(),
-                profile: String::new(),
-                capabilities: Vec::new(),
-                unproved: Vec::new(),
-            });
-        }
-        for id in std::mem::take(&mut self.probe_replies) {
-            self.reply(&id, fault.clone());
-        }
-        Event::Tick
-    }
-
-    fn probed(&mut self, report: ProbeReport) {
-        tracing::info!(capabilities = report.capabilities.len(), profile = report.profile, "probed");
-        // Has no actions.
-        self.node.handle(Instant::now(), Event::Capabilities(report.capabilities.clone()));
-        self.report = Some(report);
-        self.publish_birth();
-    }
-
-    /// Lanes end their workers; the last events are stored and sent; the broker hears goodbye.
-    async fn close(mut self, poller: JoinHandle<()>) -> Result<(), DaemonError> {
-        self.jobs.clear();
-        let deadline = tokio::time::Instant::now() + CLOSING;
-        let lanes = async {
-            loop {
-                tokio::select! {
-                    ended = self.lanes.join_next() => if ended.is_none() { break },
-                    // Drained, so that no lane waits for us.
-                    Some(_) = self.reports_out.recv() => {}
-                }
-            }
-        };
-        if tokio::time::timeout_at(deadline, lanes).await.is_err() {
-            tracing::warn!("some workers did not end in time and are killed");
-            self.lanes.shutdown().await;
-        }
-        if let Some(probing) = self.probing.take() {
-            probing.abort();
-        }
-        let deadline = tokio::time::Instant::now() + CLOSING;
-        self.flush()?;
-        while !self.outbox.is_settled(self.publisher.is_some()) {
-            tokio::select! {
-                written = join(&mut self.writing) => self.written(written),
-                Some(_) = self.inbox.control.recv() => {}
-                Ok(()) = self.inbox.state.changed() => self.connection(),
-                () = sleep_until(deadline) => break,
-            }
-            self.flush()?;
-        }
-        if let Some(publisher) = &self.publisher {
-            self.publish_status(NodeState::Offline);
-            if publisher.disconnect().is_ok() && timeout(CLOSING, poller).await.is_err() {
-                tracing::warn!("the broker did not take the goodbye; it will publish the last will");
-            }
-        } else {
-            poller.abort();
-        }
-        if self.writing.is_none()
-            && let Some(mut store) = self.store.take()
-            && let Some(work @ (Work::Append { .. } | Work::Rewrite { .. })) = self.outbox.take_work(true)?
-            && let Err(error) = store.write(&work)
-        {
-            // Acks only: the events they cover will be sent once more.
-            tracing::warn!(%error, "the outbox could not be tidied");
-        }
-        Ok(())
     }
 }
 

@@ -7,23 +7,21 @@
 //! The lane does not decide anything about attempts; it does as told and says how it went. Its only own decisions
 //! are deadlines on silence, and when a worker has served long enough.
 
+mod segment;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use headwater_protocol::message::Offer;
-use headwater_protocol::worker::{Kind, Progress, SegmentStart};
-use headwater_protocol::{Code, Fault, RenditionReport, SegmentReport, StreamId};
+use headwater_protocol::{Fault, SegmentReport, StreamId};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
 use tracing::Instrument;
 
-use crate::media::{Chunk, Fetch, Media, Upload};
+use self::segment::{End, Run, stopped};
+use crate::media::{Fetch, Media};
 use crate::node::{AttemptId, LaneId, Stop};
-use crate::worker::{Frame, Reader, Worker, WorkerError, Writer};
-
-/// From `Cancel` to the worker's answer; after it the worker is killed.
-const CANCEL_GRACE: Duration = Duration::from_secs(2);
+use crate::worker::Worker;
 
 /// What all lanes share.
 #[derive(Debug)]
@@ -58,12 +56,9 @@ pub(crate) enum Report {
         segments: u64,
         memory: u64,
     },
-    Closed {
-        lane: LaneId,
-    },
 }
 
-/// Runs until `jobs` is closed; then closes its worker and says so.
+/// Runs until `jobs` is closed; then closes its worker.
 pub(crate) async fn run(
     id: LaneId,
     stream: StreamId,
@@ -85,8 +80,6 @@ pub(crate) async fn run(
     if let Some(worker) = lane.worker.take() {
         worker.close().await;
     }
-    // The owner may be gone when the daemon ends.
-    let _ = lane.reports.send(Report::Closed { lane: id }).await;
 }
 
 async fn prefetch(mut jobs: mpsc::Receiver<Job>, ahead: mpsc::Sender<(Job, Fetch)>, media: Media) {
@@ -115,7 +108,7 @@ impl Lane {
         let result = self.attempt(job, fetch).await;
         let memory = self.worker.as_ref().map_or(0, Worker::memory);
         let ended = Report::Ended { lane: self.id, attempt, result, segments, memory };
-        // The answer first: what follows here is not the caller's to wait for.
+        // The answer first: what follows here is not the caller's to wait for. The owner may be gone when the daemon ends.
         let _ = self.reports.send(ended).await;
         if let Some(worker) = self.spoilt.take() {
             worker.kill().await;
@@ -130,26 +123,36 @@ impl Lane {
 
     async fn attempt(&mut self, job: Job, fetch: Fetch) -> Result<Box<SegmentReport>, Fault> {
         let Job { offer, mut stop, span: _ } = job;
-        if stop.borrow().is_some() {
-            return Err(stopped());
-        }
         let other_ladder = |worker: &mut Worker| worker.ladder != offer.ladder;
         if let Some(worker) = self.worker.take_if(other_ladder) {
             worker.close().await;
         }
-        let mut worker = match self.worker.take() {
-            Some(worker) => worker,
-            None => Worker::start(&self.shop.worker, &self.stream, &offer.ladder, self.shop.start).await?,
+        let shop = self.shop.clone();
+        let mut kill = stop.clone();
+        let mut worker = tokio::select! {
+            biased;
+            // A worker that is not ready yet is not worth waiting for: it ends with the future that starts it.
+            _ = told(&mut stop) => return Err(stopped()),
+            worker = async {
+                match self.worker.take() {
+                    Some(worker) => Ok(worker),
+                    None => Worker::start(&shop.worker, &self.stream, &offer.ladder, shop.start).await,
+                }
+            } => worker?,
         };
         self.tag = self.tag.wrapping_add(1);
         let run = Run {
             tag: self.tag,
             offer: &offer,
-            shop: &self.shop,
+            shop: &shop,
             reports: &self.reports,
             uploads: offer.outputs.iter().map(|_| None).collect(),
         };
-        let end = run.run(&mut worker, fetch, &mut stop).await;
+        let end = tokio::select! {
+            end = run.run(&mut worker, fetch, &mut stop) => end,
+            // Wherever it is: in the middle of a frame, or waiting for the gateway.
+            () = told_to_kill(&mut kill) => End::Failed { fault: stopped(), keep: false },
+        };
         worker.segments += 1;
         match end {
             End::Done(report) => {
@@ -168,266 +171,23 @@ impl Lane {
     }
 }
 
-fn stopped() -> Fault {
-    // The owner has given the attempt its end already and drops this one.
-    Fault::new(Code::Revoked, "the attempt was stopped")
-}
-
-enum End {
-    Done(Box<SegmentReport>),
-    /// `keep`: the worker has said its last word on the segment and is as good as before.
-    Failed {
-        fault: Fault,
-        keep: bool,
-    },
-}
-
-/// One segment in one worker.
-struct Run<'a> {
-    tag: u16,
-    offer: &'a Offer,
-    shop: &'a Shop,
-    reports: &'a mpsc::Sender<Report>,
-    /// One per rendition; None until its first byte.
-    uploads: Vec<Option<Upload>>,
-}
-
-impl Run<'_> {
-    async fn run(
-        mut self,
-        worker: &mut Worker,
-        fetch: Fetch,
-        stop: &mut watch::Receiver<Option<Stop>>,
-    ) -> End {
-        let end = self.pump(&mut worker.reader, &mut worker.writer, fetch, stop).await;
-        match end {
-            Ok(Said::Finished(report)) => match self.settle(&report).await {
-                Ok(()) => End::Done(report),
-                Err(fault) => End::Failed { fault, keep: true },
-            },
-            Ok(Said::Failed { fault, asked }) => End::Failed { fault, keep: asked },
-            Err(Broken::Stopped) => End::Failed { fault: stopped(), keep: false },
-            Err(Broken::Other(fault)) => End::Failed { fault, keep: false },
-            Err(Broken::Silent(after)) => {
-                let text =
-                    format!("the worker gave no sign of life for {} s and was killed", after.as_secs());
-                End::Failed {
-                    fault: Fault::new(Code::WorkerHung, text).with_detail(worker.tail()),
-                    keep: false,
-                }
-            }
-            Err(Broken::Ended) => {
-                let text = format!("the worker ended in the middle of a segment: {}", worker.epitaph().await);
-                End::Failed {
-                    fault: Fault::new(Code::WorkerCrashed, text).with_detail(worker.tail()),
-                    keep: false,
-                }
-            }
-            Err(Broken::Worker(error)) => {
-                let fault = Fault::new(Code::WorkerCrashed, error.to_string()).with_detail(worker.tail());
-                End::Failed { fault, keep: false }
-            }
-        }
-    }
-
-    /// Feeds the worker and takes what it gives, until its last word.
-    async fn pump(
-        &mut self,
-        reader: &mut Reader,
-        writer: &mut Writer,
-        fetch: Fetch,
-        stop: &mut watch::Receiver<Option<Stop>>,
-    ) -> Result<Said, Broken> {
-        let (cancel, cancelled) = watch::channel(false);
-        let start = SegmentStart {
-            number: self.offer.segment,
-            container: self.offer.input.container,
-            duration: self.offer.input.duration,
-        };
-        let feeding = feed(writer, self.tag, start, fetch, cancelled);
-        tokio::pin!(feeding);
-        let mut fed = false;
-        // Why we asked the worker to stop; its own word then is only a receipt.
-        let mut ours: Option<Fault> = None;
-        let mut deadline = Instant::now() + self.shop.silence;
-        loop {
-            tokio::select! {
-                frame = reader.next() => {
-                    let frame = match frame {
-                        Ok(Some(frame)) => frame,
-                        Ok(None) => return Err(Broken::Ended),
-                        // A worker that dies with unread input resets its socket.
-                        Err(WorkerError::Socket(_)) => return Err(Broken::Ended),
-                        Err(error) => return Err(Broken::Worker(error)),
-                    };
-                    if frame.header.tag != self.tag {
-                        return Err(Broken::Worker(WorkerError::OutOfTurn(frame.header.kind)));
-                    }
-                    match self.frame(frame, ours.is_some()).await {
-                        Ok(None) => {}
-                        Ok(Some(Said::Finished(_))) if ours.is_some() => {
-                            // Our `Cancel` comes too late and may be read as the next segment's.
-                            return Ok(Said::Failed { fault: ours.unwrap_or_else(stopped), asked: false });
-                        }
-                        Ok(Some(Said::Failed { fault, .. })) => {
-                            let asked = ours.is_some() && fed && fault.code == Code::Revoked;
-                            return Ok(Said::Failed { fault: ours.unwrap_or(fault), asked });
-                        }
-                        Ok(Some(said @ Said::Finished(_))) => return Ok(said),
-                        Err(Broken::Other(fault)) => {
-                            // An upload failed: the worker's further work is in vain.
-                            cancel.send_replace(true);
-                            ours = Some(fault);
-                        }
-                        Err(broken) => return Err(broken),
-                    }
-                    // Counted after handling: while an upload is slow, the silence is not the worker's.
-                    deadline = Instant::now() + if ours.is_some() { CANCEL_GRACE } else { self.shop.silence };
-                }
-                result = &mut feeding, if !fed => {
-                    fed = true;
-                    match result {
-                        Ok(()) => {}
-                        Err(Fed::Input(fault)) => {
-                            ours.get_or_insert(fault);
-                            deadline = Instant::now() + CANCEL_GRACE;
-                        }
-                        // The reader sees the same end, and before it what the worker had to say.
-                        Err(Fed::Socket(error)) => tracing::debug!(%error, "the worker takes no more input"),
-                    }
-                }
-                Ok(()) = stop.changed(), if ours.is_none() => {
-                    match *stop.borrow_and_update() {
-                        Some(Stop::Kill) => return Err(Broken::Stopped),
-                        Some(Stop::Cancel) => {
-                            cancel.send_replace(true);
-                            ours = Some(stopped());
-                            deadline = Instant::now() + CANCEL_GRACE;
-                        }
-                        None => {}
-                    }
-                }
-                () = sleep_until(deadline) => {
-                    return Err(match ours {
-                        Some(fault) => Broken::Other(fault),
-                        None => Broken::Silent(self.shop.silence),
-                    });
-                }
-            }
-        }
-    }
-
-    /// `void`: the attempt is lost, media is read and dropped.
-    async fn frame(&mut self, frame: Frame, void: bool) -> Result<Option<Said>, Broken> {
-        let channel = usize::from(frame.header.channel);
-        match frame.header.kind {
-            Kind::Data | Kind::Output if void => Ok(None),
-            Kind::Data => {
-                self.upload(channel)?.write(frame.payload).await.map_err(Broken::Other)?;
-                Ok(None)
-            }
-            Kind::Output => {
-                let _: RenditionReport = frame.parse("rendition report").map_err(Broken::Worker)?;
-                // Its answer may come while the others are still being made.
-                self.upload(channel)?.finish().await.map_err(Broken::Other)?;
-                Ok(None)
-            }
-            Kind::Progress => {
-                let Progress { decoded, encoded } = frame.parse("progress").map_err(Broken::Worker)?;
-                let attempt = AttemptId::of(self.offer);
-                // Full: the owner is busy, and the next one tells the same.
-                let _ = self.reports.try_send(Report::Progress { attempt, decoded, encoded });
-                Ok(None)
-            }
-            Kind::Finished => {
-                let report: SegmentReport = frame.parse("segment report").map_err(Broken::Worker)?;
-                Ok(Some(Said::Finished(Box::new(report))))
-            }
-            Kind::Failed => {
-                let fault: Fault = frame.parse("fault").map_err(Broken::Worker)?;
-                Ok(Some(Said::Failed { fault, asked: false }))
-            }
-            kind @ (Kind::Open | Kind::Segment | Kind::End | Kind::Cancel | Kind::Close | Kind::Ready) => {
-                Err(Broken::Worker(WorkerError::OutOfTurn(kind)))
-            }
-        }
-    }
-
-    fn upload(&mut self, channel: usize) -> Result<&mut Upload, Broken> {
-        let (Some(slot), Some(output), Some(rendition)) = (
-            self.uploads.get_mut(channel),
-            self.offer.outputs.get(channel),
-            self.offer.ladder.renditions().get(channel),
-        ) else {
-            let text = format!("the worker wrote to rendition {channel}, which the ladder does not have");
-            return Err(Broken::Other(Fault::new(Code::BadOutput, text)));
-        };
-        Ok(slot.get_or_insert_with(|| self.shop.media.upload(&output.path, rendition.container)))
-    }
-
-    /// Every rendition whole and taken by the gateway.
-    async fn settle(&mut self, report: &SegmentReport) -> Result<(), Fault> {
-        let whole = self.uploads.iter().all(|slot| slot.as_ref().is_some_and(Upload::is_finished));
-        if !whole || report.renditions.len() != self.uploads.len() {
-            return Err(Fault::new(Code::BadOutput, "the worker finished without finishing every rendition"));
-        }
-        for upload in self.uploads.iter_mut().flatten() {
-            upload.result().await?;
-        }
-        Ok(())
-    }
-}
-
-enum Said {
-    Finished(Box<SegmentReport>),
-    /// `asked`: it is the answer to our `Cancel`, so nothing is left on the way in either direction.
-    Failed {
-        fault: Fault,
-        asked: bool,
-    },
-}
-
-enum Broken {
-    Stopped,
-    Silent(Duration),
-    Ended,
-    Worker(WorkerError),
-    Other(Fault),
-}
-
-enum Fed {
-    Input(Fault),
-    Socket(std::io::Error),
-}
-
-/// Writes the segment into the worker, and `Cancel` where it must stop; never leaves half a frame when it returns.
-async fn feed(
-    writer: &mut Writer,
-    tag: u16,
-    start: SegmentStart,
-    mut fetch: Fetch,
-    mut cancelled: watch::Receiver<bool>,
-) -> Result<(), Fed> {
-    writer.message(Kind::Segment, tag, &start).await.map_err(Fed::Socket)?;
+/// Waits until the attempt must stop.
+async fn told(stop: &mut watch::Receiver<Option<Stop>>) -> Stop {
     loop {
-        let chunk = tokio::select! {
-            biased;
-            _ = cancelled.wait_for(|cancelled| *cancelled) => break,
-            chunk = fetch.next() => chunk,
-        };
-        match chunk {
-            Chunk::Data(bytes) => writer.data(tag, bytes).await.map_err(Fed::Socket)?,
-            Chunk::End => {
-                writer.empty(Kind::End, tag).await.map_err(Fed::Socket)?;
-                // Cannot fail before the segment is over: its sender lives as long as this does.
-                let _ = cancelled.wait_for(|cancelled| *cancelled).await;
-                break;
-            }
-            Chunk::Failed(fault) => {
-                writer.empty(Kind::Cancel, tag).await.map_err(Fed::Socket)?;
-                return Err(Fed::Input(fault));
-            }
+        if let Some(stop) = *stop.borrow_and_update() {
+            return stop;
+        }
+        if stop.changed().await.is_err() {
+            // The owner has forgotten the attempt without a word: there is nobody left to stop it.
+            std::future::pending::<()>().await;
         }
     }
-    writer.empty(Kind::Cancel, tag).await.map_err(Fed::Socket)
+}
+
+async fn told_to_kill(stop: &mut watch::Receiver<Option<Stop>>) {
+    while told(stop).await != Stop::Kill {
+        if stop.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
 }

@@ -174,7 +174,7 @@ impl Media {
                 Err(error) => Err(failed(reason(&error))),
             }
         });
-        Upload { sender: Some(sender), task, silence: self.silence }
+        Upload { sender: Some(sender), task: Some(task), silence: self.silence }
     }
 }
 
@@ -214,7 +214,8 @@ impl Drop for Fetch {
 #[derive(Debug)]
 pub(crate) struct Upload {
     sender: Option<mpsc::Sender<Chunk>>,
-    task: JoinHandle<Result<(), Fault>>,
+    /// None once its result has been taken.
+    task: Option<JoinHandle<Result<(), Fault>>>,
     silence: Duration,
 }
 
@@ -226,10 +227,7 @@ impl Upload {
         };
         match timeout(self.silence, sender.send(Chunk::Data(bytes))).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => {
-                self.sender = None;
-                self.result().await
-            }
+            Ok(Err(_)) => Err(self.early_end().await),
             Err(_) => {
                 Err(Fault::new(Code::UploadFailed, "cannot put a rendition: the gateway does not take it"))
             }
@@ -241,7 +239,7 @@ impl Upload {
         match self.sender.take() {
             Some(sender) => match timeout(self.silence, sender.send(Chunk::End)).await {
                 Ok(Ok(())) => Ok(()),
-                Ok(Err(_)) => self.result().await,
+                Ok(Err(_)) => Err(self.early_end().await),
                 Err(_) => Err(Fault::new(
                     Code::UploadFailed,
                     "cannot put a rendition: the gateway does not take it",
@@ -255,21 +253,32 @@ impl Upload {
         self.sender.is_none()
     }
 
-    /// Waits for the gateway's answer. A body that was not finished is cut.
+    /// The request ended before its body did: never a success, whatever the gateway answered.
+    async fn early_end(&mut self) -> Fault {
+        let early = "cannot put a rendition: the gateway answered before it had all of it";
+        self.result().await.err().unwrap_or_else(|| Fault::new(Code::UploadFailed, early))
+    }
+
+    /// Waits for the gateway's answer, once. A body that was not finished is cut.
     pub(crate) async fn result(&mut self) -> Result<(), Fault> {
         self.sender = None;
-        match timeout(self.silence, &mut self.task).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(Fault::new(Code::UploadFailed, "the upload was stopped")),
-            Err(_) => {
-                Err(Fault::new(Code::UploadFailed, "cannot put a rendition: the gateway does not answer"))
+        let failed = |text| Err(Fault::new(Code::UploadFailed, text));
+        let Some(task) = &mut self.task else { return failed("the upload has ended before") };
+        let result = timeout(self.silence, &mut *task).await;
+        match result {
+            Ok(result) => {
+                self.task = None;
+                result.unwrap_or_else(|_| failed("the upload was stopped"))
             }
+            Err(_) => failed("cannot put a rendition: the gateway does not answer"),
         }
     }
 }
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
     }
 }

@@ -188,9 +188,9 @@ async fn run(settings: Settings, outlets: Outlets) {
             Ok(()) => return,
             Err(error) => error,
         };
-        let refused = is_refusal(&error);
-        failures = if began.elapsed() > STABLE { 0 } else { failures + 1 };
         let why = crate::media::reason(&error);
+        let refused = is_refusal(&error) || rejects_certificate(&why);
+        failures = if began.elapsed() > STABLE { 0 } else { failures + 1 };
         let pause = if refused {
             // Nobody at the other end will change their mind within seconds.
             MAX_PAUSE / 2 + jitter(MAX_PAUSE / 2)
@@ -229,6 +229,14 @@ fn is_refusal(error: &ConnectionError) -> bool {
                 | ConnectReturnCode::BadClientId
         )
     )
+}
+
+/// TLS 1.3 tells a client only after its handshake, so it comes as a plain read error; OpenSSL's text has the number.
+fn rejects_certificate(why: &str) -> bool {
+    let number = why.split("SSL alert number ").nth(1).map(|rest| rest.split(|c: char| !c.is_ascii_digit()));
+    let number = number.and_then(|mut digits| digits.next()?.parse::<u8>().ok());
+    // Of a certificate: bad, unsupported, revoked, expired, unknown; unknown CA, access denied, certificate required.
+    matches!(number, Some(42..=46 | 48 | 49 | 116))
 }
 
 fn options(settings: &Settings) -> MqttOptions {
@@ -345,6 +353,16 @@ impl Outlets {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rejected_certificate_is_told_from_other_trouble_with_tls() {
+        assert!(rejects_certificate(
+            "IO: error:0A000418:SSL routines::tlsv1 alert unknown ca:SSL alert number 48"
+        ));
+        assert!(rejects_certificate("SSL alert number 45: certificate expired"));
+        assert!(!rejects_certificate("SSL alert number 40"), "no cipher in common");
+        assert!(!rejects_certificate("Connection reset by peer (os error 104)"));
+    }
 
     #[test]
     fn pauses_are_spread_over_the_whole_span_and_never_longer() {

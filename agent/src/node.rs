@@ -62,6 +62,8 @@ pub(crate) enum Event {
     Overflow(AttemptId),
     Revoke(AttemptId),
     Lane(Report),
+    /// It says nothing any more: closed, or failed in itself.
+    LaneEnded(LaneId),
     Capabilities(Vec<Capability>),
     Drain,
     Resume,
@@ -121,6 +123,7 @@ struct Lane {
 
 #[derive(Debug)]
 struct Open {
+    lane: LaneId,
     deadline: Instant,
     next_beat: Instant,
     decoded: u64,
@@ -213,6 +216,7 @@ impl Node {
                 self.remember(attempt);
             }
             Event::Lane(report) => self.report(now, report, &mut actions),
+            Event::LaneEnded(lane) => self.lane_ended(lane, &mut actions),
             Event::Capabilities(capabilities) => self.capabilities = Some(capabilities),
             Event::Drain => {
                 if self.mode == Mode::Running {
@@ -300,7 +304,7 @@ impl Node {
         // The lease counts from the gateway's sending; where the clocks cannot be compared, from our reading.
         let age = if both_synced { wall.0.saturating_sub(offer.header.ts.0) } else { 0 };
         let runtime = Duration::from_millis(offer.lease.runtime.0.saturating_sub(age));
-        let open = Open { deadline: now + runtime, next_beat: now + BEAT, decoded: 0, encoded: 0 };
+        let open = Open { lane, deadline: now + runtime, next_beat: now + BEAT, decoded: 0, encoded: 0 };
         self.open.insert(attempt, open);
         actions.push(Action::Run { lane, offer });
     }
@@ -326,9 +330,15 @@ impl Node {
                     actions.push(Action::Record(attempt, kind));
                 }
             }
-            Report::Closed { lane } => {
-                self.lanes.remove(&lane);
-            }
+        }
+    }
+
+    fn lane_ended(&mut self, lane: LaneId, actions: &mut Vec<Action>) {
+        self.lanes.remove(&lane);
+        let left = self.open.iter().filter(|(_, open)| open.lane == lane).map(|(id, _)| id.clone());
+        for attempt in left.collect::<Vec<_>>() {
+            let fault = Fault::new(Code::Interrupted, "the agent failed during the attempt");
+            self.fail(&attempt, fault, Stop::Kill, actions);
         }
     }
 

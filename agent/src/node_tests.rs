@@ -117,6 +117,16 @@ fn a_revoked_attempt_fails_at_once_and_its_late_result_is_dropped() {
 }
 
 #[test]
+fn a_lane_that_fails_in_itself_ends_its_attempts_and_makes_room() {
+    let (mut node, now) = (node(), Instant::now());
+    node.handle(now, offered("a1", "a"));
+    node.handle(now, offered("b1", "b"));
+    assert_eq!(ends(&node.handle(now, Event::LaneEnded(LaneId(1)))), failed("a1", Code::Interrupted));
+    assert_eq!(ends(&node.handle(now, offered("c1", "c"))), [], "its worker's place is free");
+    assert_eq!(ends(&node.handle(now, Event::LaneEnded(LaneId(1)))), [], "once");
+}
+
+#[test]
 fn a_runtime_that_is_over_kills_the_worker_and_until_then_progress_is_told_each_second() {
     let (mut node, now) = (node(), Instant::now());
     node.handle(now, offered("t1", "a"));
@@ -202,12 +212,11 @@ fn whatever_happens_in_whatever_order_every_accepted_attempt_has_one_end() {
                     }
                     None => Event::Tick,
                 },
-                6 => Event::Lane(Report::Closed { lane: LaneId(1 + random(50)) }),
+                6 => Event::LaneEnded(LaneId(1 + random(50))),
                 _ => Event::Tick,
             };
             // A lane only closes when it was told to and is empty.
-            if matches!(&event, Event::Lane(Report::Closed { lane }) if node.lanes.get(lane).is_none_or(|l| !l.closing))
-            {
+            if matches!(&event, Event::LaneEnded(lane) if node.lanes.get(lane).is_none_or(|l| !l.closing)) {
                 continue;
             }
             for action in node.handle(now, event) {

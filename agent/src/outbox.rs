@@ -76,6 +76,8 @@ pub(crate) struct Outbox {
     acked: u64,
     stored: u64,
     sent: u64,
+    /// The number that the gateway asked to go on from, so that it is obeyed once: each event behind a gap asks.
+    resumed: u64,
     live: VecDeque<Entry>,
     live_bytes: usize,
     open: BTreeSet<(TaskId, Epoch)>,
@@ -95,6 +97,7 @@ impl Outbox {
             acked: 0,
             stored: 0,
             sent: 0,
+            resumed: 0,
             live: VecDeque::new(),
             live_bytes: 0,
             open: BTreeSet::new(),
@@ -111,7 +114,11 @@ impl Outbox {
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
         let mut lines =
             bytes[..whole].split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).peekable();
-        let Some(head) = lines.next().and_then(|line| serde_json::from_slice::<Head>(line).ok()) else {
+        let Some(head) = lines
+            .next()
+            .and_then(|line| serde_json::from_slice::<Head>(line).ok())
+            .filter(|head| head.next > 0)
+        else {
             // Without its head nothing says what the numbers mean. What can be read is kept under a new id.
             let mut outbox = Self::empty(fresh_id);
             return outbox.salvage(lines).map(|()| outbox);
@@ -208,6 +215,11 @@ impl Outbox {
         self.broken || self.live.len() >= MAX_EVENTS || self.live_bytes >= MAX_BYTES
     }
 
+    /// The last write failed.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
     pub(crate) fn waiting(&self) -> u32 {
         u32::try_from(self.live.len()).unwrap_or(u32::MAX)
     }
@@ -219,7 +231,14 @@ impl Outbox {
     }
 
     pub(crate) fn ack(&mut self, number: &EventNumber) {
-        if number.outbox != self.id || number.n >= self.next || number.n <= self.acked {
+        if number.outbox != self.id || number.n >= self.next || number.n < self.acked {
+            return;
+        }
+        if number.n == self.acked {
+            // Said a second time: the gateway missed what follows, as when the broker's queue was full.
+            if self.resumed < number.n {
+                (self.resumed, self.sent) = (number.n, number.n);
+            }
             return;
         }
         self.forget(number.n);
@@ -240,6 +259,7 @@ impl Outbox {
     /// After a connection: everything that is not acknowledged goes out again.
     pub(crate) fn rewind(&mut self) {
         self.sent = self.acked;
+        self.resumed = 0;
     }
 
     /// The next event to publish, in order. Call [`Outbox::sent`] when it is on its way.

@@ -69,6 +69,24 @@ fn an_event_is_published_only_after_it_is_stored_and_again_until_it_is_acknowled
 }
 
 #[test]
+fn an_ack_said_again_asks_once_for_what_follows_it() {
+    let (mut outbox, mut file) = (Outbox::read(b"", "o".into()).unwrap(), vec![]);
+    for task in ["a", "b", "c", "d"] {
+        outbox.push(failed(task)).unwrap();
+    }
+    write(&mut outbox, &mut file);
+    assert_eq!(unsent(&mut outbox), [1, 2, 3, 4]);
+    outbox.ack(&number("o", 1));
+    assert_eq!(unsent(&mut outbox), [0; 0]);
+    outbox.ack(&number("o", 1));
+    assert_eq!(unsent(&mut outbox), [2, 3, 4], "2 was lost on its way");
+    outbox.ack(&number("o", 1));
+    assert_eq!(unsent(&mut outbox), [0; 0], "3 and 4 ask as well, and are not a reason to send all again");
+    outbox.ack(&number("o", 4));
+    assert_eq!(outbox.waiting(), 0);
+}
+
+#[test]
 fn events_that_come_while_a_write_is_on_its_way_go_with_the_next_one() {
     let mut outbox = Outbox::read(b"", "o".into()).unwrap();
     outbox.push(event("a", EventKind::Accepted)).unwrap();
@@ -114,6 +132,12 @@ fn a_file_cut_at_any_byte_gives_back_a_whole_number_of_events_and_never_uses_a_n
         let again = Outbox::read(&next_file, "other".into()).unwrap();
         assert_eq!((again.id.clone(), again.next, again.waiting()), (found.id, found.next, again.waiting()));
     }
+}
+
+#[test]
+fn a_head_that_makes_no_sense_is_damage_and_no_crash() {
+    let found = Outbox::read(b"{\"outbox\":\"o\",\"next\":0,\"open\":[]}\n", "fresh".into()).unwrap();
+    assert_eq!((found.id.as_str(), found.next), ("fresh", 1));
 }
 
 #[test]

@@ -311,6 +311,16 @@ impl Worker {
     }
 }
 
+impl Drop for Worker {
+    /// Where its owner was stopped in the middle; the runtime reaps it.
+    fn drop(&mut self) {
+        // None once it is reaped: then the number may be another's.
+        if self.child.id().is_some() {
+            let _ = killpg(self.group, Signal::SIGKILL);
+        }
+    }
+}
+
 fn describe(status: ExitStatus) -> String {
     match (status.signal().map(Signal::try_from), status.code()) {
         (Some(Ok(signal)), _) => format!("killed by {}", signal.as_str()),

@@ -97,7 +97,7 @@ impl Fleet {
         ca.write(home.path(), "broker", "127.0.0.1");
         ca.write(home.path(), "gateway", "gateway");
         let port = free_port();
-        let broker = start_broker(home.path(), port);
+        let broker = start_broker(home.path(), port, "ca", "");
         let server = Server::start(&ca, port);
         let (sub, messages) = subscribe(home.path(), port);
         Self { broker: Some(broker), port, _sub: sub, messages, server, ca, home }
@@ -122,7 +122,8 @@ impl Fleet {
         fs::write(
             &config,
             "[limits]\nworkers = 1\nqueue = 1\n[telemetry]\ninterval_seconds = 1\n[mqtt]\nkeep_alive_seconds = 5\n\
-             [deadlines]\nworker_silence_seconds = 2\ndrain_seconds = 20\n[log]\nlevel = \"debug\"\n",
+             [deadlines]\nworker_silence_seconds = 2\ndrain_seconds = 20\n\
+             worker_start_seconds = 300\ntransfer_silence_seconds = 300\n[log]\nlevel = \"debug\"\n",
         )
         .unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_headwater-agent"));
@@ -142,17 +143,25 @@ impl Fleet {
             let output = self.enroll(&self.token());
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         }
+        let agent = self.silent_agent();
+        // In whatever order: the status comes with the connection, the birth when the probe has ended.
+        let (mut born, mut online) = (false, false);
+        self.receive("birth and status", |channel, message| {
+            born |= channel == "birth" && message["node"] == NODE;
+            online |= channel == "status" && message["state"] == "online";
+            born && online
+        });
+        agent
+    }
+
+    /// An enrolled agent of which nothing is known yet.
+    pub(crate) fn silent_agent(&self) -> Running {
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(self.home.path().join("agent.log"))
             .unwrap();
-        let agent = self.command().arg("run").stderr(log).spawn().unwrap();
-        let agent = Running(agent);
-        let pid = self.message("birth", |_| true);
-        assert_eq!(pid["node"], NODE);
-        self.message("status", |status| status["state"] == "online");
-        agent
+        Running(self.command().arg("run").stderr(log).spawn().unwrap())
     }
 
     pub(crate) fn log(&self) -> String {
@@ -174,22 +183,23 @@ impl Fleet {
         assert!(status.success());
     }
 
-    /// The next message on a channel that the test waits for; others are passed over.
-    pub(crate) fn message(&self, channel: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    /// The next message that the test waits for; others are passed over.
+    fn receive(&self, what: &str, mut wanted: impl FnMut(&str, &Value) -> bool) -> Value {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let Ok((topic, message)) = self.messages.recv_timeout(left) else {
-                panic!(
-                    "no {channel} came; running: {:?}; the agent's log:\n{}",
-                    self.processes(),
-                    self.log()
-                );
+                panic!("no {what} came; running: {:?}; the agent's log:\n{}", self.processes(), self.log());
             };
-            if topic.ends_with(&format!("/{channel}")) && wanted(&message) {
+            let channel = topic.rsplit('/').next().unwrap();
+            if wanted(channel, &message) {
                 return message;
             }
         }
+    }
+
+    pub(crate) fn message(&self, channel: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        self.receive(channel, |on, message| on == channel && wanted(message))
     }
 
     pub(crate) fn event(&self, task: &str, kind: &str) -> Value {
@@ -208,9 +218,14 @@ impl Fleet {
         self.publish("offer", &offer(task, stream, input.len()));
     }
 
-    pub(crate) fn restart_broker(&mut self) {
+    /// Another broker instead, with further lines in its configuration; the gateway's side does not follow.
+    pub(crate) fn replace_broker(&mut self, ca: &str, lines: &str) {
         drop(self.broker.take());
-        self.broker = Some(start_broker(self.home.path(), self.port));
+        self.broker = Some(start_broker(self.home.path(), self.port, ca, lines));
+    }
+
+    pub(crate) fn restart_broker(&mut self) {
+        self.replace_broker("ca", "");
         (self._sub, self.messages) = subscribe(self.home.path(), self.port);
     }
 
@@ -246,15 +261,15 @@ fn fake_worker() -> PathBuf {
     path
 }
 
-fn start_broker(home: &Path, port: u16) -> Running {
+fn start_broker(home: &Path, port: u16, ca: &str, lines: &str) -> Running {
     let config = home.join("mosquitto.conf");
     let folder = home.display();
     fs::write(
         &config,
         format!(
-            "user root\nlistener {port} 127.0.0.1\ncafile {folder}/ca.crt\ncertfile {folder}/broker.crt\n\
+            "user root\nlistener {port} 127.0.0.1\ncafile {folder}/{ca}.crt\ncertfile {folder}/broker.crt\n\
              keyfile {folder}/broker.key\nrequire_certificate true\nuse_identity_as_username true\n\
-             persistence false\n"
+             persistence false\n{lines}\n"
         ),
     )
     .unwrap();

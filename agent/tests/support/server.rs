@@ -21,6 +21,11 @@ pub(crate) struct State {
     pub(crate) cut: Vec<String>,
     /// Paths under this are refused.
     pub(crate) refuse: Option<String>,
+    /// Paths under this are thanked for before their bodies have come.
+    pub(crate) hasty: Option<String>,
+    /// Inputs under this stop after half of their bytes.
+    pub(crate) stall: Option<String>,
+    pub(crate) stalled: bool,
     pub(crate) secrets_seen: Vec<String>,
     token_used: bool,
 }
@@ -115,7 +120,8 @@ impl Connection {
 
     fn answer(&mut self, status: &str, body: &[u8]) -> io::Result<()> {
         // A body that was not read to its end spoils the connection.
-        let close = if status.starts_with("507") { "Connection: close\r\n" } else { "" };
+        let close =
+            if status.starts_with("507") || status.starts_with("204") { "Connection: close\r\n" } else { "" };
         let mut answer =
             format!("HTTP/1.1 {status}\r\n{close}Content-Length: {}\r\n\r\n", body.len()).into_bytes();
         answer.extend(body);
@@ -141,6 +147,21 @@ impl Connection {
             self.state.lock().unwrap().refuse.as_ref().is_some_and(|prefix| path.starts_with(prefix));
         if refused {
             self.answer("507 Insufficient Storage", b"no")?;
+            return Ok(false);
+        }
+        let under = |prefix: &Option<String>| prefix.as_ref().is_some_and(|prefix| path.starts_with(prefix));
+        if under(&self.state.lock().unwrap().hasty) {
+            self.answer("204 No Content", b"")?;
+            return Ok(false);
+        }
+        if under(&self.state.lock().unwrap().stall) {
+            let input = self.state.lock().unwrap().inputs[&path].clone();
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", input.len());
+            self.stream.get_mut().write_all(head.as_bytes())?;
+            self.stream.get_mut().write_all(&input[..input.len() / 2])?;
+            self.state.lock().unwrap().stalled = true;
+            // Until the other end hangs up.
+            self.line()?;
             return Ok(false);
         }
         let body = match self.body(length, chunked) {

@@ -1,0 +1,137 @@
+//! What the node says of itself, and what it answers.
+
+use std::time::Duration;
+
+use headwater_protocol::message::{Birth, Command, CommandKind, NodeState, Reply, Telemetry};
+use headwater_protocol::topic::Channel;
+use headwater_protocol::{Fault, Millis};
+
+use super::{Daemon, encode, notify, status};
+use crate::board;
+use crate::exit::Exit;
+use crate::mqtt::{Extras, State};
+use crate::node::Event;
+
+impl Daemon {
+    pub(super) fn connection(&mut self) {
+        let state = self.inbox.state.borrow_and_update().clone();
+        match state {
+            State::Fresh => {}
+            State::Connected { session_present, publisher } => {
+                tracing::info!(
+                    session_present,
+                    ms = self.started.elapsed().as_millis(),
+                    "connected to the broker"
+                );
+                notify(sd_notify::NotifyState::Status("connected"));
+                // Also with a session: it costs one packet and heals a broker that kept the session but not its filters.
+                if publisher.subscribe().is_err() {
+                    tracing::warn!("the connection was gone before it was used");
+                }
+                self.publisher = Some(publisher);
+                self.publish_birth();
+                self.publish_status(self.node.state());
+                self.outbox.rewind();
+                self.now_ready();
+            }
+            State::Lost { why, refused } => {
+                self.publisher = None;
+                let text = if refused { "refused by the broker" } else { "not connected" };
+                notify(sd_notify::NotifyState::Status(&format!("{text}: {why}")));
+                self.now_ready();
+            }
+        }
+    }
+
+    fn now_ready(&mut self) {
+        if !self.ready {
+            self.ready = true;
+            notify(sd_notify::NotifyState::Ready);
+        }
+    }
+
+    /// Publishes what may be lost.
+    pub(super) fn send(&self, channel: Channel, message: &impl serde::Serialize, extras: Extras) {
+        if let Some(publisher) = &self.publisher
+            && publisher.publish(channel, encode(message), extras).is_err()
+        {
+            tracing::debug!(
+                channel = channel.as_str(),
+                "the queue to the broker is full, a message was dropped"
+            );
+        }
+    }
+
+    pub(super) fn publish_status(&self, state: NodeState) {
+        self.send(Channel::Status, &status(&self.stamp, state), Extras::default());
+    }
+
+    /// As soon as it is known what the board can do.
+    pub(super) fn publish_birth(&self) {
+        let Some(report) = &self.report else { return };
+        let birth = Birth {
+            header: self.stamp.header(),
+            node: self.identity.node.clone(),
+            fleet: self.identity.fleet.clone(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            worker_version: report.worker_version.clone(),
+            board: board::board(&report.profile),
+            capabilities: report.capabilities.clone(),
+            limits: self.config.limits.wire(),
+            extra: serde_json::Map::new(),
+        };
+        self.send(Channel::Birth, &birth, Extras::default());
+    }
+
+    pub(super) fn telemetry(&self) {
+        if self.publisher.is_none() {
+            return;
+        }
+        let telemetry = Telemetry {
+            header: self.stamp.header(),
+            uptime: Millis(u64::try_from(board::uptime().as_millis()).unwrap_or(u64::MAX)),
+            load: board::load(),
+            memory_available_bytes: board::memory_available(),
+            agent_memory_bytes: board::own_memory(),
+            temperature_c: board::temperature(),
+            power_w: board::power(),
+            throttled: None,
+            workers: self.node.workers(),
+            outbox: self.outbox.waiting(),
+            extra: serde_json::Map::new(),
+        };
+        let expiry = Some(Duration::from_secs(2 * self.config.telemetry.interval_seconds));
+        self.send(Channel::Telemetry, &telemetry, Extras { expiry, correlation: None });
+    }
+
+    pub(super) fn command(&mut self, command: &Command) -> Event {
+        tracing::info!(command = ?command.command, id = command.id, "command");
+        let event = match command.command {
+            CommandKind::Drain => Event::Drain,
+            CommandKind::Resume => Event::Resume,
+            CommandKind::Restart => {
+                let grace = Duration::from_secs(self.config.deadlines.drain_seconds);
+                Event::Stop { exit: Exit::Restart, grace }
+            }
+            CommandKind::Probe => {
+                // Answered when it is done. Bounded: more than a few at once is a mistake.
+                if self.probe_replies.len() < 16 {
+                    self.probe_replies.push(command.id.clone());
+                }
+                if self.probing.is_none() {
+                    self.start_probe(true, &board::boot_id());
+                }
+                return Event::Tick;
+            }
+        };
+        self.reply(&command.id, None);
+        event
+    }
+
+    pub(super) fn reply(&self, id: &str, fault: Option<Fault>) {
+        let reply =
+            Reply { header: self.stamp.header(), id: id.to_owned(), fault, extra: serde_json::Map::new() };
+        let correlation = Some(id.to_owned());
+        self.send(Channel::Reply, &reply, Extras { expiry: None, correlation });
+    }
+}

@@ -1,0 +1,76 @@
+//! Finding out what the board can do, at the start and when asked.
+
+use std::time::{Duration, Instant};
+
+use headwater_protocol::{Code, Fault, ProbeReport};
+use tokio::task::JoinError;
+
+use super::Daemon;
+use crate::node::Event;
+use crate::probe;
+
+impl Daemon {
+    pub(super) fn start_probe(&mut self, anew: bool, boot_id: &str) {
+        let key = probe::Key::of(&self.worker, boot_id);
+        if !anew
+            && let Ok(key) = &key
+            && let Some(report) = probe::recall(&self.config.state_dir, key)
+        {
+            self.probed(report);
+            return;
+        }
+        let worker = self.worker.clone();
+        let state_dir = self.config.state_dir.clone();
+        let deadline = Duration::from_secs(self.config.deadlines.probe_seconds);
+        self.probing = Some(tokio::spawn(async move {
+            let report = probe::run(&worker, deadline).await?;
+            if let Ok(key) = key {
+                let report = report.clone();
+                // A panic in there has been reported by the runtime.
+                let _ = tokio::task::spawn_blocking(move || probe::remember(&state_dir, key, report)).await;
+            }
+            Ok(report)
+        }));
+    }
+
+    pub(super) fn probe_ended(
+        &mut self,
+        result: Result<Result<ProbeReport, probe::ProbeError>, JoinError>,
+    ) -> Event {
+        self.probing = None;
+        let fault = match result {
+            Ok(Ok(report)) => {
+                self.probed(report);
+                None
+            }
+            Ok(Err(error)) => Some(Fault::new(Code::WorkerStart, error.to_string())),
+            Err(error) => Some(Fault::new(Code::WorkerStart, format!("the probe was lost: {error}"))),
+        };
+        if let Some(fault) = &fault {
+            tracing::error!(
+                reason = fault.text,
+                "cannot find out what this board can do; it will refuse all work"
+            );
+            // Said, rather than silent: a birth without capabilities.
+            self.probed(ProbeReport {
+                worker_version: String::new(),
+                gstreamer_version: String::new(),
+                profile: String::new(),
+                capabilities: Vec::new(),
+                unproved: Vec::new(),
+            });
+        }
+        for id in std::mem::take(&mut self.probe_replies) {
+            self.reply(&id, fault.clone());
+        }
+        Event::Tick
+    }
+
+    fn probed(&mut self, report: ProbeReport) {
+        tracing::info!(capabilities = report.capabilities.len(), profile = report.profile, "probed");
+        // Has no actions.
+        self.node.handle(Instant::now(), Event::Capabilities(report.capabilities.clone()));
+        self.report = Some(report);
+        self.publish_birth();
+    }
+}
