@@ -1,7 +1,8 @@
 //! A worker without GStreamer, for this crate's tests only; it is not installed. It speaks the framing of
 //! `headwater_protocol::worker` and has a fault on demand, named in the first bytes of its input:
 //! `hang`, `crash`, `flood` (standard error), `fail`, `wait` (works until it is cancelled), `stubborn` (works on, cancelled
-//! or not), `orphan` (hangs with a child). Anything else is copied to each rendition. A stream `sleepy` never gets ready.
+//! or not), `orphan` (hangs with a child). Anything else is copied to each rendition. A stream `sleepy` never gets ready, and a file
+//! `probe-fails` in its folder makes the probe fail.
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -27,6 +28,10 @@ fn main() -> ExitCode {
 }
 
 fn probe() -> ExitCode {
+    if std::path::Path::new("probe-fails").exists() {
+        eprintln!("as asked");
+        return ExitCode::from(1);
+    }
     let report = ProbeReport {
         worker_version: "fake".into(),
         gstreamer_version: "none".into(),

@@ -103,6 +103,8 @@ struct Daemon {
     inbox: Inbox,
     publisher: Option<Publisher>,
     probing: Option<JoinHandle<Result<ProbeReport, probe::ProbeError>>>,
+    /// After a probe that failed.
+    probe_due: Option<Instant>,
     /// Commands that wait for the probe.
     probe_replies: Vec<String>,
     report: Option<ProbeReport>,
@@ -183,6 +185,7 @@ pub(crate) async fn run(config: Config, identity: Identity, worker: PathBuf) -> 
         inbox,
         publisher: None,
         probing: None,
+        probe_due: None,
         probe_replies: Vec::new(),
         report: None,
         lanes: JoinSet::new(),
@@ -240,7 +243,8 @@ impl Daemon {
 
     async fn next(&mut self) -> Happening {
         let tick = self.node.next_tick();
-        let wake = [tick, self.disk_pause].into_iter().flatten().fold(self.pulse_due, Instant::min);
+        let wake =
+            [tick, self.disk_pause, self.probe_due].into_iter().flatten().fold(self.pulse_due, Instant::min);
         tokio::select! {
             biased;
             _ = self.terminate.recv() => Happening::Signal("SIGTERM"),
@@ -314,6 +318,9 @@ impl Daemon {
                 }
                 if self.disk_pause.is_some_and(|pause| pause <= now) {
                     self.disk_pause = None;
+                }
+                if self.probe_due.is_some_and(|due| due <= now) {
+                    self.start_probe(true, &board::boot_id());
                 }
                 Event::Tick
             }

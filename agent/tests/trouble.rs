@@ -8,7 +8,7 @@ use std::fs;
 use nix::sys::signal::Signal;
 use serde_json::json;
 use support::pki::Ca;
-use support::{Fleet, Running, offer, revoke, until};
+use support::{Fleet, Running, offer, order, revoke, until};
 
 /// The node's place is free again, and a worker does the next segment; the answer is whether it was warm.
 fn next_works(fleet: &Fleet, task: &str) -> bool {
@@ -106,6 +106,32 @@ fn an_outbox_that_cannot_be_written_refuses_work_until_it_can() {
     fleet.offer("late", "show", b"fine");
     let done = fleet.end("late");
     assert_eq!(done["number"]["n"], 2, "accepted, done: {done}");
+    end(agent, &fleet);
+}
+
+#[test]
+fn a_probe_that_fails_is_tried_again_and_takes_nothing_away_that_was_proved() {
+    let fleet = Fleet::start();
+    assert!(fleet.enroll(&fleet.token()).status.success());
+    let obstacle = fleet.home.path().join("probe-fails");
+    fs::write(&obstacle, "").unwrap();
+    let mut command = fleet.command();
+    let config = fleet.home.path().join("agent.toml");
+    let text = fs::read_to_string(&config).unwrap().replace("probe_seconds = 60", "probe_seconds = 5");
+    fs::write(&config, text).unwrap();
+    let log = fs::File::create(fleet.home.path().join("agent.log")).unwrap();
+    let agent = Running(command.arg("run").stderr(log).spawn().unwrap());
+    let birth = fleet.message("birth", |_| true);
+    assert_eq!(birth["capabilities"], json!([]));
+    fs::remove_file(&obstacle).unwrap();
+    fleet.message("birth", |birth| birth["capabilities"] != json!([]));
+    fs::write(&obstacle, "").unwrap();
+    fleet.publish("command", &order("again", "probe"));
+    let reply = fleet.message("reply", |reply| reply["id"] == "again");
+    assert!(reply["fault"]["text"].as_str().unwrap().contains("as asked"), "{reply}");
+    fleet.offer("t1", "show", b"fine");
+    let done = fleet.end("t1");
+    assert_eq!(done["event"]["kind"], "done", "{done}");
     end(agent, &fleet);
 }
 

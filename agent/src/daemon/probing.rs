@@ -11,6 +11,7 @@ use crate::probe;
 
 impl Daemon {
     pub(super) fn start_probe(&mut self, anew: bool, boot_id: &str) {
+        self.probe_due = None;
         let key = probe::Key::of(&self.worker, boot_id);
         if !anew
             && let Ok(key) = &key
@@ -47,10 +48,23 @@ impl Daemon {
             Err(error) => Some(Fault::new(Code::WorkerStart, format!("the probe was lost: {error}"))),
         };
         if let Some(fault) = &fault {
-            tracing::error!(
-                reason = fault.text,
-                "cannot find out what this board can do; it will refuse all work"
-            );
+            let can_something = self.report.as_ref().is_some_and(|report| !report.capabilities.is_empty());
+            if can_something {
+                tracing::error!(
+                    reason = fault.text,
+                    "the probe failed; what an earlier one proved still holds"
+                );
+            } else {
+                tracing::error!(
+                    reason = fault.text,
+                    "cannot find out what this board can do; until it is known all work is refused"
+                );
+                // A board that was busy with its start must not stay useless until its next one.
+                self.probe_due =
+                    Some(Instant::now() + Duration::from_secs(self.config.deadlines.probe_seconds));
+            }
+        }
+        if self.report.is_none() {
             // Said, rather than silent: a birth without capabilities.
             self.probed(ProbeReport {
                 worker_version: String::new(),

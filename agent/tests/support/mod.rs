@@ -123,7 +123,7 @@ impl Fleet {
             &config,
             "[limits]\nworkers = 1\nqueue = 1\n[telemetry]\ninterval_seconds = 1\n[mqtt]\nkeep_alive_seconds = 5\n\
              [deadlines]\nworker_silence_seconds = 2\ndrain_seconds = 20\n\
-             worker_start_seconds = 300\ntransfer_silence_seconds = 300\n[log]\nlevel = \"debug\"\n",
+             worker_start_seconds = 300\nprobe_seconds = 60\ntransfer_silence_seconds = 300\n[log]\nlevel = \"debug\"\n",
         )
         .unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_headwater-agent"));
