@@ -25,6 +25,7 @@
 //! | `[data-stream="ID"][data-live]` | a stream's row; `true` or `false` |
 //! | ` … [data-field="segments"]` `failed` `delay` `delay-p95` `real-time` `node` | that row's figures |
 //! | ` … [data-segment="N"][data-state][data-delay]` | one of its last segments; delay in ms |
+//! | ` … [data-field="fault"]` | why the latest failed one of them failed, else empty |
 //! | ` … [data-rendition="NAME"]` | a rung of its ladder |
 //! | ` … [data-action="play"]` | opens the player |
 //! | `#player-dialog[open]`, `video#player[data-engine]` | `native` or `hls.js`; `data-stream` names what plays |

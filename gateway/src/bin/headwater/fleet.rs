@@ -134,7 +134,7 @@ pub(crate) async fn enroll(gateway: &Gateway, style: Style, args: &Enroll) -> Re
     print(&reply.token)?;
     eprintln!(
         "The token works once, for {}. On the board, run:\n  headwater-agent enroll {}",
-        human::span(args.valid),
+        human::validity(args.valid),
         if std::io::stdout().is_terminal() { reply.token.as_str() } else { "TOKEN" }
     );
     Ok(())

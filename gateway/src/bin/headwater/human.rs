@@ -91,6 +91,22 @@ fn scaled(mut value: f64, units: &[&str]) -> String {
     format!("{value:.decimals$} {}", units[unit])
 }
 
+/// Frames per second: `25`, `29.97`.
+pub(crate) fn rate(fps: f64) -> String {
+    let text = format!("{fps:.2}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// How long something is valid, as it is asked for: `24 h`, `90 min`.
+pub(crate) fn validity(span: Duration) -> String {
+    match span.as_secs() {
+        s if s > 0 && s % 86_400 == 0 && s > 86_400 => format!("{} days", s / 86_400),
+        s if s > 0 && s % 3600 == 0 => format!("{} h", s / 3600),
+        s if s > 0 && s % 60 == 0 => format!("{} min", s / 60),
+        _ => self::span(span),
+    }
+}
+
 /// A span of media or of waiting: `0.45 s`, `12.3 s`, `2:05`, `1:02:03`.
 pub(crate) fn span(span: Duration) -> String {
     let seconds = span.as_secs_f64();
@@ -166,6 +182,9 @@ mod tests {
         assert_eq!(bytes(999), "999 B");
         assert_eq!(bytes(1_234_567), "1.23 MB");
         assert_eq!(span(Duration::from_millis(125_400)), "2:05");
+        assert_eq!([25.0, 29.97, 60.0, 0.5].map(rate), ["25", "29.97", "60", "0.5"]);
+        let valid = |seconds| validity(Duration::from_secs(seconds));
+        assert_eq!([86_400, 604_800, 5400, 90].map(valid), ["24 h", "7 days", "90 min", "90.0 s"]);
         assert_eq!(ago(10_000, 12_000), "now");
         assert_eq!(tame("a\x1b[31m\nb"), "a [31m b");
     }

@@ -97,15 +97,16 @@ impl Progress {
     }
 }
 
+/// What matters comes first: a narrow terminal cuts off the end, never breaks the line.
 fn style() -> ProgressStyle {
-    ProgressStyle::with_template("{spinner:.cyan} {bar:28.cyan/238} {percent:>3}%  {msg}")
+    ProgressStyle::with_template("{spinner:.cyan} {bar:12.cyan/238} {percent:>3}%  {wide_msg}")
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("━╸─")
 }
 
 fn line(step: &Step) -> String {
     let Step { segments, failed, done, total, elapsed } = *step;
-    let mut text = format!("{}, {}", human::count(segments as usize, "segment"), human::span(done));
+    let mut text = human::span(done);
     if !total.is_zero() {
         text = format!("{text} of {}", human::span(total));
     }
@@ -121,7 +122,7 @@ fn line(step: &Step) -> String {
     if failed > 0 {
         text = format!("{text}, {failed} failed");
     }
-    text
+    format!("{text}, {}", human::count(segments as usize, "segment"))
 }
 
 #[cfg(test)]
@@ -137,9 +138,9 @@ mod tests {
             total: Duration::from_secs(60),
             elapsed: Duration::from_secs(2),
         };
-        assert_eq!(line(&step), "3 segments, 6.00 s of 60.0 s, 3.00 x real time, 18.0 s left");
+        assert_eq!(line(&step), "6.00 s of 60.0 s, 3.00 x real time, 18.0 s left, 3 segments");
         step.total = Duration::ZERO;
         step.failed = 1;
-        assert_eq!(line(&step), "3 segments, 6.00 s, 3.00 x real time, 1 failed");
+        assert_eq!(line(&step), "6.00 s, 3.00 x real time, 1 failed, 3 segments");
     }
 }

@@ -15,6 +15,7 @@ use crate::sender::{Outcome, Received};
 const MAX_PROBLEMS: usize = 20;
 
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(serde::Deserialize))]
 pub(crate) struct Summary {
     pub(crate) stream: StreamId,
     /// Every rendition of every segment arrived whole.
@@ -23,6 +24,8 @@ pub(crate) struct Summary {
     pub(crate) segments_whole: u64,
     /// Segments that had to be sent more than once.
     pub(crate) sent_again: u64,
+    /// The input has sound, which every rendition carries besides its picture.
+    pub(crate) sound: bool,
     pub(crate) media_ms: u64,
     pub(crate) elapsed_ms: u64,
     /// Media time by elapsed time.
@@ -35,11 +38,12 @@ pub(crate) struct Summary {
     /// Those of them that nobody was told while it ran.
     #[serde(skip)]
     pub(crate) news: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) playlist: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(serde::Deserialize))]
 pub(crate) struct Row {
     pub(crate) name: RenditionName,
     pub(crate) segments: u64,
@@ -112,6 +116,10 @@ impl Summary {
             segments: received.len() as u64,
             segments_whole: whole,
             sent_again: received.iter().filter(|answer| answer.sent > 1).count() as u64,
+            sound: views
+                .values()
+                .filter_map(|s| s.report.as_ref())
+                .any(|report| report.input.audio_streams > 0),
             media_ms,
             elapsed_ms: elapsed.as_millis() as u64,
             real_time_factor: media_ms as f64 / 1e3 / elapsed.as_secs_f64().max(1e-6),
@@ -145,6 +153,10 @@ impl Summary {
         }
         if *sent_again > 0 {
             text = format!("{text}, {sent_again} sent again");
+        }
+        if self.sound {
+            // Else a 250 kb/s rung beside 375 kb/s of sound looks like an encoder that ignores its target.
+            text.push_str("\nbitrate and bytes are of the whole file: picture, sound and container");
         }
         text
     }

@@ -24,6 +24,13 @@ fn table(header: &[&str], colored: bool) -> Table {
         table.force_no_tty();
     }
     table.set_header(header.iter().map(|name| Cell::new(name).add_attribute(Attribute::Dim)));
+    // One space besides the style's own: what fits into 80 columns is not broken up.
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 1));
+    }
+    if let Some(last) = table.column_iter_mut().last() {
+        last.set_padding((0, 0));
+    }
     table
 }
 
@@ -186,7 +193,7 @@ pub(crate) fn push(summary: &Summary, colored: bool) -> Table {
         table.add_row(vec![
             Cell::new(name).add_attribute(Attribute::Bold),
             right(or_none(width.zip(*height), |(width, height)| format!("{width}x{height}"))),
-            right(or_none(*fps, |fps| format!("{fps:.2}"))),
+            right(or_none(*fps, human::rate)),
             right(or_none(*frames, |frames| frames.to_string())),
             right(human::bitrate(*bitrate as f64)),
             right(human::bytes(*bytes)),
@@ -226,6 +233,26 @@ mod tests {
         assert!(text.contains("orin-1") && text.contains("offline") && text.contains("60 s ago"), "{text}");
         assert!(!text.contains('\x1b'), "colours where none were wanted");
         assert!(nodes(&view, 61_000, true).to_string().contains('\x1b'));
+    }
+
+    #[test]
+    fn a_push_by_two_nodes_fits_a_terminal_of_80_columns() {
+        let row = |name: &str| {
+            json!({"name": name, "segments": 3, "bytes": 2_450_000, "bitrate": 3_710_000, "width": 1280,
+                "height": 720, "frames": 132_000, "fps": 29.97, "real_time_factor": 11.59,
+                "nodes": ["north", "south"]})
+        };
+        let summary: Summary = serde_json::from_value(json!({
+            "stream": "s", "whole": true, "segments": 3, "segments_whole": 3, "sent_again": 0, "sound": true,
+            "media_ms": 1, "elapsed_ms": 1, "real_time_factor": 1.0, "renditions": [row("720p"), row("240p")],
+            "nodes": [], "problems": []
+        }))
+        .unwrap();
+        let mut table = push(&summary, false);
+        table.set_width(80);
+        let text = table.to_string();
+        assert_eq!(text.lines().count(), 4, "{text}");
+        assert!(text.contains("1280x720  29.97"), "{text}");
     }
 
     #[test]

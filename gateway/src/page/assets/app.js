@@ -8,10 +8,14 @@ import * as player from "./player.js";
 
 const SAYS = { connecting: "connecting", live: "live", lost: "connection lost, retrying" };
 const MINUTE = 60_000;
+/** How often what only time changes is shown anew: "5 s ago", a rate that sinks when nothing comes. */
+const TICK = 2000;
 /** Moments and counts of finished segments, for the rate. */
 const counts = [];
+const latest = { nodes: [], done: undefined, state: "connecting" };
 
 function onState(state) {
+  latest.state = state;
   attribute(byId("connection"), "data-state", state);
   text(byId("connection").lastElementChild, SAYS[state]);
   attribute(document.body, "data-connection", state);
@@ -19,6 +23,7 @@ function onState(state) {
 
 function onNodes(nodes) {
   nodes.sort((a, b) => a.node.localeCompare(b.node, "en", { numeric: true }));
+  latest.nodes = nodes;
   showNodes(byId("nodes"), nodes);
   byId("no-nodes").hidden = nodes.length > 0;
   const there = nodes.filter((view) => view.state !== "offline");
@@ -40,6 +45,7 @@ function onStreams(streams) {
   const done = streams.reduce((sum, view) => sum + view.segments_total, 0) - failed - open;
   text(byId("segments-done"), number(done));
   text(byId("segments-failed"), number(failed));
+  latest.done = done;
   text(byId("segments-per-minute"), rate(done));
 
   // Live streams say how it is; where none is live, the last one says how it was.
@@ -66,7 +72,13 @@ function rate(done) {
   return passed < 4000 ? NONE : number(((done - counts[0].done) * MINUTE) / passed);
 }
 
+function tick() {
+  showNodes(byId("nodes"), latest.nodes);
+  if (latest.done !== undefined && latest.state === "live") text(byId("segments-per-minute"), rate(latest.done));
+}
+
 text(byId("gateway-address"), location.host);
 text(byId("push-address"), `${location.origin}/live/NAME/0.ts`);
 player.setUp();
 follow({ onNodes, onStreams, onState });
+setInterval(tick, TICK);

@@ -29,7 +29,7 @@ function makeRow(view, play) {
     h("th", { scope: "row", title: view.stream }, h("i", { class: "live-dot", "aria-hidden": "true" }), h("span", { class: "name" }, view.stream), h("span", { class: "hidden", "data-field": "state" })),
     cell("Node", { "data-field": "node" }),
     cell("Ladder", { class: "ladder", "data-part": "ladder" }),
-    cell("Last segments", {}, h("div", { class: "strip", "data-part": "strip" })),
+    cell("Last segments", {}, h("div", { class: "strip", "data-part": "strip" }), h("p", { class: "fault", "data-field": "fault" })),
     cell("Segments", { class: "num" }, h("span", { "data-field": "segments" }), h("span", { class: "failed", "data-part": "failed" }, " · ", h("span", { "data-field": "failed" }), " failed")),
     cell("Delay", { class: "spark-cell" }, h("div", { "data-part": "spark" })),
     cell("p50", { class: "num", "data-field": "delay" }),
@@ -59,6 +59,10 @@ function updateRow(row, view) {
 
   const recent = view.segments.slice(-20);
   rebuild(row.querySelector('[data-part="strip"]'), recent.map(({ segment, state, delay_ms, node, attempts }) => [segment, state, delay_ms, node, attempts]), () => recent.map(block));
+  // A red block asks why; the answer must not need a mouse.
+  const faulty = recent.findLast((segment) => segment.state === "failed" && segment.fault);
+  text(field(row, "fault"), faulty ? `#${faulty.segment}: ${faulty.fault.text}` : "");
+  attribute(field(row, "fault"), "title", faulty ? faulty.fault.text : null);
   rebuild(row.querySelector('[data-part="spark"]'), delays.slice(-20), () => [sparkline(delays.slice(-20))]);
   rebuild(row.querySelector('[data-part="ladder"]'), [view.ladder, view.renditions], () => ladder(view));
 }
