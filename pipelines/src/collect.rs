@@ -55,6 +55,8 @@ struct Rung {
     bytes: u64,
     first: Ticks,
     last: Ticks,
+    /// Added to all times.
+    later: i64,
 }
 
 impl<'a> Collector<'a> {
@@ -106,9 +108,16 @@ impl<'a> Collector<'a> {
     fn event(&mut self, event: Event) -> Result<(), Stopped> {
         match event {
             Event::Tracks(tracks) => self.tracks = tracks,
+            Event::Before(before) => {
+                // A transport stream has no time before 0 that all players understand; MP4 has edits for it.
+                for rung in self.rungs.iter_mut().filter(|rung| rung.wanted.container == Container::Ts) {
+                    rung.later = before.0;
+                }
+            }
             Event::Audio(packet) => {
                 for rung in self.rungs.iter_mut() {
-                    rung.audio.push_back(packet.clone());
+                    let pts = Ticks(packet.pts.0 + rung.later);
+                    rung.audio.push_back(AudioPacket { pts, ..packet.clone() });
                 }
             }
             Event::Planned { shown, rungs } => {
@@ -186,10 +195,12 @@ impl Rung {
             bytes: 0,
             first: Ticks(0),
             last: Ticks(0),
+            later: 0,
         }
     }
 
     fn frame(&mut self, tracks: &Tracks, time: Ticks, key: bool, data: Bytes) -> Result<(), Stopped> {
+        let time = Ticks(time.0 + self.later);
         if self.frames == 0 {
             if !key {
                 let text = format!("rendition {} does not start with a keyframe", self.wanted.name);

@@ -30,7 +30,7 @@ use crate::collect::{Collector, Watch, millis};
 use crate::es::CLOCK;
 use crate::feed::{Fed, Feeder, Shared};
 use crate::fit::Size;
-use crate::graph::{self, Chain, Faults, Stopper};
+use crate::graph::{self, Chain, Faults, Stoppers};
 use crate::log;
 use crate::plan::{self, DecodePlan, Machine};
 use crate::stage::{Counters, Decoded, Event, Events, Front, Setup, Stage, lock};
@@ -90,7 +90,7 @@ struct Chains {
     faults: Arc<Faults>,
     events: Events,
     counters: Arc<Counters>,
-    stoppers: Arc<Mutex<Vec<Stopper>>>,
+    stoppers: Arc<Stoppers>,
     stage: Arc<Mutex<Stage>>,
     front: Arc<Mutex<Front>>,
     decode: Mutex<Option<(DecodePlan, Arc<Chain>)>>,
@@ -107,7 +107,7 @@ impl Chains {
         let faults = Arc::new(Faults::default());
         let events = Events::default();
         let counters = Arc::new(Counters::default());
-        let stoppers = Arc::new(Mutex::new(Vec::new()));
+        let stoppers = Arc::new(Stoppers::default());
         let stage = Arc::new(Mutex::new(Stage::new(
             Arc::clone(setup),
             Arc::clone(&faults),
@@ -131,7 +131,7 @@ impl Chains {
         }
         *decode = None;
         let chain = Arc::new(graph::decode_chain(&plan, &self.faults, Decoded(Arc::clone(&self.front)))?);
-        chain.stopper().join(&self.stoppers);
+        chain.join(&self.stoppers);
         *decode = Some((plan, Arc::clone(&chain)));
         Ok(chain)
     }
@@ -139,9 +139,7 @@ impl Chains {
     /// Lets every thread go that waits in a queue.
     fn stop(&self) {
         *lock(&self.events) = None;
-        for stopper in lock(&self.stoppers).iter() {
-            stopper.stop();
-        }
+        self.stoppers.stop();
     }
 
     /// After a segment that went well: every chain is drained.

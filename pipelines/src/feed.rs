@@ -121,6 +121,16 @@ impl<'a> Feeder<'a> {
     }
 }
 
+/// The first time at which anything is shown or heard.
+fn earliest(items: &[Item]) -> Ticks {
+    let times = items.iter().filter_map(|item| match item {
+        Item::Video(frame) => Some(frame.pts),
+        Item::Audio(packet) => Some(packet.pts),
+        Item::Tracks(_) => None,
+    });
+    times.min().unwrap_or(Ticks(0))
+}
+
 impl<D> Feeding<'_, D>
 where
     D: FnMut(Codec) -> Result<Arc<Chain>, Fault>,
@@ -156,6 +166,10 @@ where
             return Err(self.fault(Fault::new(Code::EmptyInput, "the segment is empty; send its bytes")));
         }
         self.demuxer.finish(&mut items).map_err(|fault| self.fault(fault))?;
+        if self.demuxer.container() == Container::Mp4 {
+            let before = Ticks(-earliest(&items).0.min(0));
+            send(self.feeder.events, Event::Before(before)).map_err(|_| Over)?;
+        }
         self.items(&mut items)?;
         self.end()
     }

@@ -145,6 +145,9 @@ pub fn frames_in(milliseconds: u64, rate: FrameRate) -> u32 {
     u32::try_from((frames + per / 2) / per).unwrap_or(u32::MAX).max(1)
 }
 
+/// A frame is repeated for so long at most.
+const GAP_MS: u64 = 10_000;
+
 /// Turns any frame times into an even rate: each output time shows the frame nearest to it, as ffmpeg's
 /// `fps` filter does. Output times start at the first frame's and are exact ticks of the rate's fraction.
 #[derive(Debug, Clone)]
@@ -175,8 +178,16 @@ impl Gate {
     /// A frame arrives at `time`: output times at which the frame *before* it is shown.
     pub fn arrive(&mut self, time: Ticks) -> Vec<Ticks> {
         let start = *self.start.get_or_insert(time);
+        self.show_until(start, time)
+    }
+
+    fn show_until(&mut self, start: Ticks, time: Ticks) -> Vec<Ticks> {
         let slot = self.slot(start, time);
-        let shown = (self.next..slot).map(|slot| self.time(start, slot)).collect();
+        // What is longer is a gap in the stream: filled, a jump of the clock would become hours of one picture.
+        let most = i64::from(frames_in(GAP_MS, self.rate));
+        let shown = (self.next..slot.min(self.next.saturating_add(most)))
+            .map(|slot| self.time(start, slot))
+            .collect();
         self.next = self.next.max(slot);
         shown
     }
@@ -265,5 +276,8 @@ mod tests {
         assert_eq!(long.len(), 29_970);
         assert_eq!(long[29_969], Ticks(29_969 * 3003));
         assert_eq!(run((1, 10), times(3000, 1, 2), 6000), [Ticks(0)], "one frame at least");
+        let jump = run((30, 1), vec![Ticks(0), Ticks(1 << 32)], (1 << 32) + 3000);
+        assert_eq!(jump.len(), 301, "a jump of the clock is not filled");
+        assert_eq!(jump[300].0 % 3000, 0, "and the frames after it stay on the grid");
     }
 }

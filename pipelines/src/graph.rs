@@ -47,8 +47,27 @@ pub trait Taker: Send + 'static {
 
 #[derive(Debug)]
 pub struct Chain {
+    place: Place,
     pipeline: gst::Pipeline,
     source: gst_app::AppSrc,
+}
+
+/// Where a chain stands, from the far end: the order in which chains are stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Encode,
+    Prepare,
+    Decode,
+}
+
+impl Place {
+    fn name(self) -> &'static str {
+        match self {
+            Place::Encode => "encode",
+            Place::Prepare => "prepare",
+            Place::Decode => "decode",
+        }
+    }
 }
 
 /// Coded bytes that may wait before a decoder; a full queue holds the reader of the input back.
@@ -91,7 +110,7 @@ fn plain(factory: &str, properties: &[(&str, &str)]) -> Result<gst::Element, Fau
 pub fn decode_chain(plan: &DecodePlan, faults: &Arc<Faults>, taker: impl Taker) -> Result<Chain, Fault> {
     let caps = coded_caps(plan.codec, None);
     let elements = plan.elements.iter().map(make).collect::<Result<_, _>>()?;
-    let chain = Chain::new("decode", Queue::Bytes(CODED_QUEUE), elements, None, faults, taker)?;
+    let chain = Chain::new(Place::Decode, Queue::Bytes(CODED_QUEUE), elements, None, faults, taker)?;
     chain.source.set_caps(Some(&caps));
     chain.start()
 }
@@ -111,7 +130,8 @@ pub fn prepare_chain(rotation: Rotation, faults: &Arc<Faults>, taker: impl Taker
         plain("videoconvert", &[])?,
     ];
     let caps = gst_video::VideoCapsBuilder::new().format(gst_video::VideoFormat::I420).build();
-    let chain = Chain::new("prepare", Queue::Pictures(PICTURE_QUEUE), elements, Some(caps), faults, taker)?;
+    let chain =
+        Chain::new(Place::Prepare, Queue::Pictures(PICTURE_QUEUE), elements, Some(caps), faults, taker)?;
     chain.start()
 }
 
@@ -124,7 +144,8 @@ pub fn encode_chain(
 ) -> Result<Chain, Fault> {
     let caps = coded_caps(plan.codec, plan.profile);
     let elements = vec![make(&plan.element)?];
-    let chain = Chain::new("encode", Queue::Pictures(PICTURE_QUEUE), elements, Some(caps), faults, taker)?;
+    let chain =
+        Chain::new(Place::Encode, Queue::Pictures(PICTURE_QUEUE), elements, Some(caps), faults, taker)?;
     let caps = input.to_caps().map_err(|error| failed("caps of a rendition", error))?;
     chain.source.set_caps(Some(&caps));
     chain.start()
@@ -152,7 +173,7 @@ enum Queue {
 
 impl Chain {
     fn new(
-        name: &str,
+        place: Place,
         queue: Queue,
         elements: Vec<gst::Element>,
         caps: Option<gst::Caps>,
@@ -179,6 +200,7 @@ impl Chain {
         take_padded_pictures(&sink);
         sink.set_callbacks(callbacks(taker));
 
+        let name = place.name();
         let pipeline = gst::Pipeline::with_name(name);
         let mut all: Vec<&gst::Element> = vec![source.upcast_ref()];
         all.extend(&elements);
@@ -195,7 +217,7 @@ impl Chain {
                 gst::BusSyncReply::Drop
             });
         }
-        Ok(Self { pipeline, source })
+        Ok(Self { place, pipeline, source })
     }
 
     fn start(self) -> Result<Self, Fault> {
@@ -225,9 +247,9 @@ impl Chain {
         self.source.send_event(gst::event::FlushStop::new(true));
     }
 
-    /// What unblocks and empties the chain from any thread.
-    pub fn stopper(&self) -> Stopper {
-        Stopper(self.source.downgrade())
+    /// Puts the chain among those that [`Stoppers::stop`] lets go of.
+    pub fn join(&self, stoppers: &Stoppers) {
+        stoppers.add(self.place, &self.source);
     }
 }
 
@@ -241,22 +263,47 @@ impl Drop for Chain {
     }
 }
 
-/// Lets go of every thread that waits for room in a chain. The chain takes nothing afterwards.
-#[derive(Debug, Clone)]
-pub struct Stopper(gst::glib::WeakRef<gst_app::AppSrc>);
+/// The chains of a worker, to be stopped from any thread.
+#[derive(Debug, Default)]
+pub struct Stoppers(Mutex<Joined>);
 
-impl Stopper {
-    pub fn stop(&self) {
-        if let Some(source) = self.0.upgrade() {
-            source.send_event(gst::event::FlushStart::new());
-        }
+#[derive(Debug, Default)]
+struct Joined {
+    stopped: bool,
+    sources: Vec<(Place, gst::glib::WeakRef<gst_app::AppSrc>)>,
+}
+
+impl Stoppers {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Joined> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts this one on the list, and takes those off whose chains are gone.
-    pub fn join(self, all: &Mutex<Vec<Stopper>>) {
-        let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|stopper| stopper.0.upgrade().is_some());
-        all.push(self);
+    fn add(&self, place: Place, source: &gst_app::AppSrc) {
+        let mut joined = self.lock();
+        if joined.stopped {
+            // Built while the others were stopped.
+            drop(joined);
+            source.send_event(gst::event::FlushStart::new());
+            return;
+        }
+        joined.sources.retain(|(_, source)| source.upgrade().is_some());
+        joined.sources.push((place, source.downgrade()));
+    }
+
+    /// Lets go of every thread that waits for room in a chain. The chains take nothing afterwards.
+    ///
+    /// A flush waits for what the chain's end is doing, which may be to wait for room in a later chain, or to build
+    /// one. So the far end goes first, and nothing is locked meanwhile.
+    pub fn stop(&self) {
+        let mut sources = {
+            let mut joined = self.lock();
+            joined.stopped = true;
+            std::mem::take(&mut joined.sources)
+        };
+        sources.sort_by_key(|(place, _)| *place);
+        for source in sources.iter().filter_map(|(_, source)| source.upgrade()) {
+            source.send_event(gst::event::FlushStart::new());
+        }
     }
 }
 

@@ -30,6 +30,8 @@ use crate::graph;
 /// Input bytes that may wait. A full inbox stops the reading of the socket, and with it the agent's sending;
 /// a cancel behind that much data is read as soon as the decoder has taken some.
 const INBOX: usize = 32 << 20;
+/// What a letter without bytes takes, so that many of them are bounded too.
+const LETTER: usize = 64;
 /// The agent reads; if it does not for so long, it is gone or stuck, and nobody waits for the output.
 const WRITE_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -142,9 +144,9 @@ enum Taken {
 
 fn size(letter: &Letter) -> usize {
     match letter {
-        Letter::Data { bytes, .. } => bytes.len(),
+        Letter::Data { bytes, .. } => LETTER + bytes.len(),
         Letter::Open(_) | Letter::Segment { .. } | Letter::End { .. } | Letter::Close | Letter::Broken(_) => {
-            0
+            LETTER
         }
     }
 }

@@ -24,7 +24,7 @@ use headwater_protocol::{Code, Container, Fault, FrameRate, Ladder};
 use crate::board::Board;
 use crate::es::{AudioPacket, CLOCK, Rotation, Ticks, Tracks};
 use crate::fit::{Gate, Origin, Size, cascade, square};
-use crate::graph::{self, Chain, Faults, Stopper, Taker};
+use crate::graph::{self, Chain, Faults, Stoppers, Taker};
 use crate::plan::{self, Machine, OutputPlan, RungPlan};
 use crate::scale::{Canvas, Picture};
 
@@ -45,6 +45,8 @@ pub(crate) struct Setup {
 #[derive(Debug)]
 pub(crate) enum Event {
     Tracks(Tracks),
+    /// How far before 0 an MP4 begins.
+    Before(Ticks),
     Audio(AudioPacket),
     Encoded {
         rung: usize,
@@ -140,7 +142,7 @@ pub(crate) struct Stage {
     faults: Arc<Faults>,
     events: Events,
     counters: Arc<Counters>,
-    stoppers: Arc<Mutex<Vec<Stopper>>>,
+    stoppers: Arc<Stoppers>,
     outputs: Option<Outputs>,
     segment: Segment,
     /// The first picture has come: its size, upright, square pixels.
@@ -152,6 +154,10 @@ pub(crate) struct Stage {
     origins: Vec<Origin>,
     /// For renditions of another rate: the picture before the present one.
     previous: Option<Picture>,
+    /// Time of the latest picture.
+    latest: Option<Ticks>,
+    /// Time from the one before to it.
+    step: Option<i64>,
     /// Rate of an earlier segment, for those too short to tell.
     usual_rate: Option<FrameRate>,
 }
@@ -170,7 +176,7 @@ impl Stage {
         faults: Arc<Faults>,
         events: Events,
         counters: Arc<Counters>,
-        stoppers: Arc<Mutex<Vec<Stopper>>>,
+        stoppers: Arc<Stoppers>,
     ) -> Self {
         Self {
             setup,
@@ -185,6 +191,8 @@ impl Stage {
             decoded_size: None,
             origins: Vec::new(),
             previous: None,
+            latest: None,
+            step: None,
             usual_rate: None,
         }
     }
@@ -195,6 +203,8 @@ impl Stage {
         self.shown = None;
         self.decoded_size = None;
         self.previous = None;
+        self.latest = None;
+        self.step = None;
     }
 
     /// After the last: all chains are drained.
@@ -301,17 +311,18 @@ impl Stage {
             };
             let input = shape(Size::new(rung.width, rung.height), rung.rate)?;
             let chain = graph::encode_chain(rung, &input, &self.faults, taker)?;
-            chain.stopper().join(&self.stoppers);
+            chain.join(&self.stoppers);
             rungs.push(Rung { plan: rung.clone(), chain, inside, gate: None });
         }
         Ok(Outputs { plan, colour, canvases, rungs })
     }
 
-    fn picture(&mut self, buffer: gst::Buffer, info: gst_video::VideoInfo) -> Result<(), Failed> {
+    fn picture(&mut self, mut buffer: gst::Buffer, info: gst_video::VideoInfo) -> Result<(), Failed> {
         let size = Size::new(info.width(), info.height());
         if self.shown.is_none() {
             self.arrange(&info)?;
         }
+        let time = buffer.pts().map(|pts| self.in_order(self.segment.origo.ticks(pts)));
         let Some(outputs) = &mut self.outputs else { return Err(Failed::Flow(gst::FlowError::Flushing)) };
         if self.decoded_size != Some(size) {
             self.decoded_size = Some(size);
@@ -319,8 +330,11 @@ impl Stage {
         }
         self.counters.decoded.fetch_add(1, Relaxed);
         self.counters.pixels.fetch_add(size.pixels(), Relaxed);
-        let Some(pts) = buffer.pts() else { return Ok(()) };
-        let time = self.segment.origo.ticks(pts);
+        let Some(time) = time else { return Ok(()) };
+        let shown = self.segment.origo.nanoseconds(time);
+        if buffer.pts() != shown {
+            buffer.make_mut().set_pts(shown);
+        }
         let mut picture = Picture::new(time, buffer, info, outputs.plan.sizes.len());
         let mut gated = false;
         for rung in &mut outputs.rungs {
@@ -343,17 +357,36 @@ impl Stage {
         Ok(())
     }
 
+    /// Pictures come in the order in which they are shown. One that is not later than the one before has the
+    /// time of its decoding, for want of another, or the input's clock went back: it follows at the usual distance.
+    fn in_order(&mut self, time: Ticks) -> Ticks {
+        let time = match self.latest {
+            Some(latest) if time <= latest => Ticks(latest.0 + self.frame_length().unwrap_or(CLOCK / 30)),
+            Some(_) | None => time,
+        };
+        self.step = self.latest.map(|latest| time.0 - latest.0);
+        self.latest = Some(time);
+        time
+    }
+
+    fn frame_length(&self) -> Option<i64> {
+        let rate = self.segment.rate.or(self.usual_rate)?;
+        Some((CLOCK as f64 / rate.as_f64()).round() as i64)
+    }
+
     fn finish(&mut self) -> Result<(), Failed> {
         if self.shown.is_none() {
             // Nobody may be there to hear it, after a cancel.
             let _ = send(&self.events, Event::NoPicture);
             return Ok(());
         }
+        // The rate may have grown since the start, and a gap is no length.
+        let (length, step) = (self.frame_length(), self.step);
         let Some(outputs) = &mut self.outputs else { return Ok(()) };
         for rung in &mut outputs.rungs {
             if let (Some(gate), Some(last)) = (&mut rung.gate, &mut self.previous) {
-                let rate = self.segment.rate.or(self.usual_rate).unwrap_or(rung.plan.rate);
-                let length = (CLOCK as f64 / rate.as_f64()).round() as i64;
+                let alone = (CLOCK as f64 / rung.plan.rate.as_f64()).round() as i64;
+                let length = length.unwrap_or(alone).min(step.unwrap_or(i64::MAX));
                 for shown in gate.finish(Ticks(last.time.0 + length)) {
                     show(rung, last, shown, self.segment.origo, &self.origins, &outputs.canvases)?;
                 }
@@ -440,18 +473,14 @@ fn open(sample: &gst::Sample) -> Result<(gst::Buffer, gst_video::VideoInfo), gst
 pub(crate) struct Front {
     stage: Arc<Mutex<Stage>>,
     faults: Arc<Faults>,
-    stoppers: Arc<Mutex<Vec<Stopper>>>,
+    stoppers: Arc<Stoppers>,
     prepare: Option<(Rotation, Chain)>,
     /// This segment's pictures go through `prepare`. Once one does, all later ones do, to stay in order.
     in_use: bool,
 }
 
 impl Front {
-    pub(crate) fn new(
-        stage: Arc<Mutex<Stage>>,
-        faults: Arc<Faults>,
-        stoppers: Arc<Mutex<Vec<Stopper>>>,
-    ) -> Self {
+    pub(crate) fn new(stage: Arc<Mutex<Stage>>, faults: Arc<Faults>, stoppers: Arc<Stoppers>) -> Self {
         Self { stage, faults, stoppers, prepare: None, in_use: false }
     }
 
@@ -468,7 +497,7 @@ impl Front {
         if self.prepare.as_ref().is_none_or(|(ready, _)| *ready != rotation) {
             let taker = Prepared(Arc::clone(&self.stage));
             let chain = graph::prepare_chain(rotation, &self.faults, taker)?;
-            chain.stopper().join(&self.stoppers);
+            chain.join(&self.stoppers);
             self.prepare = Some((rotation, chain));
         }
         match &self.prepare {

@@ -140,12 +140,12 @@ impl Work<'_> {
         let engine =
             std::mem::replace(&mut self.engine, Engine::new(Board::software()?, graph::machine(), ladder));
         self.engine = engine.unlimited();
-        let mut input = FileInput { file, failed: None };
-        let end = self.run(0, hint, &mut input, &paths);
-        if let Some(source) = input.failed {
-            return Err(TranscodeError::File { path: folder.to_owned(), source });
+        let mut bytes = FileInput { file, failed: None };
+        let end = self.run(0, hint, &mut bytes, &paths);
+        match bytes.failed {
+            Some(source) => Err(TranscodeError::File { path: input.to_owned(), source }),
+            None => end,
         }
-        end
     }
 
     fn segments(&mut self, input: &Path, target: Duration) -> Result<(), TranscodeError> {

@@ -248,3 +248,158 @@ fn a_worker_stays_warm_until_the_picture_changes() {
     let mut warm = |input: &[u8]| run(&mut engine, input).unwrap().report.warm;
     assert_eq!([warm(&wide), warm(&wide), warm(&tall), warm(&tall)], [false, true, false, true]);
 }
+
+#[test]
+fn every_usual_rate_becomes_another_with_exact_times_and_the_same_count_on_all_renditions() {
+    let rig = Rig::new();
+    let cases: [(&str, f64, (u32, u32), u64); 4] = [
+        ("30", 1.0, (25, 1), 25),
+        ("25", 1.0, (30, 1), 30),
+        ("60", 1.0, (30, 1), 30),
+        ("24000/1001", 1.001, (30, 1), 30),
+    ];
+    for (rate, seconds, (num, den), count) in cases {
+        let input = rig.ffmpeg(&format!(
+            "-f lavfi -i testsrc2=s=320x180:r={rate} -t {seconds} -pix_fmt yuv420p {X264} -bf 0 in.ts"
+        ));
+        let other = |name: &str, width, height| {
+            let mut one = rendition(name, width, height);
+            one.fps = Some(FrameRate::new(num, den).unwrap());
+            one
+        };
+        let done = run(&mut engine(vec![other("a", 320, 180), other("b", 160, 90)]), &input).unwrap();
+        let first = rig.times(&input)[0];
+        let step = 90_000 * i64::from(den) / i64::from(num);
+        let want: Vec<i64> = (0..count as i64).map(|at| first + at * step).collect();
+        for bytes in &done.outputs {
+            assert_eq!(rig.times(bytes), want, "{rate} to {num}/{den}");
+        }
+    }
+}
+
+#[test]
+fn a_change_of_rate_in_the_middle_keeps_each_frame_or_gives_an_even_rate() {
+    let rig = Rig::new();
+    let mut input = rig.clip("320x180", 0.5, &format!("{X264} -bf 0"), "one.ts");
+    input.extend(rig.clip(
+        "320x180",
+        0.5,
+        &format!("-vf fps=60 {X264} -bf 0 -output_ts_offset 0.5"),
+        "two.ts",
+    ));
+    let mut even = rendition("even", 160, 90);
+    even.fps = Some(FrameRate::new(30, 1).unwrap());
+    let done = run(&mut engine(vec![rendition("all", 320, 180), even]), &input).unwrap();
+    let times = |rung: usize| rig.times(&done.outputs[rung]);
+    assert_eq!(times(0), rig.times(&input));
+    assert_eq!(times(0).len(), 45);
+    assert_eq!(times(1), (0..30).map(|at| times(0)[0] + at * 3000).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_segment_that_is_too_long_is_refused_while_everything_is_at_work() {
+    let rig = Rig::new();
+    let mut input = rig.clip("320x180", 0.5, &format!("{X264} -bf 0"), "one.ts");
+    let good = input.clone();
+    input.extend(rig.clip("320x180", 0.2, &format!("{X264} -bf 0 -output_ts_offset 400"), "two.ts"));
+    let mut filled = rendition("b", 160, 90);
+    filled.fps = Some(FrameRate::new(25, 1).unwrap());
+    let mut engine = engine(vec![rendition("a", 320, 180), filled]);
+    // Often, for it ends at another place each time.
+    for _ in 0..12 {
+        let fault = run(&mut engine, &input).map(|done| done.report).expect_err("400 s");
+        assert_eq!(fault.code, Code::TooLarge, "{fault}");
+    }
+    run(&mut engine, &good).unwrap();
+}
+
+#[test]
+fn a_clock_that_goes_back_costs_no_frame_and_no_order() {
+    let rig = Rig::new();
+    let one = rig.clip("320x180", 0.5, &format!("{X264} -bf 0"), "one.ts");
+    let done = run(&mut two(), &[one.clone(), one].concat()).unwrap();
+    let times = rig.times(&done.outputs[0]);
+    assert_eq!(times, (0..30).map(|at| times[0] + at * 3000).collect::<Vec<_>>());
+}
+
+#[test]
+fn frames_without_timestamps_are_shown_in_order() {
+    let rig = Rig::new();
+    let mut input = rig.clip("320x180", 1.0, "-c:v libx264 -preset veryfast -bf 3 -g 60", "b.ts");
+    let mut seen = false;
+    for packet in input.as_chunks_mut::<188>().0 {
+        let adaptation = if packet[3] & 0x20 == 0 { 0 } else { 1 + usize::from(packet[4]) };
+        if (packet[1] & 0x5f, packet[2]) != (0x41, 0) {
+            continue;
+        }
+        // The first one keeps its times.
+        let pes = &mut packet[4 + adaptation..];
+        if std::mem::replace(&mut seen, true) {
+            pes[7] = 0;
+            let end = 9 + usize::from(pes[8]);
+            pes[9..end].fill(0xff);
+        }
+    }
+    let done = run(&mut two(), &input).unwrap();
+    let times = rig.times(&done.outputs[0]);
+    assert_eq!(times.len(), 30);
+    assert!(times.windows(2).all(|pair| pair[0] < pair[1]), "{times:?}");
+}
+
+#[test]
+fn a_segment_with_sound_but_no_frame_is_handed_on_as_it_is() {
+    let rig = Rig::new();
+    let input = rig.ffmpeg(&format!(
+        "-f lavfi -i testsrc2=s=320x180:r=30 -f lavfi -i sine=440 -t 0.5 -pix_fmt yuv420p {X264} -c:a aac in.ts"
+    ));
+    let silent = |packet: &&[u8]| (packet[1] & 0x1f, packet[2]) != (1, 0);
+    let sound: Vec<u8> = input.chunks(188).filter(silent).flatten().copied().collect();
+    let mut engine = two();
+    for _ in 0..2 {
+        let done = run(&mut engine, &sound).unwrap();
+        assert!(done.report.input.video.is_none());
+        for (bytes, report) in done.outputs.iter().zip(&done.report.renditions) {
+            assert!(report.copied && *bytes == sound);
+            assert_eq!((report.frames, report.bytes), (0, sound.len() as u64));
+        }
+        assert_eq!(run(&mut engine, &input).unwrap().report.renditions[0].frames, 15);
+    }
+}
+
+#[test]
+fn every_audio_track_is_carried_over_wherever_it_begins() {
+    let rig = Rig::new();
+    let input = rig.ffmpeg(&format!(
+        "-f lavfi -i testsrc2=s=320x180:r=30 -f lavfi -i sine=r=48000 -f lavfi -i sine=f=880 -t 1 -filter_complex \
+         [1:a]pan=5.1|c0=c0|c1=c0|c2=c0|c3=c0|c4=c0|c5=c0[s];[2:a]asetpts=PTS+0.4/TB[l] -map 0:v -map [s] -map [l] \
+         -pix_fmt yuv420p {X264} -c:a aac in.ts"
+    ));
+    let mut mp4 = rendition("b", 160, 90);
+    mp4.container = Container::Mp4;
+    let done = run(&mut engine(vec![rendition("a", 320, 180), mp4]), &input).unwrap();
+    assert_eq!(done.report.input.audio_streams, 2);
+    let (ts, mp4) = (rig.audio(&done.outputs[0]), rig.audio(&done.outputs[1]));
+    assert_eq!(ts, rig.audio(&input));
+    let channels: Vec<u64> = ts.iter().map(|track| track.channels).collect();
+    assert_eq!(channels, [6, 1]);
+    for (ours, theirs) in mp4.iter().zip(&ts) {
+        assert_eq!((ours.channels, ours.packets), (theirs.channels, theirs.packets));
+        assert!((ours.start - theirs.start).abs() < 0.001, "{ours:?} {theirs:?}");
+    }
+}
+
+#[test]
+fn an_mp4_whose_sound_begins_before_zero_is_written_as_a_stream_from_zero() {
+    let rig = Rig::new();
+    let input = rig.ffmpeg(&format!(
+        "-f lavfi -i testsrc2=s=320x180:r=30 -f lavfi -i sine=r=48000 -t 0.5 -pix_fmt yuv420p {X264} -c:a aac in.mp4"
+    ));
+    let mut mp4 = rendition("b", 160, 90);
+    mp4.container = Container::Mp4;
+    let done = run_as(&mut engine(vec![rendition("a", 320, 180), mp4]), Container::Mp4, &input).unwrap();
+    // 1024 samples of 48 kHz.
+    assert_eq!(rig.audio(&done.outputs[0])[0].start, 0.0);
+    assert_eq!(rig.times(&done.outputs[0])[0], 1920);
+    assert_eq!(done.report.renditions[0].first_pts, 1920);
+    assert_eq!(rig.times(&done.outputs[1])[0], 0);
+}

@@ -30,6 +30,14 @@ pub(crate) struct Seen {
     pub(crate) height: u32,
 }
 
+/// An audio track as ffprobe sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Heard {
+    pub(crate) channels: u64,
+    pub(crate) packets: u64,
+    pub(crate) start: f64,
+}
+
 pub(crate) struct Done {
     pub(crate) report: SegmentReport,
     pub(crate) outputs: Vec<Vec<u8>>,
@@ -96,6 +104,24 @@ impl Rig {
 
     pub(crate) fn times(&self, bytes: &[u8]) -> Vec<i64> {
         self.frames(bytes).into_iter().map(|frame| frame.pts).collect()
+    }
+
+    pub(crate) fn audio(&self, bytes: &[u8]) -> Vec<Heard> {
+        let path = self.write("heard.bin", bytes);
+        let entries = "-count_packets -select_streams a -show_entries stream=channels,nb_read_packets,start_time \
+                       -of json";
+        let found: serde_json::Value = serde_json::from_str(&ffprobe(&path, entries)).unwrap();
+        let number = |value: &serde_json::Value| value.as_str().unwrap().parse::<f64>().unwrap();
+        found["streams"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|track| Heard {
+                channels: track["channels"].as_u64().unwrap(),
+                packets: number(&track["nb_read_packets"]) as u64,
+                start: number(&track["start_time"]),
+            })
+            .collect()
     }
 
     /// MD5 of the packets of the first audio stream.
