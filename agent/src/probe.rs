@@ -11,10 +11,10 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
-use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::files;
+use crate::worker::command;
 
 /// Far more than any board's list.
 const MAX_REPORT: u64 = 1024 * 1024;
@@ -78,18 +78,8 @@ pub(crate) fn remember(state_dir: &Path, key: Key, report: ProbeReport) {
 /// Runs the probe; its process group is gone when this returns.
 pub(crate) async fn run(worker: &Path, deadline: Duration) -> Result<ProbeReport, ProbeError> {
     let failed = |source| ProbeError::Run { path: worker.to_owned(), source };
-    let mut child = Command::new(worker)
-        .arg("probe")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .env_remove("NOTIFY_SOCKET")
-        .env_remove("WATCHDOG_USEC")
-        .env_remove("WATCHDOG_PID")
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(failed)?;
+    let mut child =
+        command(worker, "probe").stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;
     let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let (out, err) = (child.stdout.take(), child.stderr.take());

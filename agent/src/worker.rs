@@ -171,6 +171,15 @@ async fn follow(mut stderr: ChildStderr, tail: Tail) {
     }
 }
 
+/// The worker's binary, ready to be started in a process group of its own.
+pub(crate) fn command(path: &Path, verb: &str) -> Command {
+    let mut command = Command::new(path);
+    command.arg(verb).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
+    // What the service manager told the agent is not the worker's to answer.
+    command.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC").env_remove("WATCHDOG_PID");
+    command
+}
+
 #[derive(Debug)]
 pub(crate) struct Worker {
     child: Child,
@@ -212,17 +221,9 @@ impl Worker {
         let failed = |source| WorkerError::Start { path: path.to_owned(), source };
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(failed)?;
         ours.set_nonblocking(true).map_err(failed)?;
-        let mut child = Command::new(path)
-            .arg("serve")
+        let mut child = command(path, "serve")
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            // What the service manager told the agent is not the worker's to answer.
-            .env_remove("NOTIFY_SOCKET")
-            .env_remove("WATCHDOG_USEC")
-            .env_remove("WATCHDOG_PID")
-            .process_group(0)
-            .kill_on_drop(true)
             .spawn()
             .map_err(failed)?;
         let id = child.id().and_then(|id| i32::try_from(id).ok());
