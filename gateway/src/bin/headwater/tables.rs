@@ -1,6 +1,8 @@
 //! Tables for people. Rows are made from views alone, so they can be tested as text.
 
-use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, LineStyle, Table, TableStyle};
+use comfy_table::{
+    Attribute, Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle,
+};
 use headwater_gateway::views::{NodeView, SegmentState, SegmentView, StreamView};
 use headwater_protocol::media::{Capability, CapabilityKind};
 use headwater_protocol::message::NodeState;
@@ -32,6 +34,54 @@ fn table(header: &[&str], colored: bool) -> Table {
         last.set_padding((0, 0));
     }
     table
+}
+
+/// How a table gives way to a narrow terminal.
+struct Narrow {
+    /// The one column whose text may be broken into lines; numbers and names stay whole.
+    elastic: usize,
+    /// Left out one after the other until the rest fits, the least wanted first.
+    spare: &'static [usize],
+}
+
+const NODES: Narrow = Narrow { elastic: 0, spare: &[4, 2, 9, 5] };
+const STREAMS: Narrow = Narrow { elastic: 0, spare: &[9, 7, 3] };
+const SEGMENTS: Narrow = Narrow { elastic: 10, spare: &[3, 8, 9, 7, 2] };
+const PUSH: Narrow = Narrow { elastic: 7, spare: &[5] };
+
+/// What the elastic column keeps before others are left out for it.
+const ELASTIC: u16 = 20;
+/// Between two columns.
+const GAP: u16 = 2;
+
+/// To the terminal, where there is one: asked anew, because a table without colours knows of none.
+fn fitted(mut table: Table, narrow: &Narrow) -> Table {
+    fit(&mut table, Table::new().width(), narrow);
+    table
+}
+
+fn fit(table: &mut Table, width: Option<u16>, narrow: &Narrow) {
+    let Some(width) = width else { return };
+    let mut widths = table.column_max_content_widths();
+    if let Some(elastic) = widths.get_mut(narrow.elastic) {
+        *elastic = ELASTIC.min(*elastic);
+    }
+    let mut total = widths.iter().map(|width| width + GAP).sum::<u16>().saturating_sub(GAP);
+    for spare in narrow.spare {
+        if total <= width {
+            break;
+        }
+        if let (Some(column), Some(gone)) = (table.column_mut(*spare), widths.get(*spare)) {
+            column.set_constraint(ColumnConstraint::Hidden);
+            total -= gone + GAP;
+        }
+    }
+    for (index, column) in table.column_iter_mut().enumerate() {
+        if index != narrow.elastic && !column.is_hidden() {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
+    }
+    table.set_width(width);
 }
 
 fn right(text: impl ToString) -> Cell {
@@ -82,7 +132,7 @@ pub(crate) fn nodes(nodes: &[NodeView], now_ms: u64, colored: bool) -> Table {
             Cell::new(human::ago(now_ms, last_seen.0)),
         ]);
     }
-    table
+    fitted(table, &NODES)
 }
 
 /// `h264 → h264 hevc`: what it reads and what it makes, hardware or not.
@@ -141,7 +191,7 @@ pub(crate) fn streams(streams: &[StreamView], now_ms: u64, colored: bool) -> Tab
             Cell::new(human::ago(now_ms, view.started.0)),
         ]);
     }
-    table
+    fitted(table, &STREAMS)
 }
 
 pub(crate) fn segments(view: &StreamView, colored: bool) -> Table {
@@ -181,7 +231,7 @@ pub(crate) fn segments(view: &StreamView, colored: bool) -> Table {
             Cell::new(segment.fault.as_ref().map_or_else(String::new, |fault| human::tame(&fault.text))),
         ]);
     }
-    table
+    fitted(table, &SEGMENTS)
 }
 
 pub(crate) fn push(summary: &Summary, colored: bool) -> Table {
@@ -201,7 +251,7 @@ pub(crate) fn push(summary: &Summary, colored: bool) -> Table {
             Cell::new(if nodes.is_empty() { NONE.to_owned() } else { nodes.join(", ") }),
         ]);
     }
-    table
+    fitted(table, &PUSH)
 }
 
 /// Median and 95th percentile of the known delays.
@@ -249,10 +299,30 @@ mod tests {
         }))
         .unwrap();
         let mut table = push(&summary, false);
-        table.set_width(80);
+        fit(&mut table, Some(80), &PUSH);
         let text = table.to_string();
         assert_eq!(text.lines().count(), 4, "{text}");
         assert!(text.contains("1280x720  29.97"), "{text}");
+    }
+
+    #[test]
+    fn a_narrow_terminal_loses_columns_and_breaks_no_word() {
+        let view: StreamView = serde_json::from_value(json!({
+            "stream": "my-best-holiday-clip-1795412256", "live": false, "started": 0, "node": "orin-nano-1",
+            "ladder": ["720p", "480p", "360p", "240p"], "segments_total": 1, "segments_failed": 1,
+            "playlist": "/stream/s.m3u8", "segments": [{"segment": 4, "task": "t", "state": "failed",
+                "duration": 2000, "bytes": 10_000, "attempts": 3, "delay_ms": 1500, "node": "orin-nano-1",
+                "fault": {"code": "no_frames", "text": "the input is plain text, not video; send a file"}}]
+        }))
+        .unwrap();
+        for (mut table, narrow) in
+            [(segments(&view, false), SEGMENTS), (streams(&[view], 9_000_000, false), STREAMS)]
+        {
+            fit(&mut table, Some(80), &narrow);
+            let text = table.to_string();
+            assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+            assert!(text.contains("orin-nano-1") && text.contains("1.50 s"), "{text}");
+        }
     }
 
     #[test]
