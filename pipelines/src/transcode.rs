@@ -1,7 +1,7 @@
 //! `transcode`: a file in, renditions in a folder, for users and for benchmarks.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use headwater_protocol::worker::Progress;
-use headwater_protocol::{Container, Fault, Ladder, RenditionReport, SegmentReport};
+use headwater_protocol::{Code, Container, Fault, Ladder, RenditionReport, SegmentReport};
 
 use crate::board::Board;
 use crate::engine::{Engine, Gone, Input, Next, Output, Stopped};
@@ -149,10 +149,6 @@ impl Work<'_> {
     }
 
     fn segments(&mut self, input: &Path, target: Duration) -> Result<(), TranscodeError> {
-        for wanted in self.ladder.renditions() {
-            let folder = self.folder.join(wanted.name.as_str());
-            std::fs::create_dir_all(&folder).map_err(at(&folder))?;
-        }
         let mut broken = None;
         let cut = split(input, target, &mut |segment: SplitSegment| {
             let number = segment.number;
@@ -188,28 +184,48 @@ impl Work<'_> {
     ) -> Result<(), TranscodeError> {
         let mut output = FileOutput { files: Vec::new(), failed: None };
         for path in paths {
-            output.files.push((path.clone(), File::create(path).map_err(at(path))?));
+            if let Some(folder) = path.parent() {
+                std::fs::create_dir_all(folder).map_err(at(folder))?;
+            }
+            let part = part(path);
+            let file = File::create(&part).map_err(at(&part))?;
+            output.files.push((part, file));
         }
-        let end = self.engine.run(hint, input, &mut output, &AtomicBool::new(false));
-        if end.is_err() {
-            for path in paths {
+        let end = match self.engine.run(hint, input, &mut output, &AtomicBool::new(false)) {
+            Ok(report) if report.input.video.is_none() => {
+                let text = "the video stream has no frame, so there is nothing to transcode";
+                Err(Stopped::Failed(Fault::new(Code::NoFrames, text)))
+            }
+            end => end,
+        };
+        for path in paths {
+            match &end {
+                Ok(_) => std::fs::rename(part(path), path).map_err(at(path))?,
                 // Half a rendition is worth nothing; that it cannot be removed changes nothing.
-                let _ = std::fs::remove_file(path);
+                Err(_) => drop(std::fs::remove_file(part(path))),
             }
         }
         match end {
             Ok(report) => {
                 self.count(number, &report);
+                self.tell();
                 Ok(())
             }
             Err(Stopped::Failed(fault)) => Err(TranscodeError::Segment { number, fault }),
             Err(Stopped::Gone) => Err(match output.failed {
                 Some((path, source)) => TranscodeError::File { path, source },
-                None => TranscodeError::Fault(Fault::new(
-                    headwater_protocol::Code::PipelineFailed,
-                    "the output was closed",
-                )),
+                None => TranscodeError::Fault(Fault::new(Code::PipelineFailed, "the output was closed")),
             }),
+        }
+    }
+
+    /// For someone who watches.
+    fn tell(&self) {
+        let mut screen = io::stderr();
+        if screen.is_terminal() {
+            let (done, frames) = (self.totals.seconds, self.totals.decoded);
+            // Nobody is helped by a fault for a line that could not be shown.
+            let _ = write!(screen, "\r{done:.1} s of video done, {frames} frames\x1b[K\r");
         }
     }
 
@@ -244,6 +260,13 @@ impl Work<'_> {
             self.pieces[at].push(Piece { number, duration });
         }
     }
+}
+
+/// The name of a rendition until it is whole: one that was broken off is not taken for one.
+fn part(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".part");
+    name.into()
 }
 
 struct FileInput {

@@ -8,6 +8,7 @@
 mod au;
 mod error;
 pub(crate) mod mp4;
+mod pes;
 mod psi;
 pub(crate) mod sniff;
 mod ts;

@@ -1,0 +1,44 @@
+//! `headwater-worker transcode`: files for users.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+mod rig;
+use rig::Rig;
+
+fn transcode(rig: &Rig, input: &Path, more: &[&str]) -> Output {
+    let ladder = r#"[{"name":"a","width":320,"height":180,"bitrate":200000,"fps":0,"gop":"1"}]"#;
+    Command::new(env!("CARGO_BIN_EXE_headwater-worker"))
+        .arg("transcode")
+        .arg(input)
+        .arg("-o")
+        .arg(rig.path("out"))
+        .arg("-l")
+        .arg(rig.write("ladder.json", ladder.as_bytes()))
+        .args(more)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn an_input_without_a_frame_is_an_error_and_leaves_no_file() {
+    let rig = Rig::new();
+    let input = rig.ffmpeg(
+        "-f lavfi -i testsrc2=s=320x180:r=30 -f lavfi -i sine=440 -t 0.3 -pix_fmt yuv420p -c:v libx264 -preset \
+         ultrafast -c:a aac in.ts",
+    );
+    let silent = |packet: &&[u8]| (packet[1] & 0x1f, packet[2]) != (1, 0);
+    let sound: Vec<u8> = input.chunks(188).filter(silent).flatten().copied().collect();
+    let sound = rig.write("sound.ts", &sound);
+    for more in [&[][..], &["--whole"]] {
+        let output = transcode(&rig, &sound, more);
+        assert_eq!(output.status.code(), Some(1), "{more:?}");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(text.contains("no_frames"), "{more:?}: {text}");
+        assert_eq!(std::fs::read_dir(rig.path("out")).unwrap().count(), 0, "{more:?}");
+    }
+    let output = transcode(&rig, &rig.path("in.ts"), &["--whole"]);
+    assert_eq!(output.status.code(), Some(0));
+    let files: Vec<_> = std::fs::read_dir(rig.path("out")).unwrap().map(|f| f.unwrap().file_name()).collect();
+    assert_eq!(files, ["a.ts"]);
+}
