@@ -13,6 +13,8 @@ SHELL := /bin/sh
 INPUT ?= tests/media/bbb-720p25-5s.mp4
 OUT ?= target/demo/hls
 WAIT ?= 1
+# By environment, so that a name may hold spaces, quotes and dollar signs.
+export INPUT OUT WAIT
 # Where the home folder is read-only, cargo keeps its downloads in the target folder.
 CARGO := ./tests/cargo.sh
 
@@ -27,7 +29,7 @@ build: setup-build
 
 demo: setup-demo
 	@$(CARGO) build --release --locked --workspace --bins
-	@exec "$${CARGO_TARGET_DIR:-target}/release/headwater-demo" --input "$(INPUT)" --out "$(OUT)" --wait "$(WAIT)"
+	@exec "$${CARGO_TARGET_DIR:-target}/release/headwater-demo" --input "$$INPUT" --out "$$OUT" --wait "$$WAIT"
 
 test: setup-test
 	@$(CARGO) build --locked --workspace --bins

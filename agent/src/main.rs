@@ -90,7 +90,7 @@ fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(error) => {
             // One line, as systemd shows it.
-            eprintln!("headwater-agent: {error:#}");
+            eprintln!("headwater-agent: {}", headwater_protocol::error::in_one_line(error.as_ref()));
             exit_of(&error).into()
         }
     }

@@ -75,12 +75,25 @@ pub(crate) fn remember(state_dir: &Path, key: Key, report: ProbeReport) {
     }
 }
 
-/// Runs the probe; its process group is gone when this returns.
+/// The probe and the children in which it tries each element: gone when this is, also where the agent
+/// stops in the middle of it.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // An error means that nobody is left.
+            let _ = killpg(group, Signal::SIGKILL);
+        }
+    }
+}
+
+/// Runs the probe; its process group is gone when this returns or is dropped.
 pub(crate) async fn run(worker: &Path, deadline: Duration) -> Result<ProbeReport, ProbeError> {
     let failed = |source| ProbeError::Run { path: worker.to_owned(), source };
     let mut child =
         command(worker, "probe").stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;
-    let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
+    let mut group = Group(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw));
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let ended = timeout(deadline, async {
@@ -104,11 +117,12 @@ pub(crate) async fn run(worker: &Path, deadline: Duration) -> Result<ProbeReport
         out.and(err).and(status)
     });
     let ended = ended.await;
-    if ended.is_err() {
-        if let Some(group) = group {
-            let _ = killpg(group, Signal::SIGKILL);
+    match ended {
+        Ok(Ok(_)) => group.0 = None,
+        Ok(Err(_)) | Err(_) => {
+            drop(group);
+            let _ = child.wait().await;
         }
-        let _ = child.wait().await;
     }
     match ended {
         Ok(Ok(status)) if status.success() => serde_json::from_slice(&stdout)

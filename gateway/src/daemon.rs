@@ -22,6 +22,7 @@ use crate::app::{App, Shared, plain};
 use crate::broker::{BrokerError, Embedded};
 use crate::config::{Config, ConfigError};
 use crate::grants::Grants;
+use crate::guard::guard;
 use crate::identity::{Identity, IdentityError, Pair};
 use crate::media::{Media, MediaError};
 use crate::metrics::Metrics;
@@ -257,9 +258,10 @@ fn public(app: Shared) -> Router {
         .merge(push::router())
         .merge(playback::router())
         .merge(api::router())
-        .with_state(app)
+        .with_state(Arc::clone(&app))
         .merge(page::router())
         .fallback(async || plain(StatusCode::NOT_FOUND, "404 page not found"))
+        .layer(axum::middleware::from_fn_with_state(app, guard))
 }
 
 async fn ended(what: &str, task: tokio::task::JoinHandle<()>, within: Duration) {

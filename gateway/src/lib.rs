@@ -15,6 +15,7 @@ pub mod config;
 pub mod daemon;
 pub mod enroll;
 pub mod grants;
+pub mod guard;
 pub mod housekeep;
 pub mod identity;
 pub mod media;

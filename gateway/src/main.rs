@@ -61,7 +61,7 @@ fn main() -> ExitCode {
 }
 
 fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
-    eprintln!("headwater-gateway: {error:#}");
+    eprintln!("headwater-gateway: {}", headwater_protocol::error::in_one_line(error.as_ref()));
     ExitCode::from(code)
 }
 

@@ -95,7 +95,7 @@ fn main() -> ExitCode {
         Ok(()) => Exit::Done.into(),
         Err((exit, error)) => {
             tracing::debug!("{error:?}");
-            eprintln!("headwater-worker: {error:#}");
+            eprintln!("headwater-worker: {}", headwater_protocol::error::in_one_line(error.as_ref()));
             exit.into()
         }
     }

@@ -139,6 +139,20 @@ impl Fault {
     }
 }
 
+/// An error and its causes in one line for people, each text once: many errors show their cause already.
+pub fn in_one_line(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !line.contains(&text) {
+            line = format!("{line}: {text}");
+        }
+        cause = error.source();
+    }
+    line
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,6 +162,20 @@ mod tests {
         for code in Code::ALL {
             assert_eq!(serde_json::to_string(code).unwrap(), format!("\"{code}\""));
         }
+    }
+
+    #[test]
+    fn a_cause_that_is_shown_already_is_not_said_again() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot read x: {source}")]
+        struct Shown {
+            source: Hidden,
+        }
+        #[derive(Debug, thiserror::Error)]
+        #[error("no such file")]
+        struct Hidden(#[source] std::fmt::Error);
+        let line = in_one_line(&Shown { source: Hidden(std::fmt::Error) });
+        assert_eq!(line, format!("cannot read x: no such file: {}", std::fmt::Error));
     }
 
     #[test]

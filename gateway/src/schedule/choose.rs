@@ -22,6 +22,8 @@ pub struct Candidate {
     /// Attempts it has, all and of this task's stream.
     pub running: u32,
     pub running_here: u32,
+    /// Live streams whose node it is, whether or not a segment of theirs is with it right now.
+    pub keeps: u32,
     /// Pixels a second of its fastest encoder.
     pub speed: f64,
 }
@@ -62,7 +64,7 @@ impl Candidate {
 }
 
 /// The stream's own node while it has room; an idle one rather than wait for it; else the one with the
-/// least work for its size, the faster first. Nodes that failed the task come last.
+/// fewest streams and attempts for its size, the faster first. Nodes that failed the task come last.
 pub fn choose(candidates: &[Candidate], wanted: &Wanted<'_>) -> Decision {
     let able: Vec<&Candidate> = candidates.iter().filter(|c| c.is_able(wanted)).collect();
     if able.is_empty() {
@@ -87,7 +89,8 @@ pub fn choose(candidates: &[Candidate], wanted: &Wanted<'_>) -> Decision {
 }
 
 fn order(a: &Candidate, b: &Candidate) -> Ordering {
-    let load = |c: &Candidate| f64::from(c.running) / f64::from(c.workers.max(1));
+    // Between two segments a stream's node looks idle, yet its worker waits there for the next.
+    let load = |c: &Candidate| f64::from(c.running.max(c.keeps)) / f64::from(c.workers.max(1));
     load(a).total_cmp(&load(b)).then_with(|| b.speed.total_cmp(&a.speed)).then_with(|| a.node.cmp(&b.node))
 }
 
@@ -107,6 +110,7 @@ mod tests {
             streams: 0,
             running: 0,
             running_here: 0,
+            keeps: 0,
             speed: 1.0,
         }
     }
@@ -125,6 +129,12 @@ mod tests {
         assert_eq!(choose(&[node("a"), fast.clone()], &wanted()), offer("b"));
         let busy = Candidate { running: 1, streams: 1, ..fast };
         assert_eq!(choose(&[node("a"), busy], &wanted()), offer("a"));
+    }
+
+    #[test]
+    fn a_new_stream_goes_where_fewer_streams_live_even_between_their_segments() {
+        let host = Candidate { keeps: 1, speed: 9.0, ..node("b") };
+        assert_eq!(choose(&[node("a"), host], &wanted()), offer("a"));
     }
 
     #[test]

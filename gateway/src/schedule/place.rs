@@ -135,6 +135,7 @@ impl Core {
             let kind = headwater_protocol::CapabilityKind::Encode;
             birth.capabilities.iter().filter(move |capability| capability.kind == kind)
         };
+        let keeps = self.streams.values().filter(|stream| stream.node.as_ref() == Some(id)).count();
         let small = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         Some(Candidate {
             node: id.clone(),
@@ -147,6 +148,7 @@ impl Core {
             streams: small(streams.len()),
             running: small(running),
             running_here: small(running_here),
+            keeps: small(keeps),
             speed: encoders()
                 .map(|c| c.speed_fps * f64::from(c.width.0) * f64::from(c.height.0))
                 .fold(0.0, f64::max),

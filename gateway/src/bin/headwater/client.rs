@@ -77,7 +77,8 @@ impl Gateway {
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        let response = self.send(self.http.get(self.url(path)).timeout(ANSWER)).await?;
+        let request = self.introduced(self.http.get(self.url(path)).timeout(ANSWER));
+        let response = self.send(request).await?;
         self.json(checked(response).await?).await
     }
 
@@ -105,7 +106,19 @@ impl Gateway {
 
     /// One push of one segment; the answer's head. The caller sets its deadline.
     pub(crate) fn push(&self, path: &str) -> RequestBuilder {
-        self.http.request(Method::POST, self.url(path))
+        self.introduced(self.http.request(Method::POST, self.url(path)))
+    }
+
+    /// With the token where there is one: a gateway beyond loopback wants it for everything. Never in the
+    /// clear over a network.
+    fn introduced(&self, request: RequestBuilder) -> RequestBuilder {
+        if !is_loopback(&self.base) && self.base.scheme() != "https" {
+            return request;
+        }
+        match read_token(&self.token_file) {
+            Ok(token) => request.bearer_auth(token),
+            Err(_without) => request,
+        }
     }
 
     /// What only the operator may do: his token goes along.

@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use crate::human;
 
 /// What a gateway takes for one segment.
-const MAX_SEGMENT: usize = 300_000_000;
+const MAX_SEGMENT: usize = 300 << 20;
 /// Longest silence of the worker; a slow disk is no reason to give up, a hung demuxer is.
 const SILENCE: Duration = Duration::from_secs(60);
 /// What is kept of its log, as evidence.
