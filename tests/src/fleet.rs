@@ -21,8 +21,8 @@ pub const READY: Duration = Duration::from_secs(60);
 pub struct Options {
     /// One agent each.
     pub nodes: Vec<String>,
-    /// TOML put at the top of the gateway's configuration, before its tables.
-    pub gateway: String,
+    /// TOML put into the gateway's `[http]` table.
+    pub http: String,
     /// TOML put at the end of the gateway's configuration.
     pub gateway_tables: String,
     /// TOML put at the end of each agent's configuration.
@@ -37,7 +37,7 @@ impl Options {
     pub fn nodes(names: &[&str]) -> Self {
         Self {
             nodes: names.iter().map(|name| (*name).to_owned()).collect(),
-            gateway: String::new(),
+            http: String::new(),
             gateway_tables: String::new(),
             agent_tables: String::new(),
             worker: None,
@@ -83,12 +83,12 @@ impl Fleet {
         let (nodes, broker) = (free_port()?, free_port()?);
         let http = if options.http_port == 0 { free_port()? } else { options.http_port };
         let config = format!(
-            "fleet = \"test\"\nstate_dir = \"{state}\"\n{top}\n\
-             [http]\nlisten = \"127.0.0.1:{http}\"\n\n\
+            "fleet = \"test\"\nstate_dir = \"{state}\"\n\n\
+             [http]\nlisten = \"127.0.0.1:{http}\"\n{more}\n\n\
              [nodes]\nlisten = \"127.0.0.1:{nodes}\"\n\n\
              [broker]\nlisten = \"127.0.0.1:{broker}\"\n\n{tables}\n",
             state = folder.join("gateway").display(),
-            top = options.gateway,
+            more = options.http,
             tables = options.gateway_tables,
         );
         fs::write(folder.join("gateway.toml"), config)?;
@@ -213,6 +213,9 @@ impl Fleet {
     /// Waits until the gateway sees every started agent online with its capabilities.
     pub async fn wait_online(&mut self) -> Result<()> {
         let names: Vec<String> = self.agents.iter().map(|(name, _)| name.clone()).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
         let deadline = Instant::now() + READY;
         loop {
             let nodes = self.get("/api/v1/nodes").await?;
@@ -265,6 +268,21 @@ impl Fleet {
     ) -> Result<Answer> {
         let url = format!("{}/live/{stream}/{file}", self.http);
         Push { url, configuration, duration_ms: 2000, multipart: true }.send(&self.client, body).await
+    }
+
+    /// The same on its own, so that something can be done to the fleet while the segment is in work.
+    pub fn push_apart(
+        &self,
+        stream: &str,
+        file: &str,
+        configuration: &'static str,
+        body: Vec<u8>,
+    ) -> tokio::task::JoinHandle<Result<Answer>> {
+        let (client, url) = (self.client.clone(), format!("{}/live/{stream}/{file}", self.http));
+        tokio::spawn(async move {
+            let push = Push { url, configuration: Some(configuration), duration_ms: 2000, multipart: true };
+            push.send(&client, body).await
+        })
     }
 
     /// Every log of the fleet, for a failed test's output.

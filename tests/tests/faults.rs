@@ -42,18 +42,7 @@ impl World {
         file: &str,
         harm: impl FnOnce(&mut Fleet, &str) -> Result<()>,
     ) -> Result<Answer> {
-        let url = format!("{}/live/show/{file}", self.fleet.http);
-        let client = self.fleet.client.clone();
-        let body = self.input.clone();
-        let pushing = tokio::spawn(async move {
-            let push = headwater_tests::push::Push {
-                url,
-                configuration: Some(LADDER),
-                duration_ms: 6000,
-                multipart: true,
-            };
-            push.send(&client, body).await
-        });
+        let pushing = self.fleet.push_apart("show", file, LADDER, self.input.clone());
         let node = self.working_node().await?;
         harm(&mut self.fleet, &node)?;
         pushing.await?

@@ -154,17 +154,7 @@ async fn a_nodes_media_is_its_own() -> Result<()> {
     let evil = Identity::of(&fleet, "evil")?;
     let input = media::segment(folder.path(), 0, "1920x1080", "30", 6.0)?;
 
-    let url = format!("{}/live/show/0.ts", fleet.http);
-    let client = fleet.client.clone();
-    let pushing = tokio::spawn(async move {
-        let push = headwater_tests::push::Push {
-            url,
-            configuration: Some(LADDER),
-            duration_ms: 6000,
-            multipart: true,
-        };
-        push.send(&client, input).await
-    });
+    let pushing = fleet.push_apart("show", "0.ts", LADDER, input);
     let running = loop {
         let nodes = fleet.get("/api/v1/nodes").await?;
         let found =
@@ -237,5 +227,46 @@ async fn a_token_works_once_and_for_its_node_only() -> Result<()> {
     ensure!(!output.status.success(), "a node may not be called as the gateway is");
     let output = fleet.headwater(&["enroll", "../x"])?;
     ensure!(!output.status.success(), "a node id that is none");
+    fleet.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_gateway_has_a_token_only_playback_and_health_are_open() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("http.token");
+    std::fs::write(&file, "open-sesame-open-sesame\n")?;
+    let mut options = Options::nodes(&[]);
+    options.http = format!("token_file = \"{}\"", file.display());
+    let fleet = Fleet::start(folder.path(), options).await?;
+    let status = async |path: &str, show: &str| -> Result<u16> {
+        let request = fleet.client.get(format!("{}{path}", fleet.http));
+        let request = match show {
+            "bearer" => request.bearer_auth("open-sesame-open-sesame"),
+            "browser" => request.basic_auth("me", Some("open-sesame-open-sesame")),
+            "wrong" => request.bearer_auth("open-sesame"),
+            _ => request,
+        };
+        Ok(request.send().await?.status().as_u16())
+    };
+    for path in
+        ["/", "/assets/app.js", "/api/v1/nodes", "/api/v1/streams", "/metrics", "/live/x/0.ts", "/nothing"]
+    {
+        for show in ["none", "wrong"] {
+            let got = status(path, show).await?;
+            ensure!(got == 401, "{path} with {show}: {got}");
+        }
+    }
+    for show in ["bearer", "browser"] {
+        for path in ["/", "/api/v1/nodes", "/metrics"] {
+            let got = status(path, show).await?;
+            ensure!(got == 200, "{path} with {show}: {got}");
+        }
+    }
+    ensure!(status("/healthz", "none").await? == 200, "health is not open");
+    ensure!(status("/stream/x.m3u8", "none").await? == 404, "playback is not open");
+    let answer = fleet.push("x", "0.ts", Some(LADDER), "body").await?;
+    ensure!(answer.status == 401, "pushing without a token: {}", answer.status);
+    let output = fleet.headwater(&["nodes"])?;
+    ensure!(output.status.success(), "the operator is shut out: {}", String::from_utf8_lossy(&output.stderr));
     fleet.stop()
 }
