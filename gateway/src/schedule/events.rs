@@ -1,7 +1,7 @@
 //! What nodes say: birth, status, telemetry and numbered events.
 
 use headwater_protocol::message::{Birth, Event, EventKind, EventNumber, NodeState, Status, Telemetry};
-use headwater_protocol::{Code, Epoch, Fault, NodeId, SegmentReport, TaskId};
+use headwater_protocol::{Class, Code, Epoch, Fault, NodeId, SegmentReport, TaskId};
 
 use super::core::Core;
 use super::{Action, Attempt, GRACE_MS, Node, Now, Phase, Puts, Task};
@@ -140,7 +140,10 @@ impl Core {
                 self.attempt_failed(&task_id, epoch, id, fault, now);
             }
             EventKind::Failed { fault } => {
-                self.count(id, false);
+                // What is wrong with the input says nothing about the node.
+                if fault.code.class() != Class::Input {
+                    self.count(id, false);
+                }
                 self.attempt_failed(&task_id, epoch, id, fault, now);
             }
             EventKind::Done { report } => {

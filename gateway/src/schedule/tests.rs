@@ -255,7 +255,11 @@ fn another_nodes_event_moves_nothing() {
 fn faults_mean_what_their_class_says() {
     let mut world = World::new(&["a", "b"]);
     world.submit();
-    assert_eq!(offered(&world.failed("a", 1, 1, Code::NoVideo)).as_deref(), Some("b/2"));
+    let actions = world.failed("a", 1, 1, Code::NoVideo);
+    assert_eq!(offered(&actions).as_deref(), Some("b/2"));
+    let blamed =
+        |actions: &[Action]| actions.iter().any(|a| matches!(a, Action::Write(Write::Counts { .. })));
+    assert!(!blamed(&actions), "the input's fault is not the node's");
     assert!(matches!(answer(&world.failed("b", 1, 2, Code::NoKeyframe)), Some(Outcome::Input(_))));
 
     let mut world = World::new(&["a"]);
