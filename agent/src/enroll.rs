@@ -74,7 +74,7 @@ fn client() -> ClientBuilder {
 
 fn unreachable(verb: &'static str, url: &str) -> impl FnOnce(reqwest::Error) -> EnrollError {
     let url = url.to_owned();
-    move |error| EnrollError::Unreachable { verb, url, text: crate::media::reason(&error) }
+    move |error| EnrollError::Unreachable { verb, url, text: headwater_protocol::error::in_one_line(&error) }
 }
 
 async fn fetch_ca(token: &Token, base: &str) -> Result<X509, EnrollError> {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use headwater_protocol::error::in_one_line;
 use headwater_protocol::message::Input;
 use headwater_protocol::{Code, Container, Fault};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
@@ -31,20 +32,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longer than the pause between two segments of a stream, so that no segment pays for a handshake; shorter than
 /// the 30 s after which servers close, so that no body is sent into a connection that is just being closed.
 const POOL_IDLE: Duration = Duration::from_secs(20);
-
-/// An error's own text and its causes: reqwest says the useful part last.
-pub(crate) fn reason(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
-}
 
 /// The gateway's node address, with this node's certificate.
 #[derive(Debug, Clone)]
@@ -107,7 +94,7 @@ impl Media {
                 Ok(response) if !response.status().is_server_error() || tries == FETCH_TRIES => {
                     return Err(failed(format!("the gateway answered {}", response.status())));
                 }
-                Err(error) if tries == FETCH_TRIES => return Err(failed(reason(&error))),
+                Err(error) if tries == FETCH_TRIES => return Err(failed(in_one_line(&error))),
                 Ok(_) | Err(_) => {
                     tokio::time::sleep(FETCH_PAUSE * tries).await;
                     tries += 1;
@@ -123,7 +110,7 @@ impl Media {
         let mut total = 0;
         loop {
             let chunk = timeout(self.silence, response.chunk()).await.map_err(silent)?;
-            let Some(chunk) = chunk.map_err(|error| failed(reason(&error)))? else { break };
+            let Some(chunk) = chunk.map_err(|error| failed(in_one_line(&error)))? else { break };
             total += chunk.len() as u64;
             if total > allowed {
                 return Err(too_long(input.bytes));
@@ -167,11 +154,11 @@ impl Media {
             match request.send().await {
                 Ok(response) if response.status().is_success() => {
                     // Read to its end, or the connection cannot be used again.
-                    response.bytes().await.map_err(|error| failed(reason(&error)))?;
+                    response.bytes().await.map_err(|error| failed(in_one_line(&error)))?;
                     Ok(())
                 }
                 Ok(response) => Err(failed(format!("the gateway answered {}", response.status()))),
-                Err(error) => Err(failed(reason(&error))),
+                Err(error) => Err(failed(in_one_line(&error))),
             }
         });
         Upload { sender: Some(sender), task: Some(task), silence: self.silence }

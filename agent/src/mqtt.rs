@@ -188,7 +188,7 @@ async fn run(settings: Settings, outlets: Outlets) {
             Ok(()) => return,
             Err(error) => error,
         };
-        let why = crate::media::reason(&error);
+        let why = headwater_protocol::error::in_one_line(&error);
         let refused = is_refusal(&error) || rejects_certificate(&why);
         failures = if began.elapsed() > STABLE { 0 } else { failures + 1 };
         let pause = if refused {

@@ -88,9 +88,7 @@ impl Canvas {
         }
         Ok(buffer)
     }
-}
 
-impl Canvas {
     /// False where the planes' memory is not laid out in whole rows; then libyuv does it.
     fn convolve(&self, source: &Source<'_>, target: &mut Target<'_>) -> bool {
         // A panic elsewhere leaves only scratch memory behind the lock.

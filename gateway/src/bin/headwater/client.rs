@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use headwater_gateway::views::{CommandRequest, EnrollReply, EnrollRequest, ErrorView, NodeView, StreamView};
+use headwater_protocol::error::in_one_line;
 use headwater_protocol::message::CommandKind;
 use headwater_protocol::{Millis, NodeId, StreamId};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
@@ -61,7 +62,7 @@ impl Gateway {
         if is_loopback(&base) {
             http = http.no_proxy();
         }
-        let http = http.build().map_err(|e| ClientError::Setup(chain(&e)))?;
+        let http = http.build().map_err(|e| ClientError::Setup(in_one_line(&e)))?;
         Ok(Self { http, base, token_file })
     }
 
@@ -139,7 +140,7 @@ impl Gateway {
         } else if error.is_connect() && refused(error) {
             ClientError::NoGateway { url }
         } else {
-            ClientError::Connection { url, text: chain(error) }
+            ClientError::Connection { url, text: in_one_line(error) }
         }
     }
 
@@ -210,20 +211,6 @@ fn refused(error: &(dyn std::error::Error + 'static)) -> bool {
             .downcast_ref::<std::io::Error>()
             .is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
     })
-}
-
-/// An error with all its reasons, outermost first, each once.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = String::new();
-    for error in sources(error) {
-        let part = error.to_string();
-        if text.is_empty() {
-            text = part;
-        } else if !text.contains(&part) {
-            text = format!("{text}: {part}");
-        }
-    }
-    text
 }
 
 fn sources<'a>(

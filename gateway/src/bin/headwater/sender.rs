@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use headwater_protocol::error::in_one_line;
 use headwater_protocol::{Container, Ladder, Millis, RenditionName, StreamId};
 use reqwest::{Response, StatusCode};
 use tokio::time::Instant;
@@ -157,7 +158,7 @@ impl Sender<'_> {
                 Ok(Some(chunk)) => parser.feed(&chunk),
                 Ok(None) => break,
                 Err(error) => {
-                    let text = format!("the answer broke off: {}", client::chain(&error));
+                    let text = format!("the answer broke off: {}", in_one_line(&error));
                     return Ok(Try::Again { text, gone: None });
                 }
             }

@@ -4,10 +4,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use headwater_protocol::error::in_one_line;
 use tokio::io::AsyncReadExt;
 use url::Url;
 
-use crate::client;
 use crate::human;
 use crate::progress::Progress;
 
@@ -123,10 +123,10 @@ async fn download(url: Url, limit: u64, progress: &Progress) -> Result<Source, S
         .read_timeout(SILENCE)
         .user_agent(concat!("headwater/", env!("CARGO_PKG_VERSION")))
         .build()
-        .map_err(|e| error(client::chain(&e)))?;
+        .map_err(|e| error(in_one_line(&e)))?;
     let name = url.path_segments().and_then(|mut parts| parts.next_back()).unwrap_or_default();
     let name = Path::new(name).file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let mut response = http.get(url).send().await.map_err(|e| error(client::chain(&e.without_url())))?;
+    let mut response = http.get(url).send().await.map_err(|e| error(in_one_line(&e.without_url())))?;
     if !response.status().is_success() {
         return Err(error(format!("the server answers {}", response.status())));
     }
@@ -135,7 +135,7 @@ async fn download(url: Url, limit: u64, progress: &Progress) -> Result<Source, S
         return Err(SourceError::TooLarge { limit });
     }
     let mut sink = Sink::new(limit, length, progress)?;
-    while let Some(chunk) = response.chunk().await.map_err(|e| error(client::chain(&e.without_url())))? {
+    while let Some(chunk) = response.chunk().await.map_err(|e| error(in_one_line(&e.without_url())))? {
         sink.write(&chunk)?;
     }
     if sink.written == 0 {
