@@ -32,7 +32,8 @@ use crate::feed::{Fed, Feeder, Shared};
 use crate::fit::Size;
 use crate::graph::{self, Chain, Faults, Stoppers};
 use crate::log;
-use crate::plan::{self, DecodePlan, Machine};
+use crate::machine::Machine;
+use crate::plan::{self, DecodePlan, Trust};
 use crate::stage::{Counters, Decoded, Event, Events, Front, Setup, Stage, lock};
 
 /// Where a segment's bytes come from.
@@ -85,6 +86,13 @@ pub struct Engine {
     max_duration: Duration,
 }
 
+/// A decoder's chain and its plan.
+#[derive(Debug, Clone)]
+pub(crate) struct Decoder {
+    pub plan: Arc<DecodePlan>,
+    pub chain: Arc<Chain>,
+}
+
 /// All that lives from one segment to the next.
 struct Chains {
     faults: Arc<Faults>,
@@ -93,7 +101,7 @@ struct Chains {
     stoppers: Arc<Stoppers>,
     stage: Arc<Mutex<Stage>>,
     front: Arc<Mutex<Front>>,
-    decode: Mutex<Option<(DecodePlan, Arc<Chain>)>>,
+    decode: Mutex<Option<Decoder>>,
 }
 
 impl std::fmt::Debug for Chains {
@@ -120,20 +128,19 @@ impl Chains {
         Self { faults, events, counters, stoppers, stage, front, decode: Mutex::default() }
     }
 
-    /// The decoder's chain for `codec`, the present one if it fits.
-    fn decoder(&self, setup: &Setup, codec: Codec) -> Result<Arc<Chain>, Fault> {
-        let plan = plan::decoder(&setup.board, &setup.machine, codec)?;
+    /// The decoder for `codec`, the present one if it fits.
+    fn decoder(&self, setup: &Setup, codec: Codec, trust: Trust) -> Result<Decoder, Fault> {
+        let plan = plan::decoder(&setup.board, &setup.machine, codec, trust)?;
         let mut decode = lock(&self.decode);
-        if let Some((ready, chain)) = &*decode
-            && *ready == plan
+        if let Some(ready) = &*decode
+            && *ready.plan == plan
         {
-            return Ok(Arc::clone(chain));
+            return Ok(ready.clone());
         }
         *decode = None;
         let chain = Arc::new(graph::decode_chain(&plan, &self.faults, Decoded(Arc::clone(&self.front)))?);
         chain.join(&self.stoppers);
-        *decode = Some((plan, Arc::clone(&chain)));
-        Ok(chain)
+        Ok(decode.insert(Decoder { plan: Arc::new(plan), chain }).clone())
     }
 
     /// Lets every thread go that waits in a queue.
@@ -145,9 +152,13 @@ impl Chains {
     /// After a segment that went well: every chain is drained.
     fn recycle(&self) {
         *lock(&self.events) = None;
-        if let Some((_, chain)) = &*lock(&self.decode) {
-            chain.recycle();
+        let mut decode = lock(&self.decode);
+        match &*decode {
+            Some(ready) if ready.plan.fresh => *decode = None,
+            Some(ready) => ready.chain.recycle(),
+            None => {}
         }
+        drop(decode);
         lock(&self.front).recycle();
         lock(&self.stage).recycle();
     }
@@ -168,9 +179,8 @@ impl Engine {
     }
 
     /// Takes input of any length, where the caller runs a whole file at once.
-    pub fn unlimited(mut self) -> Self {
+    pub fn unlimited(&mut self) {
         self.max_duration = Duration::MAX;
-        self
     }
 
     /// Builds the usual plan's chains and has them work once, so that the first segment finds them warm.
@@ -196,7 +206,7 @@ impl Engine {
             }
         }
         chains.recycle();
-        chains.decoder(&self.setup, Codec::H264)?;
+        chains.decoder(&self.setup, Codec::H264, Trust::Lossy)?;
         self.chains = Some(chains);
         Ok(())
     }
@@ -235,7 +245,7 @@ impl Engine {
             patience: PATIENCE,
         };
         let mut collector = Collector::new(&self.setup.ladder, output);
-        let decoder = |codec| chains.decoder(&self.setup, codec);
+        let decoder = |codec, trust| chains.decoder(&self.setup, codec, trust);
         let (end, fed) = std::thread::scope(|scope| {
             let feeding = scope.spawn(move || feeder.run(hint, input, decoder));
             let end = collector.run(&receiver, &watch);

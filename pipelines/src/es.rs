@@ -64,7 +64,8 @@ pub enum AudioFormat {
 }
 
 /// How a picture has to be turned to stand upright.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Rotation {
     #[default]
     None,

@@ -11,10 +11,11 @@ use gstreamer as gst;
 use headwater_protocol::{Code, Codec, Container, Fault, FrameRate};
 
 use crate::demux::Demuxer;
-use crate::engine::{Input, Next, TICK};
+use crate::engine::{Decoder, Input, Next, TICK};
 use crate::es::{CLOCK, Frame, Item, Ticks, Tracks};
 use crate::fit::measure_rate;
 use crate::graph::{Chain, Faults};
+use crate::plan::Trust;
 use crate::stage::{Counters, Event, Events, Origo, Segment, Stage, lock, send};
 
 /// Frames looked at to tell the frame rate before the first goes to the decoder.
@@ -82,7 +83,7 @@ impl<'a> Feeder<'a> {
     /// Reads to the end or until the segment is over. Faults are reported, not returned.
     pub(crate) fn run<D>(self, hint: Container, input: &mut dyn Input, decoder: D) -> Fed
     where
-        D: FnMut(Codec) -> Result<Arc<Chain>, Fault>,
+        D: FnMut(Codec, Trust) -> Result<Decoder, Fault>,
     {
         // A whole file at once has no limit in bytes either.
         let unlimited = self.max_duration == Duration::MAX;
@@ -133,7 +134,7 @@ fn earliest(items: &[Item]) -> Ticks {
 
 impl<D> Feeding<'_, D>
 where
-    D: FnMut(Codec) -> Result<Arc<Chain>, Fault>,
+    D: FnMut(Codec, Trust) -> Result<Decoder, Fault>,
 {
     fn fault(&self, fault: Fault) -> Over {
         self.feeder.faults.report(fault);
@@ -219,8 +220,14 @@ where
         self.rate = measure_rate(&times);
         self.origo = Origo::of(first.pts);
         self.codec = Some(video.codec);
-        let chain = (self.decoder)(video.codec).map_err(|fault| self.fault(fault))?;
-        let segment = Segment { origo: self.origo, rotation: video.rotation, rate: self.rate };
+        // MP4's index says of each frame where it is; in a transport stream some may be missing without a word.
+        let trust = match self.demuxer.container() {
+            Container::Mp4 => Trust::Whole,
+            Container::Ts => Trust::Lossy,
+        };
+        let Decoder { plan, chain } =
+            (self.decoder)(video.codec, trust).map_err(|fault| self.fault(fault))?;
+        let segment = Segment { decode: plan, origo: self.origo, rotation: video.rotation, rate: self.rate };
         lock(self.feeder.stage).begin(segment);
         self.chain = Some(chain);
         for frame in std::mem::take(&mut self.head) {

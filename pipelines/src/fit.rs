@@ -5,7 +5,7 @@ use headwater_protocol::FrameRate;
 use crate::es::{CLOCK, Ticks};
 
 /// A picture's size in pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 pub struct Size {
     pub width: u32,
     pub height: u32,
@@ -58,7 +58,8 @@ pub fn square(coded: Size, aspect: (u32, u32)) -> Size {
 }
 
 /// Where a scaled picture comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Origin {
     Decoded,
     /// Index into the list of sizes, always an earlier step of the cascade.

@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! decode   appsrc ─ decoder ─ appsink            coded frames in, pictures out
-//! prepare  appsrc ─ deinterlace ─ videoflip ─ videoconvert ─ appsink      only where a picture needs it
-//! encode   appsrc ─ encoder ─ appsink            one per rendition
+//! prepare  appsrc ─ download ─ deinterlace ─ videoflip ─ videoconvert ─ appsink   only where a picture needs it
+//! encode   appsrc ─ [scaler] ─ encoder ─ appsink                            one per rendition
+//! split    appsrc ─ scaler ─┬ queue ─ encoder ─ appsink                     where one pass makes several sizes
+//!                           └ queue ─ encoder ─ appsink
 //! ```
 //!
 //! A chain lives over many segments: [`Chain::end`] drains it with an EOS inside the stream, and
@@ -11,7 +13,6 @@
 //! outside, since demuxers and muxers survive no flush. Between the chains pictures are scaled by [`crate::scale`]
 //! in the decoder's thread, while they are still in its cache.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use gstreamer as gst;
@@ -21,9 +22,10 @@ use gstreamer_video as gst_video;
 
 use headwater_protocol::{Code, Codec, Fault};
 
+use crate::board::{ForceKey, Properties};
 use crate::es::Rotation;
 use crate::log;
-use crate::plan::{DecodePlan, Element, Machine, RungPlan};
+use crate::plan::{DecodePlan, Element, RungPlan};
 
 /// The first error of a worker's chains. Later ones are consequences.
 #[derive(Debug, Default)]
@@ -50,6 +52,7 @@ pub struct Chain {
     place: Place,
     pipeline: gst::Pipeline,
     source: gst_app::AppSrc,
+    force_key: Vec<(gst::Element, ForceKey)>,
 }
 
 /// Where a chain stands, from the far end: the order in which chains are stopped.
@@ -76,17 +79,6 @@ const CODED_QUEUE: u64 = 4 << 20;
 /// encoder, which sets the pace, never waits for the others, and memory stays small.
 const PICTURE_QUEUE: u64 = 4;
 
-/// What is at hand in this process's registry of elements.
-pub fn machine() -> Machine {
-    let elements: BTreeSet<String> = gst::Registry::get()
-        .features(gst::ElementFactory::static_type())
-        .into_iter()
-        .map(|feature| feature.name().to_string())
-        .collect();
-    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-    Machine { elements, cores: u32::try_from(cores).unwrap_or(1) }
-}
-
 fn failed(what: &str, error: impl std::fmt::Display) -> Fault {
     Fault::new(Code::PipelineFailed, format!("{what}: {error}")).with_detail(log::tail())
 }
@@ -108,62 +100,119 @@ fn plain(factory: &str, properties: &[(&str, &str)]) -> Result<gst::Element, Fau
 
 /// Coded frames of `codec` in, pictures out.
 pub fn decode_chain(plan: &DecodePlan, faults: &Arc<Faults>, taker: impl Taker) -> Result<Chain, Fault> {
-    let caps = coded_caps(plan.codec, None);
     let elements = plan.elements.iter().map(make).collect::<Result<_, _>>()?;
-    let chain = Chain::new(Place::Decode, Queue::Bytes(CODED_QUEUE), elements, None, faults, taker)?;
-    chain.source.set_caps(Some(&caps));
+    let chain = Shape {
+        place: Place::Decode,
+        queue: Queue::Bytes(CODED_QUEUE),
+        trunk: Vec::new(),
+        branches: vec![Branch { elements, caps: None, taker: Box::new(taker), force_key: None }],
+    }
+    .build(faults)?;
+    chain.source.set_caps(Some(&coded_caps(plan.codec, &Properties::new())));
     chain.start()
 }
 
-/// Any picture in, upright progressive I420 out.
-pub fn prepare_chain(rotation: Rotation, faults: &Arc<Faults>, taker: impl Taker) -> Result<Chain, Fault> {
+/// Any picture in, upright progressive I420 in system memory out. `download`: what carries pictures there.
+pub fn prepare_chain(
+    download: &[Element],
+    rotation: Rotation,
+    faults: &Arc<Faults>,
+    taker: impl Taker,
+) -> Result<Chain, Fault> {
     let direction = match rotation {
         Rotation::None => "identity",
         Rotation::Clockwise90 => "90r",
         Rotation::Half => "180",
         Rotation::Clockwise270 => "90l",
     };
-    let elements = vec![
+    let mut elements = download.iter().map(make).collect::<Result<Vec<_>, _>>()?;
+    elements.extend([
         // One picture per coded frame: 50 fields become 25 pictures.
         plain("deinterlace", &[("mode", "auto"), ("fields", "top"), ("method", "linear")])?,
         plain("videoflip", &[("video-direction", direction)])?,
         plain("videoconvert", &[])?,
-    ];
+    ]);
     let caps = gst_video::VideoCapsBuilder::new().format(gst_video::VideoFormat::I420).build();
-    let chain =
-        Chain::new(Place::Prepare, Queue::Pictures(PICTURE_QUEUE), elements, Some(caps), faults, taker)?;
-    chain.start()
+    Shape {
+        place: Place::Prepare,
+        queue: Queue::Pictures(PICTURE_QUEUE),
+        trunk: Vec::new(),
+        branches: vec![Branch { elements, caps: Some(caps), taker: Box::new(taker), force_key: None }],
+    }
+    .build(faults)?
+    .start()
 }
 
-/// Pictures of `input` in, coded frames out.
+fn encode_branch(plan: &RungPlan, taker: impl Taker) -> Result<Branch, Fault> {
+    let mut elements = plan.before.iter().map(make).collect::<Result<Vec<_>, _>>()?;
+    let encoder = make(&plan.element)?;
+    elements.push(encoder.clone());
+    for after in &plan.after {
+        elements.push(make(after)?);
+    }
+    Ok(Branch {
+        elements,
+        caps: Some(coded_caps(plan.codec, &plan.caps)),
+        taker: Box::new(taker),
+        force_key: plan.force_key.clone().map(|how| (encoder, how)),
+    })
+}
+
+/// Pictures in, coded frames out. `input`: the shape of the pictures, where it is known before the first.
 pub fn encode_chain(
     plan: &RungPlan,
-    input: &gst_video::VideoInfo,
+    input: Option<&gst_video::VideoInfo>,
     faults: &Arc<Faults>,
     taker: impl Taker,
 ) -> Result<Chain, Fault> {
-    let caps = coded_caps(plan.codec, plan.profile);
-    let elements = vec![make(&plan.element)?];
-    let chain =
-        Chain::new(Place::Encode, Queue::Pictures(PICTURE_QUEUE), elements, Some(caps), faults, taker)?;
-    let caps = input.to_caps().map_err(|error| failed("caps of a rendition", error))?;
-    chain.source.set_caps(Some(&caps));
+    let chain = Shape {
+        place: Place::Encode,
+        queue: Queue::Pictures(PICTURE_QUEUE),
+        trunk: Vec::new(),
+        branches: vec![encode_branch(plan, taker)?],
+    }
+    .build(faults)?;
+    if let Some(input) = input {
+        let caps = input.to_caps().map_err(|error| failed("caps of a rendition", error))?;
+        chain.source.set_caps(Some(&caps));
+    }
     chain.start()
 }
 
-fn coded_caps(codec: Codec, profile: Option<&str>) -> gst::Caps {
-    let name = match codec {
-        Codec::H264 => "video/x-h264",
-        Codec::Hevc => "video/x-h265",
-        Codec::Av1 => "video/x-av1",
-        Codec::Vp9 => "video/x-vp9",
-        Codec::Vp8 => "video/x-vp8",
+/// Pictures in, coded frames of several renditions out, their sizes made by one pass of `scaler`.
+pub fn split_chain<T: Taker>(
+    scaler: &Element,
+    rungs: Vec<(&RungPlan, T)>,
+    faults: &Arc<Faults>,
+) -> Result<Chain, Fault> {
+    let branches = rungs.into_iter().map(|(plan, taker)| encode_branch(plan, taker));
+    Shape {
+        place: Place::Encode,
+        queue: Queue::Pictures(PICTURE_QUEUE),
+        trunk: vec![make(scaler)?],
+        branches: branches.collect::<Result<_, _>>()?,
+    }
+    .build(faults)?
+    .start()
+}
+
+fn coded_caps(codec: Codec, fields: &Properties) -> gst::Caps {
+    let (name, form): (&str, &[(&str, &str)]) = match codec {
+        Codec::H264 => ("video/x-h264", &[("stream-format", "byte-stream"), ("alignment", "au")]),
+        Codec::Hevc => ("video/x-h265", &[("stream-format", "byte-stream"), ("alignment", "au")]),
+        Codec::Av1 => ("video/x-av1", &[("stream-format", "obu-stream"), ("alignment", "tu")]),
+        Codec::Vp9 => ("video/x-vp9", &[]),
+        Codec::Vp8 => ("video/x-vp8", &[]),
+        Codec::Jpeg => ("image/jpeg", &[]),
     };
     let mut caps = gst::Caps::builder(name);
-    if matches!(codec, Codec::H264 | Codec::Hevc) {
-        caps = caps.field("stream-format", "byte-stream").field("alignment", "au");
+    for (field, value) in form {
+        caps = caps.field(*field, *value);
     }
-    caps.field_if_some("profile", profile).build()
+    for (field, value) in fields {
+        caps = caps.field(field.as_str(), value.as_str());
+    }
+    caps.build()
 }
 
 enum Queue {
@@ -171,16 +220,26 @@ enum Queue {
     Pictures(u64),
 }
 
-impl Chain {
-    fn new(
-        place: Place,
-        queue: Queue,
-        elements: Vec<gst::Element>,
-        caps: Option<gst::Caps>,
-        faults: &Arc<Faults>,
-        taker: impl Taker,
-    ) -> Result<Self, Fault> {
-        let (bytes, pictures) = match queue {
+/// From the chain's trunk, or its source where there is none, to one end.
+struct Branch {
+    elements: Vec<gst::Element>,
+    caps: Option<gst::Caps>,
+    taker: Box<dyn Taker>,
+    /// The encoder, and how it is asked for a keyframe.
+    force_key: Option<(gst::Element, ForceKey)>,
+}
+
+/// A chain to be built.
+struct Shape {
+    place: Place,
+    queue: Queue,
+    trunk: Vec<gst::Element>,
+    branches: Vec<Branch>,
+}
+
+impl Shape {
+    fn build(self, faults: &Arc<Faults>) -> Result<Chain, Fault> {
+        let (bytes, pictures) = match self.queue {
             Queue::Bytes(bytes) => (bytes, 0),
             Queue::Pictures(pictures) => (0, pictures),
         };
@@ -190,23 +249,36 @@ impl Chain {
             .max_bytes(bytes)
             .max_buffers(pictures)
             .build();
-        // Nothing here runs in real time: no clock, no preroll, no late frames.
-        let sink = gst_app::AppSink::builder().sync(false).async_(false).enable_last_sample(false).qos(false);
-        let sink = match &caps {
-            Some(caps) => sink.caps(caps),
-            None => sink,
-        }
-        .build();
-        take_padded_pictures(&sink);
-        sink.set_callbacks(callbacks(taker));
-
-        let name = place.name();
+        let name = self.place.name();
+        let broken = |error: gst::glib::BoolError| failed(name, error);
         let pipeline = gst::Pipeline::with_name(name);
-        let mut all: Vec<&gst::Element> = vec![source.upcast_ref()];
-        all.extend(&elements);
-        all.push(sink.upcast_ref());
-        pipeline.add_many(&all).map_err(|error| failed(name, error))?;
-        gst::Element::link_many(&all).map_err(|error| failed(name, error))?;
+        pipeline.add(&source).map_err(broken)?;
+        let mut last: gst::Element = source.clone().upcast();
+        for element in &self.trunk {
+            pipeline.add(element).map_err(broken)?;
+            last.link(element).map_err(broken)?;
+            last = element.clone();
+        }
+        let mut force_key = Vec::new();
+        for branch in self.branches {
+            let sink = sink(branch.caps.as_ref(), branch.taker);
+            // Behind a scaler with several outputs each encoder works in a thread of its own.
+            let queue = if self.trunk.is_empty() {
+                None
+            } else {
+                Some(plain(
+                    "queue",
+                    &[("max-size-buffers", "4"), ("max-size-bytes", "0"), ("max-size-time", "0")],
+                )?)
+            };
+            let all: Vec<&gst::Element> =
+                queue.iter().chain(&branch.elements).chain([sink.upcast_ref()]).collect();
+            pipeline.add_many(&all).map_err(broken)?;
+            gst::Element::link_many(&all).map_err(broken)?;
+            // A scaler's further output pads come by request.
+            last.link(all[0]).map_err(broken)?;
+            force_key.extend(branch.force_key);
+        }
         if let Some(bus) = pipeline.bus() {
             let faults = Arc::clone(faults);
             // Messages are looked at where they are made and dropped: a bus that nobody reads would grow.
@@ -217,9 +289,24 @@ impl Chain {
                 gst::BusSyncReply::Drop
             });
         }
-        Ok(Self { place, pipeline, source })
+        Ok(Chain { place: self.place, pipeline, source, force_key })
     }
+}
 
+/// Nothing here runs in real time: no clock, no preroll, no late frames.
+fn sink(caps: Option<&gst::Caps>, taker: Box<dyn Taker>) -> gst_app::AppSink {
+    let sink = gst_app::AppSink::builder().sync(false).async_(false).enable_last_sample(false).qos(false);
+    let sink = match caps {
+        Some(caps) => sink.caps(caps),
+        None => sink,
+    }
+    .build();
+    take_padded_pictures(&sink);
+    sink.set_callbacks(callbacks(taker));
+    sink
+}
+
+impl Chain {
     fn start(self) -> Result<Self, Fault> {
         self.pipeline.set_state(gst::State::Playing).map_err(|error| failed("start of a pipeline", error))?;
         Ok(self)
@@ -245,6 +332,20 @@ impl Chain {
     pub fn recycle(&self) {
         self.source.send_event(gst::event::FlushStart::new());
         self.source.send_event(gst::event::FlushStop::new(true));
+        for (encoder, how) in &self.force_key {
+            match how {
+                ForceKey::Event => {
+                    let event = gst_video::DownstreamForceKeyUnitEvent::builder().all_headers(true).build();
+                    self.source.send_event(event);
+                }
+                ForceKey::Signal(name) => encoder.emit_by_name::<()>(name, &[]),
+            }
+        }
+    }
+
+    /// The pipeline as a graph in Graphviz's language: elements, caps, states.
+    pub fn dot(&self) -> String {
+        self.pipeline.debug_to_dot_data(gst::DebugGraphDetails::ALL).to_string()
     }
 
     /// Puts the chain among those that [`Stoppers::stop`] lets go of.
@@ -307,7 +408,7 @@ impl Stoppers {
     }
 }
 
-fn callbacks(taker: impl Taker) -> gst_app::AppSinkCallbacks {
+fn callbacks(taker: Box<dyn Taker>) -> gst_app::AppSinkCallbacks {
     let taker = Arc::new(Mutex::new(taker));
     let at_end = Arc::clone(&taker);
     gst_app::AppSinkCallbacks::builder()

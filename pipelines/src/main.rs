@@ -6,10 +6,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use headwater_pipelines::board::Board;
 use headwater_pipelines::exit::{self, Exit};
 use headwater_pipelines::transcode::{Cut, Summary};
-use headwater_pipelines::{cut, ladder, log, probe, serve, transcode};
+use headwater_pipelines::{cut, ladder, log, probe, serve, survey, transcode};
 use headwater_protocol::{Container, Ladder, Rendition};
 
 /// Transcodes video on this machine: probes what it can do, works for an agent, or turns a file into renditions.
@@ -118,14 +117,15 @@ fn run(command: Command) -> Result<(), (Exit, anyhow::Error)> {
 }
 
 fn run_probe() -> anyhow::Result<()> {
-    let report = probe::probe(&Board::software()?);
+    let (board, machine) = survey::board()?;
+    let report = probe::probe(&board, &machine);
     println!("{}", serde_json::to_string_pretty(&report)?);
     Ok(())
 }
 
 fn run_probe_one(number: usize) -> Result<(), (Exit, anyhow::Error)> {
-    let board = Board::software().map_err(|error| (Exit::Start, error.into()))?;
-    let proved = probe::probe_one(&board, number);
+    let (board, machine) = survey::board().map_err(|error| (Exit::Start, error.into()))?;
+    let proved = probe::probe_one(&board, &machine, number);
     // The parent reads either of the two.
     let text = match &proved {
         Ok(capability) => serde_json::to_string(capability),

@@ -18,13 +18,14 @@ use headwater_protocol::{
     ProbeReport, Profile, Rate, Rendition, RenditionName,
 };
 
-use crate::board::Board;
+use crate::board::{Board, SYSTEM};
 use crate::demux::Demuxer;
 use crate::es::{CLOCK, Frame, Item, Rotation, Ticks};
 use crate::fit::{Origin, Size};
 use crate::graph::{self, Chain, Faults, Taker};
 use crate::log;
-use crate::plan::{self, Machine};
+use crate::machine::Machine;
+use crate::plan::{self, DecodePlan, Trust};
 use crate::scale::{Canvas, Picture};
 use crate::stage::lock;
 
@@ -45,46 +46,58 @@ struct Candidate {
     kind: CapabilityKind,
     codec: Option<Codec>,
     element: String,
+    /// Where its pictures are.
+    memory: String,
     /// Brings the element where it is missing.
     package: String,
 }
 
-fn candidates(board: &Board) -> Vec<Candidate> {
+/// Headwater's own scaler, in every worker.
+const OWN_SCALER: &str = "libyuv";
+
+fn candidates(board: &Board, machine: &Machine) -> Vec<Candidate> {
+    // The one of the names that is here, or the first.
+    let name = |factories: &[String]| {
+        let here = machine.first(factories).map(|(name, _)| name.to_owned());
+        here.or_else(|| factories.first().cloned()).unwrap_or_default()
+    };
     let decoders = board.decoders.iter().map(|decoder| Candidate {
         kind: CapabilityKind::Decode,
         codec: Some(decoder.codec),
-        element: decoder.element.clone(),
+        element: name(&decoder.factory),
+        memory: decoder.out.memory.clone(),
         package: decoder.package.clone(),
     });
     let scaler = Candidate {
         kind: CapabilityKind::Scale,
         codec: None,
-        element: board.scaler.clone(),
+        element: OWN_SCALER.to_owned(),
+        memory: SYSTEM.to_owned(),
         package: "libyuv0".to_owned(),
     };
     let encoders = board.encoders.iter().map(|encoder| Candidate {
         kind: CapabilityKind::Encode,
         codec: Some(encoder.codec),
-        element: encoder.element.clone(),
+        element: name(&encoder.factory),
+        memory: encoder.input.memory.clone(),
         package: encoder.package.clone(),
     });
     decoders.chain([scaler]).chain(encoders).collect()
 }
 
 /// Proves every candidate of the board's profile, each in a child process.
-pub fn probe(board: &Board) -> ProbeReport {
-    let machine = graph::machine();
+pub fn probe(board: &Board, machine: &Machine) -> ProbeReport {
     let mut report = ProbeReport {
         worker_version: env!("CARGO_PKG_VERSION").to_owned(),
         gstreamer_version: gst::version_string().to_string(),
-        profile: board.name.clone(),
+        profile: board.id.clone(),
         capabilities: Vec::new(),
         unproved: Vec::new(),
     };
-    for (number, candidate) in candidates(board).into_iter().enumerate() {
+    for (number, candidate) in candidates(board, machine).into_iter().enumerate() {
         let proved = match candidate.kind {
             CapabilityKind::Decode | CapabilityKind::Encode
-                if !machine.elements.contains(&candidate.element) =>
+                if machine.usable(&candidate.element).is_none() =>
             {
                 Err(missing(&candidate))
             }
@@ -153,13 +166,14 @@ fn in_child(number: usize, candidate: &Candidate) -> Result<Capability, Fault> {
 }
 
 /// Runs one candidate in this process.
-pub fn probe_one(board: &Board, number: usize) -> Result<Capability, Fault> {
-    let candidate = candidates(board)
+pub fn probe_one(board: &Board, machine: &Machine, number: usize) -> Result<Capability, Fault> {
+    let candidate = candidates(board, machine)
         .into_iter()
         .nth(number)
         .ok_or_else(|| Fault::new(Code::PipelineFailed, format!("there is no candidate {number}")))?;
     // Only the candidate itself, so that the plan cannot choose another element.
-    let machine = Machine { elements: [candidate.element.clone()].into(), ..graph::machine() };
+    let mut machine = machine.clone();
+    machine.elements.retain(|name, _| *name == candidate.element);
     let (pictures, time) = match (candidate.kind, candidate.codec) {
         (CapabilityKind::Decode, Some(codec)) => decode(board, &machine, codec)?,
         (CapabilityKind::Encode, Some(codec)) => encode(board, &machine, codec)?,
@@ -169,7 +183,7 @@ pub fn probe_one(board: &Board, number: usize) -> Result<Capability, Fault> {
         kind: candidate.kind,
         codec: candidate.codec,
         element: candidate.element,
-        memory: board.memory.clone(),
+        memory: candidate.memory,
         speed_fps: (pictures as f64 / time.as_secs_f64().max(1e-6) * 10.0).round() / 10.0,
         width: Pixels(SIZE.width),
         height: Pixels(SIZE.height),
@@ -261,11 +275,11 @@ fn decode(board: &Board, machine: &Machine, codec: Codec) -> Result<(u64, Durati
     let sample = match codec {
         Codec::H264 => H264_SAMPLE,
         Codec::Hevc => HEVC_SAMPLE,
-        Codec::Av1 | Codec::Vp9 | Codec::Vp8 => {
+        Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg => {
             return Err(Fault::new(Code::UnsupportedCodec, format!("there is no sample of {codec:?}")));
         }
     };
-    let plan = plan::decoder(board, machine, codec)?;
+    let plan = plan::decoder(board, machine, codec, Trust::Whole)?;
     let frames = frames(sample)?;
     let faults = Arc::new(Faults::default());
     // The sample again and again, each time later, until there are enough.
@@ -338,15 +352,18 @@ fn encode(board: &Board, machine: &Machine, codec: Codec) -> Result<(u64, Durati
         aspect: (1, 1),
         rotation: Rotation::None,
         rate: FrameRate::new(30, 1).ok(),
+        interlaced: false,
+        format: "I420".to_owned(),
+        hdr: false,
     };
-    let plan = plan::renditions(board, machine, &ladder, picture_facts)?;
+    let plan = plan::outputs(board, machine, &ladder, &DecodePlan::nothing(), &picture_facts)?;
     let rung = plan.rungs.first().ok_or_else(|| wrong("the plan is empty".to_owned()))?;
     let faults = Arc::new(Faults::default());
     let pictures: Vec<gst::Buffer> = (0..PICTURES).map(|number| picture(number, SIZE)).collect();
     let input = info(SIZE)?;
     let (count, time) = drive(
         &faults,
-        |counter| graph::encode_chain(rung, &input, &faults, counter),
+        |counter| graph::encode_chain(rung, Some(&input), &faults, counter),
         |chain| pictures.into_iter().try_for_each(|picture| chain.push(picture)),
     )?;
     if count.samples != PICTURES || count.first_key != Some(true) {

@@ -153,6 +153,11 @@ impl Picture {
         Size::new(self.info.width(), self.info.height())
     }
 
+    /// The picture as it was decoded.
+    pub fn whole(&self) -> gst::Buffer {
+        self.buffer.clone()
+    }
+
     /// The picture at one of the cascade's sizes. Its timestamp is the decoded picture's.
     pub fn at(&mut self, at: usize, origins: &[Origin], canvases: &[Canvas]) -> Result<gst::Buffer, Fault> {
         if let Some(done) = &self.made[at] {

@@ -22,10 +22,9 @@ use headwater_protocol::worker::{
 };
 use headwater_protocol::{Fault, RenditionReport};
 
-use crate::board::Board;
 use crate::engine::{Engine, Gone, Input, Next, Output, Stopped};
 use crate::exit::Exit;
-use crate::graph;
+use crate::survey;
 
 /// Input bytes that may wait. A full inbox stops the reading of the socket, and with it the agent's sending;
 /// a cancel behind that much data is read as soon as the decoder has taken some.
@@ -372,8 +371,8 @@ impl Server {
             return Err(ServeError::Order(Kind::Open));
         }
         tracing::info!(stream = %open.stream, renditions = open.ladder.renditions().len(), "open");
-        let board = Board::software().map_err(|error| ServeError::Start(error.to_string()))?;
-        let mut engine = Engine::new(board, graph::machine(), open.ladder);
+        let (board, machine) = survey::board().map_err(|error| ServeError::Start(error.to_string()))?;
+        let mut engine = Engine::new(board, machine, open.ladder);
         if let Err(fault) = engine.prewarm() {
             // Each segment will be answered with the reason.
             tracing::warn!(code = %fault.code, "prewarm: {}", fault.text);

@@ -1,11 +1,12 @@
 //! Between the decoder and the encoders: decides the outputs at the first picture, scales, and hands on.
 //!
 //! ```text
-//!            ┌─ Front ─────────────┐        ┌─ Stage ────────────────────────┐
-//! decode ───▶│ needs preparing? no │───────▶│ plan · gate · cascade          │──▶ encode 0
-//!            │        yes          │        │                                │──▶ encode 1 …
-//!            └───▶ prepare ────────┼───────▶│                                │
-//!                                  │        └────────────────────────────────┘
+//!            ┌─ Front ────────────────┐      ┌─ Stage ────────────────────────┐
+//! decode ───▶│ native way? yes        │─────▶│ plan · gate · pictures as they │──▶ encode 0
+//!            │ no: needs preparing? no│─────▶│ are, or the cascade's          │──▶ encode 1 …
+//!            │        yes             │      │                                │
+//!            └───▶ prepare ───────────┼─────▶│                                │
+//!                                     │      └────────────────────────────────┘
 //! ```
 //!
 //! Everything here runs in the decoder's thread, or in that of the chain that prepares pictures.
@@ -21,11 +22,12 @@ use gstreamer_video as gst_video;
 
 use headwater_protocol::{Code, Container, Fault, FrameRate, Ladder};
 
-use crate::board::Board;
+use crate::board::{Board, SYSTEM};
 use crate::es::{AudioPacket, CLOCK, Rotation, Ticks, Tracks};
 use crate::fit::{Gate, Origin, Size, cascade, square};
 use crate::graph::{self, Chain, Faults, Stoppers, Taker};
-use crate::plan::{self, Machine, OutputPlan, RungPlan};
+use crate::machine::Machine;
+use crate::plan::{self, DecodePlan, Element, Feed, OutputPlan, RungPlan, Way};
 use crate::scale::{Canvas, Picture};
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -114,16 +116,30 @@ impl Origo {
 }
 
 /// What is known of a segment before its first picture.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Segment {
+    pub decode: Arc<DecodePlan>,
     pub origo: Origo,
     pub rotation: Rotation,
     pub rate: Option<FrameRate>,
 }
 
+impl Segment {
+    /// Nothing was decoded yet.
+    fn unknown() -> Self {
+        Self {
+            decode: Arc::new(DecodePlan::nothing()),
+            origo: Origo::default(),
+            rotation: Rotation::None,
+            rate: None,
+        }
+    }
+}
+
 struct Rung {
     plan: RungPlan,
-    chain: Chain,
+    /// Index into [`Outputs::chains`]; rungs behind one scaler share theirs.
+    chain: usize,
     /// Times of pictures in the encoder, oldest first. Encoders here never reorder.
     inside: Arc<Mutex<VecDeque<Ticks>>>,
     gate: Option<Gate>,
@@ -133,6 +149,7 @@ struct Outputs {
     plan: OutputPlan,
     colour: String,
     canvases: Vec<Canvas>,
+    chains: Vec<Chain>,
     rungs: Vec<Rung>,
 }
 
@@ -145,6 +162,8 @@ pub(crate) struct Stage {
     stoppers: Arc<Stoppers>,
     outputs: Option<Outputs>,
     segment: Segment,
+    /// What to do with this segment's pictures, until the first of them is there.
+    wanted: Option<OutputPlan>,
     /// The first picture has come: its size, upright, square pixels.
     shown: Option<Size>,
     /// How often encoders were built.
@@ -153,7 +172,7 @@ pub(crate) struct Stage {
     decoded_size: Option<Size>,
     origins: Vec<Origin>,
     /// For renditions of another rate: the picture before the present one.
-    previous: Option<Picture>,
+    previous: Option<(Picture, Option<gst::Caps>)>,
     /// Time of the latest picture.
     latest: Option<Ticks>,
     /// Time from the one before to it.
@@ -185,7 +204,8 @@ impl Stage {
             counters,
             stoppers,
             outputs: None,
-            segment: Segment::default(),
+            segment: Segment::unknown(),
+            wanted: None,
             shown: None,
             built: 0,
             decoded_size: None,
@@ -200,6 +220,7 @@ impl Stage {
     /// Before the first frame of a segment.
     pub(crate) fn begin(&mut self, segment: Segment) {
         self.segment = segment;
+        self.wanted = None;
         self.shown = None;
         self.decoded_size = None;
         self.previous = None;
@@ -210,11 +231,26 @@ impl Stage {
     /// After the last: all chains are drained.
     pub(crate) fn recycle(&mut self) {
         if let Some(outputs) = &mut self.outputs {
-            for rung in &mut outputs.rungs {
-                rung.chain.recycle();
+            for chain in &outputs.chains {
+                chain.recycle();
+            }
+            // What must be new for each segment goes now, not while the next one waits.
+            if outputs.plan.rungs.iter().any(|rung| rung.fresh) {
+                self.outputs = None;
             }
         }
         self.previous = None;
+    }
+
+    /// The graphs of all chains, for evidence.
+    pub(crate) fn dots(&self) -> Vec<String> {
+        self.outputs.iter().flat_map(|outputs| &outputs.chains).map(Chain::dot).collect()
+    }
+
+    /// The elements that encode and scale, each with whether it drives a device.
+    pub(crate) fn elements(&self) -> Vec<(String, bool)> {
+        let rungs = self.outputs.iter().flat_map(|outputs| &outputs.plan.rungs);
+        rungs.map(|rung| (rung.element.factory.clone(), rung.hardware)).collect()
     }
 
     pub(crate) fn built(&self) -> u64 {
@@ -223,12 +259,13 @@ impl Stage {
 
     /// Builds the encoders for a usual picture, so that the first segment finds them.
     pub(crate) fn prewarm(&mut self, size: Size, rate: FrameRate) -> Result<(), Fault> {
-        self.segment = Segment { origo: Origo::of(Ticks(0)), ..Segment::default() };
-        self.segment.rate = Some(rate);
+        self.segment = Segment { origo: Origo::of(Ticks(0)), rate: Some(rate), ..Segment::unknown() };
         let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::I420, size.width, size.height)
             .build()
             .map_err(|error| Fault::new(Code::PipelineFailed, error.to_string()))?;
         let grey = gst::Buffer::from_slice(vec![128_u8; info.size()]);
+        let plan = self.plan_for(&DecodePlan::nothing(), &facts(&info, Rotation::None, self.segment.rate))?;
+        self.wanted = Some(plan);
         let picture = self.take_grey(grey, info);
         picture.and_then(|()| self.finish()).map_err(|failed| match failed {
             Failed::Fault(fault) => fault,
@@ -242,26 +279,32 @@ impl Stage {
         if let Some(fresh) = grey.get_mut() {
             fresh.set_pts(self.segment.origo.nanoseconds(Ticks(0)));
         }
-        self.picture(grey, info)
+        self.picture(grey, info, None)
+    }
+
+    /// The plan for a segment's first picture, as the decoder gave it.
+    fn plan_for(&mut self, decode: &DecodePlan, picture: &plan::Picture) -> Result<OutputPlan, Fault> {
+        let rate = picture.rate.or(self.usual_rate);
+        self.usual_rate = rate;
+        let picture = plan::Picture { rate, ..picture.clone() };
+        plan::outputs(&self.setup.board, &self.setup.machine, &self.setup.ladder, decode, &picture)
     }
 
     /// Makes `outputs` fit the first picture of a segment.
     fn arrange(&mut self, info: &gst_video::VideoInfo) -> Result<(), Fault> {
+        let plan = self.wanted.take().ok_or_else(|| {
+            Fault::new(Code::PipelineFailed, "a picture came before it was planned what to do with it")
+        })?;
         let (num, den) = (info.par().numer().unsigned_abs(), info.par().denom().unsigned_abs());
-        let rate = self.segment.rate.or(self.usual_rate);
-        self.usual_rate = rate;
-        // Pictures are upright here, so rotation has nothing left to do.
-        let picture = plan::Picture {
-            coded: Size::new(info.width(), info.height()),
-            aspect: (num, den),
-            rotation: Rotation::None,
-            rate,
+        // A picture on the native way is turned only behind here.
+        let shown = square(Size::new(info.width(), info.height()), (num, den));
+        let shown = match self.segment.rotation {
+            Rotation::Clockwise90 | Rotation::Clockwise270 if plan.way == Way::Native => shown.turned(),
+            Rotation::None | Rotation::Half | Rotation::Clockwise90 | Rotation::Clockwise270 => shown,
         };
-        let plan = plan::renditions(&self.setup.board, &self.setup.machine, &self.setup.ladder, picture)?;
-        let shown = square(picture.coded, picture.aspect);
         self.shown = Some(shown);
         let colour = info.colorimetry().to_string();
-        if self.outputs.as_ref().is_none_or(|outputs| outputs.plan != plan || outputs.colour != colour) {
+        if self.outputs.as_ref().is_none_or(|outputs| !outputs.serves(&plan, &colour)) {
             // Old encoders go first: two sets at once would double the memory.
             self.outputs = None;
             self.outputs = Some(self.build(plan, colour, info)?);
@@ -298,7 +341,9 @@ impl Stage {
             .iter()
             .map(|&size| Canvas::new(shape(size, any_rate)?))
             .collect::<Result<Vec<_>, Fault>>()?;
+        let mut chains = Vec::new();
         let mut rungs = Vec::new();
+        let mut behind: Vec<Vec<(&RungPlan, Encoded)>> = plan.splits.iter().map(|_| Vec::new()).collect();
         for (at, rung) in plan.rungs.iter().enumerate() {
             let inside = Arc::new(Mutex::new(VecDeque::new()));
             let taker = Encoded {
@@ -309,15 +354,45 @@ impl Stage {
                 counters: Arc::clone(&self.counters),
                 faults: Arc::clone(&self.faults),
             };
-            let input = shape(Size::new(rung.width, rung.height), rung.rate)?;
-            let chain = graph::encode_chain(rung, &input, &self.faults, taker)?;
-            chain.join(&self.stoppers);
+            let input = match rung.feed {
+                Feed::Canvas(_) => Some(shape(Size::new(rung.width, rung.height), rung.rate)?),
+                Feed::Decoded | Feed::Split(_) => None,
+            };
+            // Chains of splits come after all others, in their order.
+            let chain = match rung.feed {
+                Feed::Canvas(_) | Feed::Decoded => {
+                    chains.push(graph::encode_chain(rung, input.as_ref(), &self.faults, taker)?);
+                    chains.len() - 1
+                }
+                Feed::Split(split) => {
+                    behind[split].push((rung, taker));
+                    usize::MAX
+                }
+            };
             rungs.push(Rung { plan: rung.clone(), chain, inside, gate: None });
         }
-        Ok(Outputs { plan, colour, canvases, rungs })
+        let first = chains.len();
+        for (scaler, behind) in plan.splits.iter().zip(behind) {
+            chains.push(graph::split_chain(scaler, behind, &self.faults)?);
+        }
+        for rung in &mut rungs {
+            if let Feed::Split(split) = rung.plan.feed {
+                rung.chain = first + split;
+            }
+        }
+        for chain in &chains {
+            chain.join(&self.stoppers);
+        }
+        Ok(Outputs { plan, colour, canvases, chains, rungs })
     }
 
-    fn picture(&mut self, mut buffer: gst::Buffer, info: gst_video::VideoInfo) -> Result<(), Failed> {
+    /// Takes a picture: prepared for the cascade, or with its caps as the decoder gave it.
+    fn picture(
+        &mut self,
+        mut buffer: gst::Buffer,
+        info: gst_video::VideoInfo,
+        caps: Option<&gst::CapsRef>,
+    ) -> Result<(), Failed> {
         let size = Size::new(info.width(), info.height());
         if self.shown.is_none() {
             self.arrange(&info)?;
@@ -336,24 +411,33 @@ impl Stage {
             buffer.make_mut().set_pts(shown);
         }
         let mut picture = Picture::new(time, buffer, info, outputs.plan.sizes.len());
+        let caps = caps.map(ToOwned::to_owned);
         let mut gated = false;
+        let mut split = vec![false; outputs.plan.splits.len()];
         for rung in &mut outputs.rungs {
             match &mut rung.gate {
                 None => {
-                    let scaled = picture.at(rung.plan.size, &self.origins, &outputs.canvases)?;
                     lock(&rung.inside).push_back(time);
-                    rung.chain.push(scaled)?;
+                    if let Feed::Split(at) = rung.plan.feed
+                        && std::mem::replace(&mut split[at], true)
+                    {
+                        continue;
+                    }
+                    let wanted = wanted(rung, &mut picture, &self.origins, &outputs.canvases)?;
+                    push(&outputs.chains[rung.chain], wanted, caps.as_ref())?;
                 }
                 Some(gate) => {
                     gated = true;
                     for shown in gate.arrive(time) {
-                        let Some(previous) = &mut self.previous else { continue };
-                        show(rung, previous, shown, self.segment.origo, &self.origins, &outputs.canvases)?;
+                        let Some((previous, caps)) = &mut self.previous else { continue };
+                        let again = wanted(rung, previous, &self.origins, &outputs.canvases)?;
+                        let chain = &outputs.chains[rung.chain];
+                        show(rung, chain, &again, caps.as_ref(), shown, self.segment.origo)?;
                     }
                 }
             }
         }
-        self.previous = gated.then_some(picture);
+        self.previous = gated.then_some((picture, caps));
         Ok(())
     }
 
@@ -384,14 +468,18 @@ impl Stage {
         let (length, step) = (self.frame_length(), self.step);
         let Some(outputs) = &mut self.outputs else { return Ok(()) };
         for rung in &mut outputs.rungs {
-            if let (Some(gate), Some(last)) = (&mut rung.gate, &mut self.previous) {
+            if let (Some(gate), Some((last, caps))) = (&mut rung.gate, &mut self.previous) {
                 let alone = (CLOCK as f64 / rung.plan.rate.as_f64()).round() as i64;
                 let length = length.unwrap_or(alone).min(step.unwrap_or(i64::MAX));
                 for shown in gate.finish(Ticks(last.time.0 + length)) {
-                    show(rung, last, shown, self.segment.origo, &self.origins, &outputs.canvases)?;
+                    let again = wanted(rung, last, &self.origins, &outputs.canvases)?;
+                    let chain = &outputs.chains[rung.chain];
+                    show(rung, chain, &again, caps.as_ref(), shown, self.segment.origo)?;
                 }
             }
-            rung.chain.end();
+        }
+        for chain in &outputs.chains {
+            chain.end();
         }
         Ok(())
     }
@@ -407,22 +495,72 @@ impl Stage {
     }
 }
 
-/// Pushes `picture` as it is shown at another time than its own.
-fn show(
+/// The picture as the rung's chain takes it.
+fn wanted(
     rung: &Rung,
     picture: &mut Picture,
-    time: Ticks,
-    origo: Origo,
     origins: &[Origin],
     canvases: &[Canvas],
+) -> Result<gst::Buffer, Fault> {
+    match rung.plan.feed {
+        Feed::Canvas(at) => picture.at(at, origins, canvases),
+        Feed::Decoded | Feed::Split(_) => Ok(picture.whole()),
+    }
+}
+
+/// `caps`: where pictures come as the decoder gives them, theirs.
+fn push(chain: &Chain, buffer: gst::Buffer, caps: Option<&gst::Caps>) -> Result<(), gst::FlowError> {
+    match caps {
+        None => chain.push(buffer),
+        Some(caps) => chain.push_sample(&gst::Sample::builder().buffer(&buffer).caps(caps).build()),
+    }
+}
+
+/// Pushes a picture as it is shown at another time than its own.
+fn show(
+    rung: &Rung,
+    chain: &Chain,
+    picture: &gst::Buffer,
+    caps: Option<&gst::Caps>,
+    time: Ticks,
+    origo: Origo,
 ) -> Result<(), Failed> {
-    let mut again = picture.at(rung.plan.size, origins, canvases)?.copy();
+    let mut again = picture.copy();
     if let Some(again) = again.get_mut() {
         again.set_pts(origo.nanoseconds(time));
     }
     lock(&rung.inside).push_back(time);
-    rung.chain.push(again)?;
+    push(chain, again, caps)?;
     Ok(())
+}
+
+/// What a decoded picture says of itself.
+fn facts(info: &gst_video::VideoInfo, rotation: Rotation, rate: Option<FrameRate>) -> plan::Picture {
+    let transfer = info.colorimetry().transfer();
+    plan::Picture {
+        coded: Size::new(info.width(), info.height()),
+        aspect: (info.par().numer().unsigned_abs(), info.par().denom().unsigned_abs()),
+        rotation,
+        rate,
+        interlaced: info.interlace_mode() != gst_video::VideoInterlaceMode::Progressive,
+        format: info.format().to_str().to_string(),
+        hdr: matches!(
+            transfer,
+            gst_video::VideoTransferFunction::Smpte2084 | gst_video::VideoTransferFunction::AribStdB67
+        ),
+    }
+}
+
+impl Outputs {
+    /// The encoders can do the plan's work. Where a size is scaled from follows each picture, so it does not count.
+    fn serves(&self, plan: &OutputPlan, colour: &str) -> bool {
+        let OutputPlan { way, sizes, origins: _, splits, rungs } = plan;
+        self.colour == colour
+            && self.plan.way == *way
+            && self.plan.sizes == *sizes
+            && self.plan.splits == *splits
+            && self.plan.rungs == *rungs
+    }
 }
 
 enum Failed {
@@ -449,7 +587,7 @@ impl Taker for Prepared {
     fn sample(&mut self, sample: gst::Sample) -> Result<(), gst::FlowError> {
         let (buffer, info) = open(&sample)?;
         let mut stage = lock(&self.0);
-        stage.picture(buffer, info).map_err(|failed| stage.fail(failed))
+        stage.picture(buffer, info, None).map_err(|failed| stage.fail(failed))
     }
 
     fn end(&mut self) {
@@ -474,14 +612,17 @@ pub(crate) struct Front {
     stage: Arc<Mutex<Stage>>,
     faults: Arc<Faults>,
     stoppers: Arc<Stoppers>,
-    prepare: Option<(Rotation, Chain)>,
+    /// The chain, and what it was built for.
+    prepare: Option<((Vec<Element>, Rotation), Chain)>,
+    /// This segment's pictures go to the encoders as they are.
+    native: bool,
     /// This segment's pictures go through `prepare`. Once one does, all later ones do, to stay in order.
     in_use: bool,
 }
 
 impl Front {
     pub(crate) fn new(stage: Arc<Mutex<Stage>>, faults: Arc<Faults>, stoppers: Arc<Stoppers>) -> Self {
-        Self { stage, faults, stoppers, prepare: None, in_use: false }
+        Self { stage, faults, stoppers, prepare: None, native: false, in_use: false }
     }
 
     pub(crate) fn recycle(&mut self) {
@@ -493,12 +634,13 @@ impl Front {
         self.in_use = false;
     }
 
-    fn prepare(&mut self, rotation: Rotation) -> Result<&Chain, Fault> {
-        if self.prepare.as_ref().is_none_or(|(ready, _)| *ready != rotation) {
+    fn prepare(&mut self, download: &[Element], rotation: Rotation) -> Result<&Chain, Fault> {
+        let wanted = (download.to_vec(), rotation);
+        if self.prepare.as_ref().is_none_or(|(ready, _)| *ready != wanted) {
             let taker = Prepared(Arc::clone(&self.stage));
-            let chain = graph::prepare_chain(rotation, &self.faults, taker)?;
+            let chain = graph::prepare_chain(download, rotation, &self.faults, taker)?;
             chain.join(&self.stoppers);
-            self.prepare = Some((rotation, chain));
+            self.prepare = Some((wanted, chain));
         }
         match &self.prepare {
             Some((_, chain)) => Ok(chain),
@@ -508,15 +650,27 @@ impl Front {
 
     fn take(&mut self, sample: gst::Sample) -> Result<(), Failed> {
         let (buffer, info) = open(&sample)?;
-        let rotation = lock(&self.stage).segment.rotation;
-        let ready = info.format() == gst_video::VideoFormat::I420
+        let mut stage = lock(&self.stage);
+        let (decode, rotation) = (Arc::clone(&stage.segment.decode), stage.segment.rotation);
+        if stage.shown.is_none() && stage.wanted.is_none() {
+            let picture = facts(&info, rotation, stage.segment.rate);
+            let plan = stage.plan_for(&decode, &picture)?;
+            self.native = plan.way == Way::Native;
+            stage.wanted = Some(plan);
+        }
+        if self.native {
+            return stage.picture(buffer, info, sample.caps());
+        }
+        let ready = decode.memory == SYSTEM
+            && info.format() == gst_video::VideoFormat::I420
             && info.interlace_mode() == gst_video::VideoInterlaceMode::Progressive
             && rotation == Rotation::None;
         if ready && !self.in_use {
-            return lock(&self.stage).picture(buffer, info);
+            return stage.picture(buffer, info, None);
         }
+        drop(stage);
         self.in_use = true;
-        Ok(self.prepare(rotation)?.push_sample(&sample)?)
+        Ok(self.prepare(&decode.download, rotation)?.push_sample(&sample)?)
     }
 }
 

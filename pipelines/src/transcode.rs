@@ -12,12 +12,11 @@ use serde::Serialize;
 use headwater_protocol::worker::Progress;
 use headwater_protocol::{Code, Container, Fault, Ladder, RenditionReport, SegmentReport};
 
-use crate::board::Board;
 use crate::engine::{Engine, Gone, Input, Next, Output, Stopped};
 use crate::exit::Exit;
-use crate::graph;
 use crate::playlist::{self, Piece};
 use crate::split::{SplitSegment, split};
+use crate::survey;
 
 /// Why the file was not transcoded.
 #[derive(Debug, thiserror::Error)]
@@ -75,10 +74,11 @@ pub enum Cut {
 }
 
 pub fn transcode(input: &Path, folder: &Path, ladder: &Ladder, cut: Cut) -> Result<Summary, TranscodeError> {
+    let (board, machine) = survey::board()?;
     let mut work = Work {
         folder,
         ladder,
-        engine: Engine::new(Board::software()?, graph::machine(), ladder.clone()),
+        engine: Engine::new(board, machine, ladder.clone()),
         totals: Summary {
             segments: 0,
             frames: 0,
@@ -136,10 +136,7 @@ impl Work<'_> {
             .iter()
             .map(|wanted| folder.join(format!("{}.{}", wanted.name, wanted.container.extension())))
             .collect();
-        let ladder = self.ladder.clone();
-        let engine =
-            std::mem::replace(&mut self.engine, Engine::new(Board::software()?, graph::machine(), ladder));
-        self.engine = engine.unlimited();
+        self.engine.unlimited();
         let mut bytes = FileInput { file, failed: None };
         let end = self.run(0, hint, &mut bytes, &paths);
         match bytes.failed {

@@ -8,9 +8,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
-use headwater_pipelines::board::Board;
 use headwater_pipelines::engine::{Engine, Gone, Input, Next, Output, Stopped};
-use headwater_pipelines::{graph, log};
+use headwater_pipelines::{log, survey};
 use headwater_protocol::worker::Progress;
 use headwater_protocol::{
     BitsPerSecond, Codec, Container, Fault, Gop, Ladder, Pixels, Profile, Rate, Rendition, RenditionName,
@@ -180,7 +179,8 @@ pub(crate) fn rendition(name: &str, width: u32, height: u32) -> Rendition {
 }
 
 pub(crate) fn engine(renditions: Vec<Rendition>) -> Engine {
-    Engine::new(Board::software().unwrap(), graph::machine(), Ladder::new(renditions).unwrap())
+    let (board, machine) = survey::board().unwrap();
+    Engine::new(board, machine, Ladder::new(renditions).unwrap())
 }
 
 struct Pieces(Vec<Bytes>);

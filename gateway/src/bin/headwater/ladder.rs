@@ -346,6 +346,7 @@ fn profile_json(rendition: &Rendition) -> Value {
         Codec::Av1 => "AV1",
         Codec::Vp8 => "VP8",
         Codec::Vp9 => "VP9",
+        Codec::Jpeg => "JPEG",
     };
     let profile = match profile {
         Profile::Auto => "",

@@ -1,0 +1,374 @@
+//! Reads profiles: the shipped ones, and the user's own, which override or extend them.
+//!
+//! A profile that `extends` another is laid over it: tables key by key; decoders, scalers and encoders of the same
+//! codec and first factory are merged, `remove = true` takes one away, others are added *before* the base's;
+//! notes are added; any other list replaces the base's.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use super::{Board, Mismatch};
+use crate::machine::Machine;
+
+/// Why a profile cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("board profile {profile}: {reason}")]
+pub struct BadProfile {
+    /// Its id or file.
+    pub profile: String,
+    pub reason: Reason,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Reason {
+    #[error("it cannot be read: {0}")]
+    File(std::io::Error),
+    #[error("it is no TOML: {0}")]
+    Toml(toml::de::Error),
+    #[error("it has no id")]
+    NoId,
+    #[error("there is no such profile; `headwater-worker doctor` lists them")]
+    Missing,
+    #[error("it extends {0}, which is not there")]
+    NoBase(String),
+    #[error("it extends itself by way of {0}")]
+    Circle(String),
+    #[error("schema {0}; this version reads 1")]
+    Schema(u32),
+    #[error("{0}")]
+    Expression(regex::Error),
+    #[error("memory {0:?} is named, but not described under [memory]")]
+    NoMemory(String),
+}
+
+/// All profiles at hand, each whole.
+#[derive(Debug, Clone, Default)]
+pub struct Boards {
+    profiles: BTreeMap<String, Profile>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Profile {
+    pub board: Board,
+    /// None for a shipped one.
+    pub file: Option<PathBuf>,
+}
+
+macro_rules! shipped {
+    ($($file:literal),+ $(,)?) => {
+        /// The profiles in `boards/`, by file name; a test compares with the folder.
+        const SHIPPED: &[(&str, &str)] = &[$(($file, include_str!(concat!("../../boards/", $file, ".toml")))),+];
+    };
+}
+
+shipped!["software"];
+
+/// The profile whose elements are every board's last resort.
+const SOFTWARE: &str = "software";
+
+/// Where a user's own profiles are: `$HEADWATER_BOARDS`, else `/etc/headwater/boards`.
+pub fn user_folder() -> PathBuf {
+    std::env::var_os("HEADWATER_BOARDS").map_or_else(|| "/etc/headwater/boards".into(), PathBuf::from)
+}
+
+impl Boards {
+    /// The shipped profiles alone.
+    pub fn shipped() -> Result<Self, BadProfile> {
+        Self::whole(SHIPPED.iter().map(|&(name, text)| (name.to_owned(), text.to_owned(), None)).collect())
+    }
+
+    /// The shipped profiles, and those in `folder` over them: one with a shipped id takes that one's place, and may
+    /// extend it by the same name. A folder that is not there has none.
+    pub fn with_folder(folder: &Path) -> Result<Self, BadProfile> {
+        let failed = |path: &Path, error| BadProfile {
+            profile: path.display().to_string(),
+            reason: Reason::File(error),
+        };
+        let mut texts: Vec<(String, String, Option<PathBuf>)> =
+            SHIPPED.iter().map(|&(name, text)| (name.to_owned(), text.to_owned(), None)).collect();
+        let entries = match std::fs::read_dir(folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Self::whole(texts),
+            Err(error) => return Err(failed(folder, error)),
+        };
+        let mut paths = entries
+            .map(|entry| entry.map(|entry| entry.path()).map_err(|error| failed(folder, error)))
+            .collect::<Result<Vec<_>, _>>()?;
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+        paths.sort();
+        for path in paths {
+            let text = std::fs::read_to_string(&path).map_err(|error| failed(&path, error))?;
+            texts.push((path.display().to_string(), text, Some(path)));
+        }
+        Self::whole(texts)
+    }
+
+    fn whole(texts: Vec<(String, String, Option<PathBuf>)>) -> Result<Self, BadProfile> {
+        // Later ones stand over earlier ones of the same id, which they may extend.
+        let mut layers: BTreeMap<String, Vec<(Table, Option<PathBuf>)>> = BTreeMap::new();
+        for (name, text, file) in texts {
+            let bad = |reason| BadProfile { profile: name.clone(), reason };
+            let table: Table = text.parse().map_err(|error| bad(Reason::Toml(error)))?;
+            let id = table.get("id").and_then(Value::as_str).ok_or_else(|| bad(Reason::NoId))?.to_owned();
+            layers.entry(id).or_default().push((table, file));
+        }
+        let mut profiles = BTreeMap::new();
+        for (id, layered) in &layers {
+            let table = resolve(&layers, id, layered.len(), &mut Vec::new())?;
+            let file = layered.last().and_then(|(_, file)| file.clone());
+            let board = read(table).map_err(|reason| BadProfile {
+                profile: file.as_ref().map_or_else(|| id.clone(), |file| file.display().to_string()),
+                reason,
+            })?;
+            profiles.insert(id.clone(), Profile { board, file });
+        }
+        Ok(Self { profiles })
+    }
+
+    pub fn get(&self, id: &str) -> Option<&Board> {
+        self.profiles.get(id).map(|profile| &profile.board)
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &Profile> {
+        self.profiles.values()
+    }
+
+    /// The profile for a machine: of those that match the one of the highest priority, then of the first id.
+    pub fn choose(&self, machine: &Machine) -> Option<&Board> {
+        let matching = self.all().map(|profile| &profile.board).filter(|board| board.check(machine).is_ok());
+        matching.max_by(|a, b| a.priority.cmp(&b.priority).then_with(|| b.id.cmp(&a.id)))
+    }
+
+    /// The profile `id`, or the one for the machine, with what software can do behind it.
+    pub fn board(&self, id: Option<&str>, machine: &Machine) -> Result<Board, BadProfile> {
+        let missing = |id: &str| BadProfile { profile: id.to_owned(), reason: Reason::Missing };
+        let software = self.get(SOFTWARE).ok_or_else(|| missing(SOFTWARE))?;
+        let board = match id {
+            Some(id) => self.get(id).ok_or_else(|| missing(id))?,
+            None => self.choose(machine).unwrap_or(software),
+        };
+        Ok(board.clone().with_last_resort(software))
+    }
+
+    /// Each profile and why it is not for the machine, if so.
+    pub fn verdicts(&self, machine: &Machine) -> Vec<(&Board, Result<(), Mismatch>)> {
+        self.all().map(|profile| (&profile.board, profile.board.check(machine))).collect()
+    }
+
+    /// Every factory that any profile names: what is worth knowing of a registry.
+    pub fn factories(&self) -> impl Iterator<Item = &str> {
+        self.all().flat_map(|profile| profile.board.factories())
+    }
+
+    /// Every file that any profile asks for.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        self.all().flat_map(|profile| &profile.board.rules.file).map(|rule| rule.path.as_str())
+    }
+}
+
+impl Board {
+    /// Every factory that this profile names.
+    pub fn factories(&self) -> impl Iterator<Item = &str> {
+        let decoders = self.decoders.iter().flat_map(|one| &one.factory);
+        let scalers = self.scalers.iter().flat_map(|one| &one.factory);
+        let encoders = self.encoders.iter().flat_map(|one| &one.factory);
+        let parsers = self.decoders.iter().filter_map(|one| one.parser.as_ref()).map(|one| &one.factory);
+        let after = self.encoders.iter().flat_map(|one| &one.after).map(|one| &one.factory);
+        let carriers = self.memory.values().flat_map(|one| one.from_system.iter().chain(&one.to_system));
+        let named = decoders.chain(scalers).chain(encoders).chain(parsers).chain(after).chain(carriers);
+        named.chain(&self.rules.element).map(String::as_str)
+    }
+}
+
+type Layers = BTreeMap<String, Vec<(Table, Option<PathBuf>)>>;
+
+/// The profile `id` as its first `depth` layers make it, laid over what they extend.
+fn resolve(
+    layers: &Layers,
+    id: &str,
+    depth: usize,
+    above: &mut Vec<(String, usize)>,
+) -> Result<Table, BadProfile> {
+    let bad = |reason| BadProfile { profile: id.to_owned(), reason };
+    let (table, _) = layers
+        .get(id)
+        .and_then(|layered| layered.get(depth.checked_sub(1)?))
+        .ok_or_else(|| bad(Reason::NoBase(id.to_owned())))?;
+    let mut own = table.clone();
+    let Some(base) = own.remove("extends") else { return Ok(own) };
+    let base = base.as_str().unwrap_or_default().to_owned();
+    let below = if base == id { depth - 1 } else { layers.get(&base).map_or(0, Vec::len) };
+    if below == 0 {
+        return Err(bad(Reason::NoBase(base)));
+    }
+    if above.contains(&(base.clone(), below)) {
+        return Err(bad(Reason::Circle(base)));
+    }
+    above.push((id.to_owned(), depth));
+    let mut whole = resolve(layers, &base, below, above)?;
+    above.pop();
+    // Being a base, and how much it weighs, are not passed on.
+    for key in ["abstract", "priority"] {
+        whole.remove(key);
+    }
+    lay_over(&mut whole, own);
+    Ok(whole)
+}
+
+/// What identifies an entry in a list of elements.
+fn key(entry: &Value) -> Option<(Option<&str>, &str)> {
+    let factory = entry.get("factory")?.as_array()?.first()?.as_str()?;
+    Some((entry.get("codec").and_then(Value::as_str), factory))
+}
+
+fn lay_over(base: &mut Table, own: Table) {
+    for (name, value) in own {
+        match (base.get_mut(&name), value) {
+            (Some(Value::Table(under)), Value::Table(over)) => lay_over(under, over),
+            (Some(Value::Array(under)), Value::Array(over)) if name == "notes" => under.extend(over),
+            (Some(Value::Array(under)), Value::Array(over))
+                if !over.is_empty() && over.iter().all(|entry| key(entry).is_some()) =>
+            {
+                lay_list(under, over);
+            }
+            (_, value) => drop(base.insert(name, value)),
+        }
+    }
+}
+
+fn lay_list(under: &mut Vec<Value>, over: Vec<Value>) {
+    let mut first = 0;
+    for mut entry in over {
+        let same = under.iter().position(|other| key(other) == key(&entry));
+        let removed = entry.get("remove").and_then(Value::as_bool) == Some(true);
+        match (same, &mut entry) {
+            (Some(at), _) if removed => drop(under.remove(at)),
+            (Some(at), Value::Table(own)) => {
+                if let Value::Table(table) = &mut under[at] {
+                    lay_over(table, std::mem::take(own));
+                }
+            }
+            (Some(_), _) | (None, _) if removed => {}
+            (Some(_), _) | (None, _) => {
+                under.insert(first, entry);
+                first += 1;
+            }
+        }
+    }
+}
+
+fn read(table: Table) -> Result<Board, Reason> {
+    let mut board = Board::deserialize(table).map_err(Reason::Toml)?;
+    if board.id == SOFTWARE {
+        board.decoders.iter_mut().for_each(|one| one.software = true);
+        board.encoders.iter_mut().for_each(|one| one.software = true);
+    }
+    if board.schema != 1 {
+        return Err(Reason::Schema(board.schema));
+    }
+    if let Some(error) = board.rules.bad_expression() {
+        return Err(Reason::Expression(error));
+    }
+    let outs = board.decoders.iter().map(|one| &one.out.memory);
+    let ins = board.encoders.iter().map(|one| &one.input.memory);
+    let scaled = board.scalers.iter().flat_map(|one| one.input.iter().chain(&one.out));
+    let unknown = outs
+        .chain(ins)
+        .chain(scaled)
+        .find(|name| *name != super::SYSTEM && !board.memory.contains_key(*name));
+    match unknown {
+        Some(name) => Err(Reason::NoMemory(name.clone())),
+        None => Ok(board),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(texts: &[&str]) -> Result<Boards, BadProfile> {
+        Boards::whole(texts.iter().map(|text| ("a.toml".to_owned(), (*text).to_owned(), None)).collect())
+    }
+
+    const BASE: &str = r#"
+        schema = 1
+        id = "base"
+        title = "Base"
+        status = "experimental"
+        abstract = true
+        [[decoder]]
+        codec = "h264"
+        factory = ["old"]
+        package = "p"
+        out = { formats = ["NV12"] }
+        set = { a = "1", b = "1" }
+    "#;
+
+    #[test]
+    fn every_shipped_profile_is_read_and_every_file_is_shipped() {
+        let boards = Boards::shipped().unwrap();
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("boards");
+        let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut files: Vec<String> =
+            files.filter_map(|name| Some(name.to_str()?.strip_suffix(".toml")?.to_owned())).collect();
+        files.sort();
+        let mut shipped: Vec<&str> = SHIPPED.iter().map(|(name, _)| *name).collect();
+        shipped.sort_unstable();
+        assert_eq!(files, shipped);
+        for (name, _) in SHIPPED {
+            assert!(boards.get(name).is_some(), "{name} has another id than its file name");
+        }
+    }
+
+    #[test]
+    fn a_profile_is_laid_over_the_one_it_extends() {
+        let own = r#"
+            schema = 1
+            id = "mine"
+            title = "Mine"
+            extends = "base"
+            [[decoder]]
+            codec = "hevc"
+            factory = ["new"]
+            package = "q"
+            out = { formats = ["NV12"] }
+            [[decoder]]
+            codec = "h264"
+            factory = ["old"]
+            set = { b = "2" }
+        "#;
+        let boards = of(&[BASE, own]).unwrap();
+        let mine = boards.get("mine").unwrap();
+        assert!(!mine.is_abstract);
+        assert_eq!(
+            mine.decoders.iter().map(|one| one.factory[0].as_str()).collect::<Vec<_>>(),
+            ["new", "old"]
+        );
+        assert_eq!(mine.decoders[1].set, [("a", "1"), ("b", "2")].map(|(k, v)| (k.into(), v.into())).into());
+    }
+
+    #[test]
+    fn a_users_profile_may_extend_the_shipped_one_of_its_own_name() {
+        let own = "schema = 1\nid = 'base'\ntitle = 'Mine'\nextends = 'base'\n[[decoder]]\ncodec = 'h264'\nfactory = ['old']\nremove = true\n";
+        let boards = of(&[BASE, own]).unwrap();
+        let base = boards.get("base").unwrap();
+        assert_eq!((base.title.as_str(), base.decoders.len()), ("Mine", 0));
+    }
+
+    #[test]
+    fn a_bad_profile_is_told_by_its_name_and_reason() {
+        let text = |texts: &[&str]| of(texts).unwrap_err().to_string();
+        let with = |more: &str| format!("{BASE}\n{more}");
+        assert!(text(&["title = 'x'"]).contains("has no id"));
+        assert!(text(&["schema = 1\nid = 'a'\nextends = 'b'"]).contains("extends b, which is not there"));
+        let circle = ["schema = 1\nid = 'a'\nextends = 'b'", "schema = 1\nid = 'b'\nextends = 'a'"];
+        assert!(text(&circle).contains("extends itself"));
+        assert!(text(&[&with("[match]\ndt_model = ['(']")]).contains("regex"));
+        assert!(text(&[&with("[colour]\nx = 1")]).contains("colour"));
+        assert!(text(&[&BASE.replace("{ formats", "{ memory = \"nvmm\", formats")]).contains("nvmm"));
+        assert!(text(&[&BASE.replace("schema = 1", "schema = 2")]).contains("schema 2"));
+    }
+}

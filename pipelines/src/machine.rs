@@ -1,0 +1,171 @@
+//! What a machine is, as plain data: read from a live machine by [`crate::survey`], or from a file that was written
+//! on another one. Plans and profiles are matched against this alone, so they are tested without the board.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+/// Everything that board profiles ask of a machine.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Machine {
+    /// As `uname -m` says it.
+    pub arch: String,
+    pub cores: u32,
+    /// Version of GStreamer at run time.
+    pub gstreamer: Version,
+    #[serde(default)]
+    pub device_tree: DeviceTree,
+    /// The beginnings of those files that profiles ask for, by path; a file that is not there is not here.
+    #[serde(default)]
+    pub files: BTreeMap<String, String>,
+    #[serde(default)]
+    pub video_devices: Vec<VideoDevice>,
+    #[serde(default)]
+    pub pci: Vec<PciDevice>,
+    /// Elements in the registry that profiles name, by factory. Being here proves nothing.
+    pub elements: BTreeMap<String, ElementFacts>,
+    /// Elements that are not to be used, though they are there, and why: a probe failed, or a device hung.
+    #[serde(default)]
+    pub refused: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceTree {
+    pub model: String,
+    pub compatible: Vec<String>,
+}
+
+/// One `/dev/video*`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VideoDevice {
+    pub path: String,
+    /// `/sys/class/video4linux/*/name`: the driver's word for the device.
+    pub name: String,
+    /// Name of the kernel's driver, from its link in `/sys`.
+    pub driver: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PciDevice {
+    /// As in `/sys/bus/pci/devices/*/vendor`: `0x10de`.
+    pub vendor: String,
+    /// As in `.../class`: `0x030000`.
+    pub class: String,
+}
+
+/// One element of the registry.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ElementFacts {
+    pub plugin: String,
+    /// The plugin's version.
+    pub version: String,
+    #[serde(default)]
+    pub properties: BTreeMap<String, PropertyFacts>,
+    /// V4L2 controls of the element's device, where it has `extra-controls`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub controls: BTreeMap<String, ControlFacts>,
+    /// Caps of its pad templates, as GStreamer prints them.
+    #[serde(default)]
+    pub sink: String,
+    #[serde(default)]
+    pub src: String,
+    /// Action signals.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub signals: BTreeSet<String>,
+}
+
+/// One property that can be written.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PropertyFacts {
+    pub kind: PropertyKind,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<String>,
+    /// Nicks of an enumeration or of flags.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub values: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PropertyKind {
+    Bool,
+    Int,
+    Uint,
+    Int64,
+    Uint64,
+    Float,
+    Double,
+    Text,
+    Enum,
+    Flags,
+    /// Caps, structures, boxed values: set by text where at all.
+    #[default]
+    Other,
+}
+
+/// A V4L2 control's range, as VIDIOC_QUERYCTRL gives it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ControlFacts {
+    pub min: i64,
+    pub max: i64,
+    pub step: i64,
+}
+
+/// A version of GStreamer: major and minor decide, the rest matters to quirks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version(pub u32, pub u32, pub u32);
+
+impl std::str::FromStr for Version {
+    type Err = BadVersion;
+
+    fn from_str(text: &str) -> Result<Self, BadVersion> {
+        let mut parts = text.split('.').map(|part| part.parse::<u32>().map_err(|_| BadVersion(text.into())));
+        let mut next = || parts.next().transpose().map(Option::unwrap_or_default);
+        Ok(Self(next()?, next()?, next()?))
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no version; write 1.22 or 1.22.4")]
+pub struct BadVersion(String);
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}.{}", self.0, self.1, self.2)
+    }
+}
+
+impl Serialize for Version {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Version {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl Machine {
+    /// The element's facts, unless it is missing or refused.
+    pub fn usable(&self, factory: &str) -> Option<&ElementFacts> {
+        if self.refused.contains_key(factory) { None } else { self.elements.get(factory) }
+    }
+
+    /// The first of `factories` that can be used.
+    pub fn first<'a>(&self, factories: &'a [String]) -> Option<(&'a str, &ElementFacts)> {
+        factories.iter().find_map(|name| self.usable(name).map(|facts| (name.as_str(), facts)))
+    }
+}

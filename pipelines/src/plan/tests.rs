@@ -1,0 +1,289 @@
+use headwater_protocol::{
+    BitsPerSecond, Container, Gop, Millis, Pixels, Profile, Rate, Rendition, RenditionName,
+};
+
+use super::*;
+use crate::board::Boards;
+use crate::machine::{ElementFacts, PropertyFacts, PropertyKind};
+
+/// An element that has these properties, all numbers of any size.
+fn element(properties: &[&str]) -> ElementFacts {
+    let facts = |name: &&str| {
+        ((*name).to_owned(), PropertyFacts { kind: PropertyKind::Int, ..PropertyFacts::default() })
+    };
+    ElementFacts { properties: properties.iter().map(facts).collect(), ..ElementFacts::default() }
+}
+
+const X264: &[&str] = &[
+    "speed-preset",
+    "bframes",
+    "b-adapt",
+    "byte-stream",
+    "option-string",
+    "threads",
+    "bitrate",
+    "pass",
+    "vbv-buf-capacity",
+    "quantizer",
+    "key-int-max",
+];
+const OPENH264: &[&str] = &[
+    "complexity",
+    "scene-change-detection",
+    "enable-frame-skip",
+    "multi-thread",
+    "bitrate",
+    "rate-control",
+    "gop-size",
+];
+
+fn machine(elements: &[(&str, &[&str])]) -> Machine {
+    let elements = elements.iter().map(|(name, properties)| ((*name).to_owned(), element(properties)));
+    Machine { elements: elements.collect(), cores: 2, ..Machine::default() }
+}
+
+fn software() -> Board {
+    Boards::shipped().unwrap().get("software").unwrap().clone()
+}
+
+fn rendition(name: &str, width: u32, height: u32) -> Rendition {
+    Rendition {
+        name: RenditionName::new(name).unwrap(),
+        codec: Codec::H264,
+        width: Pixels(width),
+        height: Pixels(height),
+        fps: None,
+        rate: Rate::Bitrate(BitsPerSecond(1_600_400)),
+        gop: Gop::Segment,
+        profile: Profile::Auto,
+        container: Container::Ts,
+    }
+}
+
+fn picture() -> Picture {
+    Picture {
+        coded: Size::new(1920, 1080),
+        aspect: (1, 1),
+        rotation: Rotation::None,
+        rate: Some(FrameRate::new(30_000, 1001).unwrap()),
+        interlaced: false,
+        format: "I420".to_owned(),
+        hdr: false,
+    }
+}
+
+fn plan_of(change: fn(&mut Rendition), elements: &[(&str, &[&str])]) -> Result<RungPlan, Fault> {
+    let mut one = rendition("a", 1280, 720);
+    change(&mut one);
+    let ladder = Ladder::new(vec![one]).unwrap();
+    outputs(&software(), &machine(elements), &ladder, &DecodePlan::nothing(), &picture())
+        .map(|mut plan| plan.rungs.remove(0))
+}
+
+#[test]
+fn units_and_gop_become_the_properties_of_the_encoder_at_hand() {
+    let both: &[(&str, &[&str])] = &[("x264enc", X264), ("openh264enc", OPENH264)];
+    let x264 = plan_of(|r| r.gop = Gop::Every(Millis(2000)), both).unwrap();
+    assert_eq!(x264.element.factory, "x264enc");
+    let property = |name: &str| x264.element.properties[name].as_str();
+    assert_eq!([property("bitrate"), property("key-int-max"), property("pass")], ["1600", "60", "cbr"]);
+    let open = plan_of(|_| (), &both[1..]).unwrap();
+    assert_eq!(open.element.properties["bitrate"], "1600400");
+    let intra = plan_of(|r| r.gop = Gop::Intra, both).unwrap();
+    assert_eq!(intra.element.properties["key-int-max"], "1");
+    let quality = plan_of(|r| r.rate = Rate::Quality(23), both).unwrap();
+    assert_eq!(quality.element.properties["quantizer"], "23");
+    assert!(!quality.element.properties.contains_key("bitrate"));
+}
+
+#[test]
+fn what_is_missing_is_said_with_the_package_that_brings_it() {
+    let fault = plan_of(|_| (), &[]).unwrap_err();
+    assert_eq!(fault.code, Code::NoEncoder);
+    assert!(fault.text.contains("gstreamer1.0-plugins-ugly"), "{}", fault.text);
+    let fault = plan_of(|r| r.rate = Rate::Quality(23), &[("openh264enc", OPENH264)]).unwrap_err();
+    assert_eq!(fault.code, Code::NoEncoder, "openh264enc has no constant quality");
+    let decoder = |codec| decoder(&software(), &machine(&[]), codec, Trust::Lossy).unwrap_err().code;
+    assert_eq!(decoder(Codec::Hevc), Code::NoDecoder);
+    assert_eq!(decoder(Codec::Jpeg), Code::UnsupportedCodec);
+}
+
+#[test]
+fn renditions_of_one_size_share_a_picture() {
+    let ladder = Ladder::new(vec![
+        rendition("small", 640, 360),
+        rendition("big", 1280, 720),
+        rendition("cheap", 1280, 720),
+    ])
+    .unwrap();
+    let machine = machine(&[("x264enc", X264)]);
+    let plan = outputs(&software(), &machine, &ladder, &DecodePlan::nothing(), &picture()).unwrap();
+    assert_eq!(plan.sizes, [Size::new(1280, 720), Size::new(640, 360)]);
+    assert_eq!(plan.origins, [Origin::Decoded, Origin::Size(0)]);
+    let feeds: Vec<Feed> = plan.rungs.iter().map(|rung| rung.feed).collect();
+    assert_eq!(feeds, [Feed::Canvas(1), Feed::Canvas(0), Feed::Canvas(0)]);
+}
+
+#[test]
+fn a_turned_picture_is_fitted_as_it_stands() {
+    let ladder = Ladder::new(vec![rendition("a", 1280, 720)]).unwrap();
+    let turned = Picture { rotation: Rotation::Clockwise90, ..picture() };
+    let machine = machine(&[("x264enc", X264)]);
+    let plan = outputs(&software(), &machine, &ladder, &DecodePlan::nothing(), &turned).unwrap();
+    assert_eq!(plan.sizes, [Size::new(720, 1280)]);
+}
+
+/// A board with memory of its own, a scaler with four outputs and one with one.
+const BOARD: &str = r#"
+    schema = 1
+    id = "toy"
+    title = "Toy"
+    status = "experimental"
+    [memory.chip]
+    feature = "memory:Chip"
+    from_system = ["chipupload"]
+    to_system = ["chipdownload"]
+    [[decoder]]
+    codec = "h264"
+    factory = ["chipdec"]
+    package = "chip"
+    out = { memory = "chip", formats = ["NV12"] }
+    [[scaler]]
+    factory = ["chipscale"]
+    package = "chip"
+    in = ["chip"]
+    out = ["chip", "system"]
+    formats = ["NV12", "I420"]
+    can = ["scale", "convert"]
+    [[scaler]]
+    factory = ["chipsplit"]
+    package = "chip"
+    in = ["chip"]
+    out = ["chip"]
+    formats = ["NV12"]
+    can = ["scale"]
+    outputs = 4
+    [[encoder]]
+    codec = "h264"
+    factory = ["chipenc"]
+    package = "chip"
+    in = { memory = "chip", formats = ["NV12"] }
+    size = { min = [64, 64], max = [4096, 4096], align = [8, 8] }
+    [encoder.map]
+    bitrate = [{ prop = ["bps", "bitrate"], unit = "bit/s" }]
+    gop = { prop = ["gop", "idr"], all = true, unit = "frames", never = 9999 }
+    width = { prop = "width" }
+    height = { prop = "height" }
+"#;
+
+fn toy(elements: &[(&str, &[&str])], sizes: &[(u32, u32)], picture: &Picture) -> (Vec<String>, OutputPlan) {
+    let text = toml::from_str::<toml::Table>(BOARD).unwrap();
+    let board: Board = serde::Deserialize::deserialize(text).unwrap();
+    let board = board.with_last_resort(&software());
+    let mut all = vec![("chipdec", &[][..]), ("x264enc", X264)];
+    all.extend(elements);
+    let machine = machine(&all);
+    let renditions = sizes.iter().enumerate().map(|(at, &(w, h))| rendition(&format!("r{at}"), w, h));
+    let ladder = Ladder::new(renditions.collect()).unwrap();
+    let decode = decoder(&board, &machine, Codec::H264, Trust::Lossy).unwrap();
+    let plan = outputs(&board, &machine, &ladder, &decode, picture).unwrap();
+    let line = |rung: &RungPlan| {
+        let mut words: Vec<&str> = rung.before.iter().map(|one| one.factory.as_str()).collect();
+        words.push(&rung.element.factory);
+        format!("{:?} {}", rung.feed, words.join(" "))
+    };
+    (plan.rungs.iter().map(line).collect(), plan)
+}
+
+const LADDER: &[(u32, u32)] = &[(1280, 720), (854, 480), (640, 360)];
+
+fn chip() -> Picture {
+    Picture { format: "NV12".to_owned(), ..picture() }
+}
+
+#[test]
+fn pictures_stay_in_the_chips_memory_where_its_elements_allow() {
+    let elements: &[(&str, &[&str])] = &[("chipscale", &[]), ("chipenc", &["bps", "gop", "idr"])];
+    let (lines, plan) = toy(elements, LADDER, &chip());
+    assert_eq!(plan.way, Way::Native);
+    assert_eq!(lines, ["Decoded chipscale capsfilter chipenc"; 3]);
+    let caps = &plan.rungs[1].before[1].properties["caps"];
+    assert_eq!(caps, "video/x-raw(memory:Chip),format=NV12,width=848,height=480,pixel-aspect-ratio=1/1");
+    let properties = &plan.rungs[0].element.properties;
+    assert_eq!([&properties["bps"], &properties["gop"], &properties["idr"]], ["1600400", "9999", "9999"]);
+}
+
+#[test]
+fn one_pass_of_a_scaler_with_several_outputs_serves_several_rungs() {
+    let elements: &[(&str, &[&str])] =
+        &[("chipscale", &[]), ("chipsplit", &[]), ("chipenc", &["bitrate", "gop"])];
+    let (lines, plan) = toy(elements, LADDER, &chip());
+    assert_eq!(lines, ["Split(0) capsfilter chipenc"; 3]);
+    assert_eq!(plan.splits[0].factory, "chipsplit");
+    let one = &[(1280, 720)][..];
+    assert_eq!(toy(elements, one, &chip()).0.len(), 1);
+    let (lines, plan) = toy(elements, &[LADDER, &[(426, 240), (320, 180)]].concat(), &chip());
+    assert!(
+        plan.splits.is_empty() && lines.iter().all(|line| line.contains("chipscale")),
+        "it has four outputs"
+    );
+}
+
+#[test]
+fn an_encoder_that_scales_needs_nothing_before_it() {
+    let (lines, plan) = toy(&[("chipenc", &["bps", "gop", "width", "height"])], LADDER, &chip());
+    assert_eq!(lines, ["Decoded chipenc"; 3]);
+    assert_eq!(plan.rungs[2].element.properties["width"], "640");
+}
+
+#[test]
+fn without_an_encoder_on_the_chip_its_scaler_still_makes_the_small_pictures() {
+    let (lines, plan) = toy(&[("chipscale", &[]), ("chipdownload", &[])], LADDER, &chip());
+    assert_eq!(lines, ["Decoded chipscale capsfilter x264enc"; 3]);
+    let caps = &plan.rungs[0].before[1].properties["caps"];
+    assert!(caps.starts_with("video/x-raw,format=I420,width=1280"), "{caps}");
+    assert!(!plan.rungs[0].hardware);
+}
+
+#[test]
+fn what_the_chip_cannot_do_to_a_picture_is_done_in_software() {
+    let elements: &[(&str, &[&str])] =
+        &[("chipscale", &[]), ("chipupload", &[]), ("chipdownload", &[]), ("chipenc", &["bps", "gop"])];
+    for picture in [
+        Picture { interlaced: true, ..chip() },
+        Picture { rotation: Rotation::Half, ..chip() },
+        Picture { hdr: true, ..chip() },
+    ] {
+        let (lines, plan) = toy(elements, LADDER, &picture);
+        assert_eq!(plan.way, Way::Software);
+        assert_eq!(lines[0], "Canvas(0) videoconvert capsfilter chipupload capsfilter chipenc");
+    }
+}
+
+#[test]
+fn a_refused_element_is_planned_around() {
+    let text = toml::from_str::<toml::Table>(BOARD).unwrap();
+    let board: Board = serde::Deserialize::deserialize(text).unwrap();
+    let board = board.with_last_resort(&software());
+    let mut machine =
+        machine(&[("chipdec", &[]), ("chipenc", &["bps", "gop"]), ("x264enc", X264), ("avdec_h264", &[])]);
+    for refused in ["chipdec", "chipenc"] {
+        machine.refused.insert(refused.to_owned(), "it hung".to_owned());
+    }
+    let ladder = Ladder::new(vec![rendition("a", 1280, 720)]).unwrap();
+    let explained = explain(&board, &machine, &ladder, Codec::H264, Trust::Lossy, &picture()).unwrap();
+    assert_eq!(explained.decode.elements[0].factory, "avdec_h264");
+    assert_eq!(explained.outputs.rungs[0].element.factory, "x264enc");
+    let said: Vec<&str> = explained.candidates.iter().map(|one| one.verdict.as_str()).collect();
+    assert_eq!(
+        said,
+        [
+            "chipdec: it hung",
+            "used",
+            "openh264dec is not installed",
+            "chipenc: it hung",
+            "used",
+            "openh264enc is not installed"
+        ]
+    );
+}

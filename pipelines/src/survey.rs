@@ -1,0 +1,203 @@
+//! Looks at the live machine: what it is, and what its registry has. Looking at an element loads its plugin, which
+//! takes time, so properties are read only for elements that matter.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use gstreamer as gst;
+use gstreamer::glib;
+use gstreamer::prelude::*;
+
+use crate::board::{BadProfile, Board, Boards, user_folder};
+use crate::machine::{
+    DeviceTree, ElementFacts, Machine, PciDevice, PropertyFacts, PropertyKind, Version, VideoDevice,
+};
+
+/// So much of a file that a profile asks for.
+const FILE_HEAD: usize = 4096;
+
+/// The board profile for this machine, or the one that `HEADWATER_BOARD` names, and the machine as far as that
+/// profile asks.
+pub fn board() -> Result<(Board, Machine), BadProfile> {
+    let boards = Boards::with_folder(&user_folder())?;
+    let mut machine = machine(&boards);
+    let named = std::env::var("HEADWATER_BOARD").ok();
+    let board = boards.board(named.as_deref(), &machine)?;
+    look_at(&mut machine, board.factories());
+    Ok((board, machine))
+}
+
+/// The machine without GStreamer: enough to choose what must be set before GStreamer starts.
+pub fn hardware(boards: &Boards, root: &Path) -> Machine {
+    let heads = boards.files().filter_map(|path| {
+        let bytes = fs::read(under(root, path)).ok()?;
+        let head = &bytes[..bytes.len().min(FILE_HEAD)];
+        Some((path.to_owned(), String::from_utf8_lossy(head).into_owned()))
+    });
+    Machine {
+        arch: std::env::consts::ARCH.to_owned(),
+        cores: std::thread::available_parallelism()
+            .map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX)),
+        device_tree: device_tree(root),
+        files: heads.collect(),
+        video_devices: video_devices(root),
+        pci: pci(root),
+        ..Machine::default()
+    }
+}
+
+/// The whole machine: every element that any profile names is there by name, without properties.
+pub fn machine(boards: &Boards) -> Machine {
+    let mut machine = hardware(boards, Path::new("/"));
+    let (major, minor, micro, _) = gst::version();
+    machine.gstreamer = Version(major, minor, micro);
+    for name in boards.factories() {
+        if let Some(factory) = gst::ElementFactory::find(name) {
+            let plugin = factory.plugin();
+            let facts = ElementFacts {
+                plugin: factory.plugin_name().map(Into::into).unwrap_or_default(),
+                version: plugin.map(|plugin| plugin.version().to_string()).unwrap_or_default(),
+                ..ElementFacts::default()
+            };
+            machine.elements.insert(name.to_owned(), facts);
+        }
+    }
+    machine
+}
+
+/// Fills in the properties of those of `factories` that are there.
+pub fn look_at<'a>(machine: &mut Machine, factories: impl IntoIterator<Item = &'a str>) {
+    for name in factories {
+        let Some(facts) = machine.elements.get_mut(name).filter(|facts| facts.properties.is_empty()) else {
+            continue;
+        };
+        match gst::ElementFactory::find(name).map(|factory| factory.load()) {
+            Some(Ok(factory)) => read(&factory, facts),
+            Some(Err(error)) => drop(machine.refused.insert(name.to_owned(), error.to_string())),
+            None => drop(machine.elements.remove(name)),
+        }
+    }
+}
+
+fn read(factory: &gst::ElementFactory, facts: &mut ElementFacts) {
+    for template in factory.static_pad_templates() {
+        let caps = template.caps().to_string();
+        match template.direction() {
+            gst::PadDirection::Sink => facts.sink = caps,
+            gst::PadDirection::Src => facts.src = caps,
+            _ => {}
+        }
+    }
+    let type_ = factory.element_type();
+    let Some(class) = glib::object::ObjectClass::from_type(type_) else { return };
+    facts.signals = signals(type_);
+    let base = gst::Element::static_type();
+    for spec in class.list_properties() {
+        // What every element has says nothing about this one.
+        if spec.flags().contains(glib::ParamFlags::WRITABLE) && !base.is_a(spec.owner_type()) {
+            facts.properties.insert(spec.name().to_owned(), property(&spec));
+        }
+    }
+}
+
+/// Action signals of the element's own type.
+fn signals(type_: glib::Type) -> std::collections::BTreeSet<String> {
+    const KNOWN: [&str; 1] = ["force-IDR"];
+    let has = |name: &&str| glib::subclass::SignalId::lookup(name, type_).is_some();
+    KNOWN.iter().filter(|name| has(name)).map(|name| (*name).to_owned()).collect()
+}
+
+fn property(spec: &glib::ParamSpec) -> PropertyFacts {
+    let value = spec.default_value();
+    let default = value.serialize().ok().map(|text| text.to_string());
+    let range = |kind, min: f64, max: f64| PropertyFacts {
+        kind,
+        min: Some(min),
+        max: Some(max),
+        default: default.clone(),
+        values: Vec::new(),
+    };
+    if let Some(spec) = spec.downcast_ref::<glib::ParamSpecInt>() {
+        range(PropertyKind::Int, f64::from(spec.minimum()), f64::from(spec.maximum()))
+    } else if let Some(spec) = spec.downcast_ref::<glib::ParamSpecUInt>() {
+        range(PropertyKind::Uint, f64::from(spec.minimum()), f64::from(spec.maximum()))
+    } else if let Some(spec) = spec.downcast_ref::<glib::ParamSpecInt64>() {
+        range(PropertyKind::Int64, spec.minimum() as f64, spec.maximum() as f64)
+    } else if let Some(spec) = spec.downcast_ref::<glib::ParamSpecUInt64>() {
+        range(PropertyKind::Uint64, spec.minimum() as f64, spec.maximum() as f64)
+    } else if let Some(spec) = spec.downcast_ref::<glib::ParamSpecFloat>() {
+        range(PropertyKind::Float, f64::from(spec.minimum()), f64::from(spec.maximum()))
+    } else if let Some(spec) = spec.downcast_ref::<glib::ParamSpecDouble>() {
+        range(PropertyKind::Double, spec.minimum(), spec.maximum())
+    } else if let Some(spec) = spec.downcast_ref::<glib::ParamSpecEnum>() {
+        let values = spec.enum_class().values().iter().map(|value| value.nick().to_owned()).collect();
+        PropertyFacts { kind: PropertyKind::Enum, default, values, ..PropertyFacts::default() }
+    } else if let Some(spec) = spec.downcast_ref::<glib::ParamSpecFlags>() {
+        let values = spec.flags_class().values().iter().map(|value| value.nick().to_owned()).collect();
+        PropertyFacts { kind: PropertyKind::Flags, default, values, ..PropertyFacts::default() }
+    } else {
+        let kind = match spec.value_type() {
+            glib::Type::BOOL => PropertyKind::Bool,
+            glib::Type::STRING => PropertyKind::Text,
+            _ => PropertyKind::Other,
+        };
+        PropertyFacts { kind, default, ..PropertyFacts::default() }
+    }
+}
+
+fn under(root: &Path, path: &str) -> std::path::PathBuf {
+    root.join(path.trim_start_matches('/'))
+}
+
+/// Text of a small file without its last newline or NUL; empty where it is not there.
+fn text(path: &Path) -> String {
+    let bytes = fs::read(path).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).trim_end_matches(['\n', '\0']).to_owned()
+}
+
+fn device_tree(root: &Path) -> DeviceTree {
+    let folder = under(root, "proc/device-tree");
+    let mut model = text(&folder.join("model"));
+    if model.is_empty() {
+        // Containers of NVIDIA's have no device tree, and the model here.
+        model = text(&under(root, "tmp/nv_jetson_model"));
+    }
+    let compatible = text(&folder.join("compatible"));
+    let compatible = compatible.split('\0').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    DeviceTree { model, compatible }
+}
+
+/// Folders below `path`, by name; none where it cannot be read.
+fn folders(path: &Path) -> Vec<std::path::PathBuf> {
+    let mut all: Vec<_> =
+        fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    all.sort();
+    all
+}
+
+fn video_devices(root: &Path) -> Vec<VideoDevice> {
+    let device = |folder: &std::path::PathBuf| {
+        let node = folder.file_name()?.to_str().filter(|name| name.starts_with("video"))?;
+        let driver = fs::read_link(folder.join("device/driver")).ok();
+        Some(VideoDevice {
+            path: format!("/dev/{node}"),
+            name: text(&folder.join("name")),
+            driver: driver.and_then(|link| Some(link.file_name()?.to_str()?.to_owned())).unwrap_or_default(),
+        })
+    };
+    folders(&under(root, "sys/class/video4linux")).iter().filter_map(device).collect()
+}
+
+fn pci(root: &Path) -> Vec<PciDevice> {
+    let device = |folder: &std::path::PathBuf| PciDevice {
+        vendor: text(&folder.join("vendor")),
+        class: text(&folder.join("class")),
+    };
+    folders(&under(root, "sys/bus/pci/devices")).iter().map(device).collect()
+}
+
+/// What matters of the registry to a probe's cache: a change of any of these makes it void.
+pub fn versions(machine: &Machine) -> BTreeMap<String, String> {
+    machine.elements.values().map(|facts| (facts.plugin.clone(), facts.version.clone())).collect()
+}
