@@ -28,6 +28,7 @@ use headwater_protocol::{
 use crate::board::Board;
 use crate::collect::{Collector, Watch, millis};
 use crate::es::CLOCK;
+use crate::exit::Exit;
 use crate::feed::{Fed, Feeder, Shared};
 use crate::fit::Size;
 use crate::graph::{self, Chain, Faults, Stoppers};
@@ -70,6 +71,38 @@ const EVENT_QUEUE: usize = 256;
 pub(crate) const TICK: Duration = Duration::from_millis(50);
 /// Longest time without any sign of life before a segment counts as hung.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// 720p30, to warm a device up with.
+const SAMPLE: &[u8] = include_bytes!("../boards/samples/h264.ts");
+
+struct Sample(Option<Bytes>);
+
+impl Input for Sample {
+    fn next(&mut self, _wait: Duration) -> Next {
+        self.0.take().map_or(Next::End, Next::Bytes)
+    }
+}
+
+struct Nowhere;
+
+impl Output for Nowhere {
+    fn data(&mut self, _rendition: usize, _bytes: Bytes) -> Result<(), Gone> {
+        Ok(())
+    }
+
+    fn whole(&mut self, _rendition: usize, _report: &RenditionReport) -> Result<(), Gone> {
+        Ok(())
+    }
+
+    fn progress(&mut self, _progress: Progress) -> Result<(), Gone> {
+        Ok(())
+    }
+
+    fn hung(&mut self, fault: Fault) -> ! {
+        tracing::error!(code = %fault.code, "{}\n{}", fault.text, fault.detail);
+        Exit::Hung.now()
+    }
+}
 
 /// Why a segment has no report.
 #[derive(Debug, Clone, PartialEq)]
@@ -186,6 +219,23 @@ impl Engine {
     /// Builds the usual plan's chains and has them work once, so that the first segment finds them warm.
     /// A machine without an encoder for the ladder is told here.
     pub fn prewarm(&mut self) -> Result<(), Fault> {
+        let decode = plan::decoder(&self.setup.board, &self.setup.machine, Codec::H264, Trust::Lossy);
+        match decode {
+            // A device's driver, firmware and memory are paid for by a real segment only.
+            Ok(decode) if decode.hardware => {
+                let nobody = AtomicBool::new(false);
+                let mut input = Sample(Some(Bytes::from_static(SAMPLE)));
+                match self.run(Container::Ts, &mut input, &mut Nowhere, &nobody) {
+                    Ok(_) | Err(Stopped::Gone) => Ok(()),
+                    Err(Stopped::Failed(fault)) => Err(fault),
+                }
+            }
+            Ok(_) | Err(_) => self.prewarm_encoders(),
+        }
+    }
+
+    /// Encoders take one grey picture, and the decoder of the usual codec is built.
+    fn prewarm_encoders(&mut self) -> Result<(), Fault> {
         let chains = Chains::new(&self.setup);
         let rate = FrameRate::new(30, 1).map_err(|bad| Fault::new(Code::PipelineFailed, bad.to_string()))?;
         let (sender, receiver) = sync_channel(EVENT_QUEUE);
