@@ -40,7 +40,7 @@ impl Worker {
     fn open() -> Self {
         let mut worker = Self::start();
         let ladder = Ladder::new(vec![rendition("a", 320, 180), rendition("b", 160, 90)]).unwrap();
-        let open = Open { stream: StreamId::new("s").unwrap(), ladder };
+        let open = Open { stream: StreamId::new("s").unwrap(), ladder, avoid: Vec::new() };
         write_message(&mut worker.socket, Kind::Open, 0, 0, &open).unwrap();
         assert_eq!(worker.frame().0.kind, Kind::Ready);
         worker
@@ -84,7 +84,7 @@ impl Worker {
             assert_eq!(header.tag, tag);
             match header.kind {
                 Kind::Data => outputs[usize::from(header.channel)].extend(payload),
-                Kind::Output | Kind::Progress => {}
+                Kind::Output | Kind::Progress | Kind::Hardware | Kind::Evidence => {}
                 Kind::Finished => {
                     return Answer::Finished(Box::new(serde_json::from_slice(&payload).unwrap()), outputs);
                 }

@@ -143,7 +143,8 @@ fn birth(name: &str) -> Birth {
             width: Pixels(1),
             height: Pixels(1),
         }],
-        limits: Limits { workers: 1, queue: 1, max_input_bytes: 100 },
+        avoids: Vec::new(),
+        limits: Limits { workers: 1, in_flight: 2, queue: 1, max_input_bytes: 100 },
         extra: Extra::new(),
     }
 }
