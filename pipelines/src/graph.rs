@@ -19,10 +19,11 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
 
-use headwater_protocol::{Code, Codec, Fault};
+use headwater_protocol::{Code, Codec, Fault, Graph};
 
+use crate::board::Board;
 use crate::es::Rotation;
-use crate::log;
+use crate::{hardware, log};
 use crate::plan::{DecodePlan, Element, Machine, RungPlan};
 
 /// The first error of a worker's chains. Later ones are consequences.
@@ -87,11 +88,21 @@ pub fn machine() -> Machine {
     Machine { elements, cores: u32::try_from(cores).unwrap_or(1) }
 }
 
+/// Loads the libraries of a board's elements, as far as they are there.
+pub fn load(board: &Board) {
+    let decoders = board.decoders.iter().map(|decoder| &decoder.element);
+    for name in decoders.chain(board.encoders.iter().map(|encoder| &encoder.element)) {
+        // One that does not load is said to be missing when it is needed.
+        let _ = gst::ElementFactory::find(name).map(|factory| factory.load());
+    }
+}
+
 fn failed(what: &str, error: impl std::fmt::Display) -> Fault {
     Fault::new(Code::PipelineFailed, format!("{what}: {error}")).with_detail(log::tail())
 }
 
 fn make(element: &Element) -> Result<gst::Element, Fault> {
+    hardware::about_to_use(&element.factory);
     let mut builder = gst::ElementFactory::make(&element.factory);
     for (name, value) in &element.properties {
         builder = builder.property_from_str(name, value);
@@ -288,6 +299,17 @@ impl Stoppers {
         }
         joined.sources.retain(|(_, source)| source.upgrade().is_some());
         joined.sources.push((place, source.downgrade()));
+    }
+
+    /// The chains as Graphviz draws them, with every state and caps.
+    pub fn graphs(&self) -> Vec<Graph> {
+        let joined: Vec<_> = self.lock().sources.iter().filter_map(|(_, source)| source.upgrade()).collect();
+        let chains = joined.iter().filter_map(|source| source.parent().and_downcast::<gst::Bin>());
+        let draw = |chain: gst::Bin| Graph {
+            chain: chain.name().to_string(),
+            dot: chain.debug_to_dot_data(gst::DebugGraphDetails::all()).to_string(),
+        };
+        chains.map(draw).collect()
     }
 
     /// Lets go of every thread that waits for room in a chain. The chains take nothing afterwards.

@@ -187,7 +187,7 @@ impl Fleet {
     }
 
     /// The next message that the test waits for; others are passed over.
-    fn receive(&self, what: &str, mut wanted: impl FnMut(&str, &Value) -> bool) -> Value {
+    pub(crate) fn receive(&self, what: &str, mut wanted: impl FnMut(&str, &Value) -> bool) -> Value {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
