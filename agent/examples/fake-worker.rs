@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use headwater_protocol::worker::{HEADER, Hardware, Header, Kind, Open, Progress, Ready, SegmentStart};
 use headwater_protocol::{
-    Capability, CapabilityKind, Code, Codec, Evidence, Fault, Graph, InputFacts, Ladder, Millis, Pixels, ProbeReport,
-    RenditionReport, SegmentReport,
+    Capability, CapabilityKind, Code, Codec, Evidence, Fault, Graph, InputFacts, Ladder, Millis, Pixels,
+    ProbeReport, RenditionReport, SegmentReport,
 };
 
 /// Name of an element with a device behind it.

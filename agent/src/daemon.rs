@@ -11,8 +11,8 @@
 
 mod ending;
 mod events;
-mod messages;
 mod hardware;
+mod messages;
 mod probing;
 
 use std::collections::{BTreeMap, HashMap};

@@ -197,9 +197,8 @@ impl Crew {
         };
         // The answer first: what follows here is not the caller's to wait for. The owner may be gone when the daemon ends.
         let _ = self.reports.send(ended).await;
-        let evidence = fault.as_ref().and_then(|fault| {
-            evidence(fault, spoilt.as_mut().or(place.worker.as_mut()))
-        });
+        let evidence =
+            fault.as_ref().and_then(|fault| evidence(fault, spoilt.as_mut().or(place.worker.as_mut())));
         let told = async {
             if let (Some(evidence), Some(path)) = (evidence, evidence_path) {
                 self.shop.media.evidence(&path, &evidence).await;
@@ -360,6 +359,8 @@ mod tests {
         let life = Life { segments: 10, memory: 100, age: Duration::from_secs(60) };
         let second = Duration::from_secs(1);
         assert!(!life.is_over(9, 100, 59 * second));
-        assert!(life.is_over(10, 0, second) && life.is_over(1, 101, second) && life.is_over(1, 0, 60 * second));
+        assert!(
+            life.is_over(10, 0, second) && life.is_over(1, 101, second) && life.is_over(1, 0, 60 * second)
+        );
     }
 }

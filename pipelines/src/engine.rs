@@ -22,7 +22,8 @@ use nix::sys::time::TimeValLike;
 use headwater_protocol::media::VideoFacts;
 use headwater_protocol::worker::Progress;
 use headwater_protocol::{
-    Class, Code, Codec, Container, Evidence, Fault, FrameRate, InputFacts, Ladder, Pixels, RenditionReport, SegmentReport,
+    Class, Code, Codec, Container, Evidence, Fault, FrameRate, InputFacts, Ladder, Pixels, RenditionReport,
+    SegmentReport,
 };
 
 use crate::board::Board;

@@ -23,8 +23,8 @@ use headwater_protocol::{Code, Codec, Fault, Graph};
 
 use crate::board::Board;
 use crate::es::Rotation;
-use crate::{hardware, log};
 use crate::plan::{DecodePlan, Element, Machine, RungPlan};
+use crate::{hardware, log};
 
 /// The first error of a worker's chains. Later ones are consequences.
 #[derive(Debug, Default)]

@@ -21,7 +21,8 @@ pub fn tell(listener: impl Fn(&str) + Send + Sync + 'static) {
 
 pub(crate) fn about_to_use(element: &str) {
     let Some(listener) = LISTENER.get() else { return };
-    if is_hardware(element) && TOLD.lock().unwrap_or_else(PoisonError::into_inner).insert(element.to_owned()) {
+    if is_hardware(element) && TOLD.lock().unwrap_or_else(PoisonError::into_inner).insert(element.to_owned())
+    {
         listener(element);
     }
 }
@@ -39,9 +40,10 @@ fn carries_device_memory(factory: &gst::ElementFactory) -> bool {
     factory.static_pad_templates().iter().any(|template| {
         let caps = template.caps();
         (0..caps.size()).filter_map(|at| caps.features(at)).any(|features| {
-            !features.is_any() && features.iter().any(|feature| {
-                feature.starts_with("memory:") && *feature != *gst::CAPS_FEATURE_MEMORY_SYSTEM_MEMORY
-            })
+            !features.is_any()
+                && features.iter().any(|feature| {
+                    feature.starts_with("memory:") && *feature != *gst::CAPS_FEATURE_MEMORY_SYSTEM_MEMORY
+                })
         })
     })
 }
@@ -63,7 +65,9 @@ mod tests {
     #[test]
     fn software_has_no_device_behind_it() {
         gst::init().unwrap();
-        for element in ["avdec_h264", "x264enc", "openh264enc", "h264parse", "videoconvert", "appsink", "nothing"] {
+        for element in
+            ["avdec_h264", "x264enc", "openh264enc", "h264parse", "videoconvert", "appsink", "nothing"]
+        {
             assert!(!is_hardware(element), "{element}");
         }
     }

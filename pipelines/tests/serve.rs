@@ -97,7 +97,13 @@ impl Worker {
                     return Answer::Finished(Box::new(serde_json::from_slice(&payload).unwrap()), outputs);
                 }
                 Kind::Failed => return Answer::Failed(serde_json::from_slice(&payload).unwrap()),
-                Kind::Open | Kind::Segment | Kind::End | Kind::Cancel | Kind::Close | Kind::Ready | Kind::Hardware => {
+                Kind::Open
+                | Kind::Segment
+                | Kind::End
+                | Kind::Cancel
+                | Kind::Close
+                | Kind::Ready
+                | Kind::Hardware => {
                     panic!("{:?} from a worker", header.kind)
                 }
             }
@@ -204,7 +210,11 @@ fn a_failure_inside_the_pipeline_comes_with_its_graphs_and_its_log() {
     }
     let evidence = worker.evidence.take().unwrap();
     let decode = evidence.graphs.iter().find(|graph| graph.chain == "decode").unwrap();
-    assert!(decode.dot.starts_with("digraph pipeline") && decode.dot.contains("openh264dec"), "{}", decode.dot);
+    assert!(
+        decode.dot.starts_with("digraph pipeline") && decode.dot.contains("openh264dec"),
+        "{}",
+        decode.dot
+    );
     assert_eq!(evidence.graphs.len(), 3, "the decoder and two encoders");
     worker.finished(2, &clip(&rig));
 }

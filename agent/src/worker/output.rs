@@ -103,9 +103,7 @@ pub(super) async fn follow(mut pipe: Receiver, output: Output) {
         if said > 0 {
             let span = output.lock().span.clone();
             let dropped = std::mem::take(&mut unsaid);
-            span.in_scope(
-                || tracing::debug!(target: "worker", dropped, "{}", tame(&new[..said]).trim_end()),
-            );
+            span.in_scope(|| tracing::debug!(target: "worker", dropped, "{}", tame(&new[..said]).trim_end()));
         }
         unsaid += count - said;
         if reading.take(count, now) < count {

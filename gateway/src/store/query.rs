@@ -1,6 +1,8 @@
 //! Questions: lists for people, entries for playlists, tasks past their time.
 
-use headwater_protocol::{Container, Epoch, Evidence, Fault, Ladder, Millis, NodeId, SegmentReport, StreamId, TaskId};
+use headwater_protocol::{
+    Container, Epoch, Evidence, Fault, Ladder, Millis, NodeId, SegmentReport, StreamId, TaskId,
+};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 

@@ -31,8 +31,7 @@ pub(crate) async fn show(gateway: &Gateway, style: Style, args: &Evidence) -> Re
 
 fn text(view: &EvidenceView, now: u64) -> String {
     let evidence = &view.evidence;
-    let mut lines =
-        vec![format!("attempt {} on {}, {}", view.epoch, view.node, human::ago(now, view.at.0))];
+    let mut lines = vec![format!("attempt {} on {}, {}", view.epoch, view.node, human::ago(now, view.at.0))];
     if let Some(fault) = &evidence.fault {
         lines.push(human::tame(&fault.to_string()));
         lines.extend(block("detail", &fault.detail));
