@@ -112,12 +112,14 @@ impl<'a> Collector<'a> {
 
     /// Draws the chains in a thread of its own: one that hangs may hold what is needed for it.
     pub(crate) fn evidence(&mut self, stoppers: &Arc<Stoppers>) {
+        // Before the drawing, which makes some elements complain.
+        let log = crate::log::tail();
         let (send, drawn) = sync_channel(1);
         let stoppers = Arc::clone(stoppers);
         // Without a thread there is no graph, and the rest is still worth something. Nobody may listen any more.
         let _ = std::thread::Builder::new().name("graphs".into()).spawn(move || send.send(stoppers.graphs()));
         let graphs = drawn.recv_timeout(DRAWING).unwrap_or_default();
-        let evidence = Evidence { graphs, log: crate::log::tail(), ..Evidence::default() };
+        let evidence = Evidence { graphs, log, ..Evidence::default() };
         // Without a reader there is nobody to be told of the failure either.
         let _ = self.output.evidence(evidence.bounded());
     }

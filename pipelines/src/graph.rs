@@ -301,10 +301,16 @@ impl Stoppers {
         joined.sources.push((place, source.downgrade()));
     }
 
-    /// The chains as Graphviz draws them, with every state and caps.
+    /// The chains as Graphviz draws them, with every state and caps; the decoder's first.
     pub fn graphs(&self) -> Vec<Graph> {
-        let joined: Vec<_> = self.lock().sources.iter().filter_map(|(_, source)| source.upgrade()).collect();
-        let chains = joined.iter().filter_map(|source| source.parent().and_downcast::<gst::Bin>());
+        let mut joined: Vec<_> = self
+            .lock()
+            .sources
+            .iter()
+            .filter_map(|(place, source)| Some((*place, source.upgrade()?)))
+            .collect();
+        joined.sort_by_key(|(place, _)| std::cmp::Reverse(*place));
+        let chains = joined.iter().filter_map(|(_, source)| source.parent().and_downcast::<gst::Bin>());
         let draw = |chain: gst::Bin| Graph {
             chain: chain.name().to_string(),
             dot: chain.debug_to_dot_data(gst::DebugGraphDetails::all()).to_string(),

@@ -296,7 +296,9 @@ async fn what_a_failed_attempt_left_behind_can_be_fetched_from_the_gateway() -> 
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
     ensure!(
-        text.contains("undecodable") && text.contains("openh264dec") && text.contains("graphs: decode"),
+        text.contains("undecodable")
+            && text.contains("openh264dec")
+            && text.contains("graphs: decode, encode, encode"),
         "{text}"
     );
     let drawn: Vec<_> = std::fs::read_dir(graphs)?.collect::<Result<_, _>>()?;
