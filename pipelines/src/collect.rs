@@ -1,25 +1,28 @@
 //! The far end of a segment: coded frames and audio to containers to the output, and a watch over it all.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
 use headwater_protocol::worker::Progress;
 use headwater_protocol::{
-    Code, Container, Fault, FrameRate, Ladder, Millis, Pixels, Rendition, RenditionReport,
+    Code, Container, Evidence, Fault, FrameRate, Ladder, Millis, Pixels, Rendition, RenditionReport,
 };
 
 use crate::engine::{Gone, Output, Stopped, TICK};
 use crate::es::{AudioPacket, CLOCK, Frame, Ticks, Tracks};
 use crate::feed::Shared;
 use crate::fit::Size;
-use crate::graph::Faults;
+use crate::graph::{Faults, Stoppers};
 use crate::mux::{MuxVideo, Muxer};
 use crate::stage::{Counters, Event};
 
+/// Longest time for drawing the chains of a failed segment.
+const DRAWING: Duration = Duration::from_secs(1);
 const PROGRESS_EACH: Duration = Duration::from_millis(500);
 /// Output is handed on in pieces of about this size.
 const PIECE: usize = 64 * 1024;
@@ -30,6 +33,7 @@ pub(crate) struct Watch<'a> {
     pub counters: &'a Counters,
     pub shared: &'a Shared,
     pub cancel: &'a AtomicBool,
+    pub stoppers: &'a Arc<Stoppers>,
     /// Longest time without any sign of life.
     pub patience: Duration,
 }
@@ -86,7 +90,7 @@ impl<'a> Collector<'a> {
             match events.recv_timeout(TICK) {
                 Ok(event) => {
                     life.seen();
-                    self.event(event)?;
+                    self.event(event).map_err(|stopped| first(stopped, watch.faults))?;
                 }
                 Err(RecvTimeoutError::Timeout) => self.look(&mut life, watch),
                 Err(RecvTimeoutError::Disconnected) => {
@@ -101,8 +105,23 @@ impl<'a> Collector<'a> {
         if life.goes_on(watch) {
             return;
         }
+        self.evidence(watch.stoppers);
         let text = format!("nothing moved for {} s; the worker ends", watch.patience.as_secs());
         self.output.hung(Fault::new(Code::WorkerHung, text).with_detail(crate::log::tail()));
+    }
+
+    /// Draws the chains in a thread of its own: one that hangs may hold what is needed for it.
+    pub(crate) fn evidence(&mut self, stoppers: &Arc<Stoppers>) {
+        // Before the drawing, which makes some elements complain.
+        let log = crate::log::tail();
+        let (send, drawn) = sync_channel(1);
+        let stoppers = Arc::clone(stoppers);
+        // Without a thread there is no graph, and the rest is still worth something. Nobody may listen any more.
+        let _ = std::thread::Builder::new().name("graphs".into()).spawn(move || send.send(stoppers.graphs()));
+        let graphs = drawn.recv_timeout(DRAWING).unwrap_or_default();
+        let evidence = Evidence { graphs, log, ..Evidence::default() };
+        // Without a reader there is nobody to be told of the failure either.
+        let _ = self.output.evidence(evidence.bounded());
     }
 
     fn event(&mut self, event: Event) -> Result<(), Stopped> {
@@ -255,6 +274,14 @@ impl Rung {
 
     fn take(&mut self, at_least: usize) -> Option<Bytes> {
         (self.ready.len() >= at_least).then(|| self.ready.split().freeze())
+    }
+}
+
+/// A chain that has failed still comes to its end, and an end without a picture is only the consequence.
+fn first(stopped: Stopped, faults: &Faults) -> Stopped {
+    match (stopped, faults.first()) {
+        (Stopped::Failed(_), Some(earlier)) => Stopped::Failed(earlier),
+        (stopped @ (Stopped::Failed(_) | Stopped::Gone), _) => stopped,
     }
 }
 

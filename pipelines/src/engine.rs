@@ -22,7 +22,8 @@ use nix::sys::time::TimeValLike;
 use headwater_protocol::media::VideoFacts;
 use headwater_protocol::worker::Progress;
 use headwater_protocol::{
-    Code, Codec, Container, Fault, FrameRate, InputFacts, Ladder, Pixels, RenditionReport, SegmentReport,
+    Class, Code, Codec, Container, Evidence, Fault, FrameRate, InputFacts, Ladder, Pixels, RenditionReport,
+    SegmentReport,
 };
 
 use crate::board::Board;
@@ -59,6 +60,10 @@ pub trait Output {
     fn data(&mut self, rendition: usize, bytes: Bytes) -> Result<(), Gone>;
     fn whole(&mut self, rendition: usize, report: &RenditionReport) -> Result<(), Gone>;
     fn progress(&mut self, progress: Progress) -> Result<(), Gone>;
+    /// What people may want to see of the failure that is reported next.
+    fn evidence(&mut self, _evidence: Evidence) -> Result<(), Gone> {
+        Ok(())
+    }
     /// Threads do not come back, and only the end of the process frees them. Says so and ends it.
     fn hung(&mut self, fault: Fault) -> !;
 }
@@ -292,6 +297,7 @@ impl Engine {
             counters: &chains.counters,
             shared: &shared,
             cancel,
+            stoppers: &chains.stoppers,
             patience: PATIENCE,
         };
         let mut collector = Collector::new(&self.setup.ladder, output);
@@ -300,7 +306,10 @@ impl Engine {
             let feeding = scope.spawn(move || feeder.run(hint, input, decoder));
             let end = collector.run(&receiver, &watch);
             shared.give_up.store(true, Relaxed);
-            if end.is_err() {
+            if let Err(stopped) = &end {
+                if is_ours(stopped) {
+                    collector.evidence(&chains.stoppers);
+                }
                 // In this order: senders wake up by the first, the feeder and the decoder by the second.
                 drop(receiver);
                 chains.stop();
@@ -321,6 +330,14 @@ impl Engine {
         };
         self.chains = Some(chains);
         Ok(report)
+    }
+}
+
+/// Whether a look at the pipeline could tell more than the fault does.
+fn is_ours(stopped: &Stopped) -> bool {
+    match stopped {
+        Stopped::Failed(fault) => fault.code.class() == Class::Node || fault.code == Code::Undecodable,
+        Stopped::Gone => false,
     }
 }
 

@@ -243,16 +243,6 @@ impl Stage {
     }
 
     /// The graphs of all chains, for evidence.
-    pub(crate) fn dots(&self) -> Vec<String> {
-        self.outputs.iter().flat_map(|outputs| &outputs.chains).map(Chain::dot).collect()
-    }
-
-    /// The elements that encode and scale, each with whether it drives a device.
-    pub(crate) fn elements(&self) -> Vec<(String, bool)> {
-        let rungs = self.outputs.iter().flat_map(|outputs| &outputs.plan.rungs);
-        rungs.map(|rung| (rung.element.factory.clone(), rung.hardware)).collect()
-    }
-
     pub(crate) fn built(&self) -> u64 {
         self.built
     }

@@ -11,6 +11,7 @@
 
 pub mod enroll;
 pub mod error;
+pub mod evidence;
 pub mod ids;
 pub mod media;
 pub mod message;
@@ -20,6 +21,7 @@ pub mod units;
 pub mod worker;
 
 pub use error::{Class, Code, Fault};
+pub use evidence::{Evidence, Graph};
 pub use ids::{BadId, FleetId, NodeId, RenditionName, StreamId, TaskId};
 pub use media::{Capability, CapabilityKind, InputFacts, ProbeReport, RenditionReport, SegmentReport};
 pub use rendition::{Codec, Container, Gop, Ladder, LadderError, Profile, Rate, Rendition};

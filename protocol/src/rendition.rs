@@ -167,7 +167,9 @@ impl Rendition {
         let (min_w, max_w, min_h, max_h) = match self.codec {
             Codec::H264 => (146, 4096, 50, 4096),
             Codec::Hevc | Codec::Av1 => (132, 8192, 40, 8192),
-            Codec::Vp8 | Codec::Vp9 | Codec::Jpeg => return Err(LadderError::Codec { name: name(), codec: self.codec }),
+            Codec::Vp8 | Codec::Vp9 | Codec::Jpeg => {
+                return Err(LadderError::Codec { name: name(), codec: self.codec });
+            }
         };
         let (width, height) = (self.width.0, self.height.0);
         // A portrait box is a landscape box turned.
