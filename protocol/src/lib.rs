@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! ids ── units ── rendition ──▶ message ──▶ topic        gateway ◀─ MQTT ─▶ agent
-//!                     │
-//!                     └───────▶ worker                   agent ◀─ socket ─▶ worker
+//!                  │  │
+//!                  │  └───────▶ worker                   agent ◀─ socket ─▶ worker
+//!                  └─ livepeer                           what callers write
 //! ```
 //!
 //! Everything here is plain data with serde; nothing opens a socket, reads a clock or starts a thread.
@@ -12,6 +13,7 @@
 pub mod enroll;
 pub mod error;
 pub mod ids;
+pub mod livepeer;
 pub mod media;
 pub mod message;
 pub mod rendition;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use headwater_protocol::units::BadFrameRate;
 use headwater_protocol::{
     BadId, BitsPerSecond, Codec, Container, FrameRate, Gop, Ladder, LadderError, Millis, Pixels, Profile,
-    Rate, Rendition, RenditionName,
+    Rate, Rendition, RenditionName, livepeer,
 };
 use serde_json::{Value, json};
 
@@ -86,45 +86,29 @@ const SIZES: &[(&str, u32, u32, u32)] = &[
     ("144p", 256, 144, 150_000),
 ];
 
-/// Livepeer's presets: name, width, height, bit/s, frames a second.
-const LIVEPEER: &[(&str, u32, u32, u32, u32)] = &[
-    ("P720p60fps16x9", 1280, 720, 6_000_000, 60),
-    ("P720p30fps16x9", 1280, 720, 4_000_000, 30),
-    ("P720p25fps16x9", 1280, 720, 3_500_000, 25),
-    ("P720p30fps4x3", 960, 720, 3_500_000, 30),
-    ("P576p30fps16x9", 1024, 576, 1_500_000, 30),
-    ("P576p25fps16x9", 1024, 576, 1_500_000, 25),
-    ("P360p30fps16x9", 640, 360, 1_200_000, 30),
-    ("P360p25fps16x9", 640, 360, 1_000_000, 25),
-    ("P360p30fps4x3", 480, 360, 1_000_000, 30),
-    ("P240p30fps16x9", 426, 240, 600_000, 30),
-    ("P240p25fps16x9", 426, 240, 600_000, 25),
-    ("P240p30fps4x3", 320, 240, 600_000, 30),
-    ("P144p30fps16x9", 256, 144, 400_000, 30),
-    ("P144p25fps16x9", 256, 144, 400_000, 25),
-];
-
 fn by_name(name: &str) -> Option<Vec<Rendition>> {
     if name.eq_ignore_ascii_case("standard") {
         let rungs = ["720p", "480p", "360p", "240p"].iter().filter_map(|rung| by_name(rung));
         return Some(rungs.flatten().collect());
     }
-    let sizes = SIZES.iter().map(|&(name, w, h, rate)| (name, w, h, rate, None));
-    let presets = LIVEPEER.iter().map(|&(name, w, h, rate, fps)| (name, w, h, rate, Some(fps)));
-    let (name, width, height, rate, fps) =
-        sizes.chain(presets).find(|(known, ..)| known.eq_ignore_ascii_case(name))?;
-    Some(vec![Rendition {
-        // A table's name is an id and its frame rate is one: the tests build every row.
-        name: RenditionName::new(name).ok()?,
-        codec: Codec::H264,
-        width: Pixels(width),
-        height: Pixels(height),
-        fps: fps.and_then(|fps| FrameRate::new(fps, 1).ok()),
-        rate: Rate::Bitrate(BitsPerSecond(rate)),
-        gop: Gop::Segment,
-        profile: Profile::Auto,
-        container: Container::Ts,
-    }])
+    let mut sizes = SIZES.iter().copied();
+    if let Some((name, width, height, rate)) = sizes.find(|(known, ..)| known.eq_ignore_ascii_case(name)) {
+        return Some(vec![Rendition {
+            // A table's name is an id: the tests build every row.
+            name: RenditionName::new(name).ok()?,
+            codec: Codec::H264,
+            width: Pixels(width),
+            height: Pixels(height),
+            fps: None,
+            rate: Rate::Bitrate(BitsPerSecond(rate)),
+            gop: Gop::Segment,
+            profile: Profile::Auto,
+            container: Container::Ts,
+        }]);
+    }
+    let preset = livepeer::PRESETS.iter().find(|(known, ..)| known.eq_ignore_ascii_case(name))?;
+    let profile = livepeer::preset(preset.0).ok()?;
+    Some(vec![livepeer::rendition(0, &profile, Container::Ts).ok()?])
 }
 
 /// `name=720p,size=1280x720,bitrate=3M,fps=30,gop=2s`
@@ -240,96 +224,15 @@ fn from_item(item: &Value) -> Result<Rendition, String> {
     if item.get("rate").is_some() {
         return serde_json::from_value(item.clone()).map_err(|e| e.to_string());
     }
-    let profile: LivepeerProfile = serde_json::from_value(item.clone()).map_err(|e| e.to_string())?;
-    profile.rendition()
-}
-
-/// One of `profiles` in a Livepeer transcode configuration.
-#[derive(Debug, serde::Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct LivepeerProfile {
-    #[serde(default)]
-    name: String,
-    width: u32,
-    height: u32,
-    #[serde(default)]
-    bitrate: u32,
-    #[serde(default)]
-    fps: u32,
-    #[serde(default)]
-    fps_den: u32,
-    #[serde(default)]
-    profile: String,
-    #[serde(default)]
-    gop: String,
-    #[serde(default)]
-    encoder: String,
-    #[serde(default)]
-    color_depth: u8,
-    #[serde(default)]
-    chroma_format: u8,
-    #[serde(default)]
-    quality: u8,
-}
-
-impl LivepeerProfile {
-    fn rendition(self) -> Result<Rendition, String> {
-        let Self { name, width, height, bitrate, fps, fps_den, profile, gop, encoder, .. } = self;
-        if self.color_depth != 0 || self.chroma_format != 0 {
-            return Err("colorDepth and chromaFormat must be 0: outputs have 8 bits and 4:2:0".to_owned());
-        }
-        let name = if name.is_empty() { format!("custom_{width}x{height}_{bitrate}") } else { name };
-        let profile = match profile.to_ascii_lowercase().as_str() {
-            "" | "none" => Profile::Auto,
-            "h264baseline" => Profile::Baseline,
-            "h264main" => Profile::Main,
-            "h264high" => Profile::High,
-            "h264constrainedhigh" => Profile::ConstrainedHigh,
-            other => return Err(format!("profile {other:?} is not one of Livepeer's")),
-        };
-        let codec = match encoder.as_str() {
-            "" | "H.264" => Codec::H264,
-            "HEVC" => Codec::Hevc,
-            "VP8" => Codec::Vp8,
-            "VP9" => Codec::Vp9,
-            "AV1" => Codec::Av1,
-            other => return Err(format!("encoder {other:?} is not H.264, HEVC or AV1")),
-        };
-        let gop = match gop.as_str() {
-            "" | "0" => Gop::Segment,
-            "intra" => Gop::Intra,
-            seconds => match seconds.parse::<f64>() {
-                Ok(seconds) if (0.0..=1e6).contains(&seconds) => {
-                    Gop::Every(Millis((seconds * 1e3).round() as u64))
-                }
-                Ok(_) | Err(_) => return Err(format!("gop {seconds:?} is not seconds or intra")),
-            },
-        };
-        let fps = match fps {
-            0 => None,
-            fps => Some(FrameRate::new(fps, fps_den.max(1)).map_err(|e| e.to_string())?),
-        };
-        let rate = if quality_only(bitrate, self.quality) {
-            Rate::Quality(self.quality)
-        } else {
-            Rate::Bitrate(BitsPerSecond(bitrate))
-        };
-        Ok(Rendition {
-            name: RenditionName::new(name).map_err(|e| e.to_string())?,
-            codec,
-            width: Pixels(width),
-            height: Pixels(height),
-            fps,
-            rate,
-            gop,
-            profile,
-            container: Container::Ts,
-        })
+    let keys = item.as_object().map(|map| map.keys()).into_iter().flatten();
+    if let Some(key) = keys.into_iter().find(|key| !livepeer::Profile::KEYS.contains(&key.as_str())) {
+        return Err(format!("unknown field `{key}`, expected one of {}", livepeer::Profile::KEYS.join(", ")));
     }
-}
-
-fn quality_only(bitrate: u32, quality: u8) -> bool {
-    bitrate == 0 && quality > 0
+    if let Some(key) = ["width", "height"].into_iter().find(|key| item.get(key).is_none()) {
+        return Err(format!("missing field `{key}`"));
+    }
+    let profile: livepeer::Profile = serde_json::from_value(item.clone()).map_err(|e| e.to_string())?;
+    livepeer::rendition(0, &profile, Container::Ts).map_err(|e| e.to_string())
 }
 
 /// Value of the header `Livepeer-Transcode-Configuration`.
@@ -385,7 +288,8 @@ mod tests {
 
     #[test]
     fn every_name_in_the_tables_is_a_ladder() {
-        for name in SIZES.iter().map(|row| row.0).chain(LIVEPEER.iter().map(|row| row.0)).chain(["standard"])
+        for name in
+            SIZES.iter().map(|row| row.0).chain(livepeer::PRESETS.iter().map(|row| row.0)).chain(["standard"])
         {
             let ladder = one(name).unwrap_or_else(|error| panic!("{name}: {error}"));
             assert!(ladder.renditions().iter().all(|r| r.fps.is_some() == r.name.as_str().starts_with('P')));
