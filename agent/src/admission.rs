@@ -94,7 +94,7 @@ pub(crate) mod tests {
     use super::*;
     use headwater_protocol::message::{Header, Input, Lease, Output, TimeSource};
     use headwater_protocol::{
-        BitsPerSecond, Codec, Container, Epoch, Gop, Ladder, Pixels, Profile, Rate, Rendition, RenditionName,
+        Audio, BitsPerSecond, Codec, Container, Epoch, Gop, Ladder, Pixels, Profile, Rate, Rendition, RenditionName,
         StreamId, TaskId,
     };
 
@@ -123,6 +123,7 @@ pub(crate) mod tests {
                 gop: Gop::Segment,
                 profile: Profile::Auto,
                 container: Container::Ts,
+                audio: Audio::Copy,
             }])
             .unwrap(),
             input: Input {

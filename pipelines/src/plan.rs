@@ -251,7 +251,7 @@ fn no_encoder(board: &Board, rendition: &Rendition) -> Fault {
 
 #[cfg(test)]
 mod tests {
-    use headwater_protocol::{BitsPerSecond, Container, Millis, Pixels, RenditionName};
+    use headwater_protocol::{Audio, BitsPerSecond, Container, Millis, Pixels, RenditionName};
 
     use super::*;
 
@@ -270,6 +270,7 @@ mod tests {
             gop: Gop::Segment,
             profile: Profile::Auto,
             container: Container::Ts,
+            audio: Audio::Copy,
         }
     }
 

@@ -27,6 +27,7 @@ use crate::fit::{Gate, Origin, Size, cascade, square};
 use crate::graph::{self, Chain, Faults, Stoppers, Taker};
 use crate::plan::{self, Machine, OutputPlan, RungPlan};
 use crate::scale::{Canvas, Picture};
+use crate::sound::Heard;
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic in a callback has become a fault by then; the data is thrown away with the chains.
@@ -48,6 +49,8 @@ pub(crate) enum Event {
     /// How far before 0 an MP4 begins.
     Before(Ticks),
     Audio(AudioPacket),
+    /// Encoded sound, for the renditions that wish for it.
+    Sound(Heard),
     Encoded {
         rung: usize,
         time: Ticks,

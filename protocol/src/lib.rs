@@ -17,6 +17,7 @@ pub mod livepeer;
 pub mod media;
 pub mod message;
 pub mod rendition;
+pub mod sound;
 pub mod topic;
 pub mod units;
 pub mod worker;
@@ -25,7 +26,8 @@ pub use error::{Class, Code, Fault};
 pub use ids::{BadId, FleetId, NodeId, RenditionName, StreamId, TaskId};
 pub use media::{Capability, CapabilityKind, InputFacts, ProbeReport, RenditionReport, SegmentReport};
 pub use rendition::{Codec, Container, Gop, Ladder, LadderError, Profile, Rate, Rendition};
-pub use units::{BitsPerSecond, Epoch, FrameRate, Millis, Pixels};
+pub use sound::{Aac, Audio, Opus};
+pub use units::{BitsPerSecond, Epoch, FrameRate, Hertz, Millis, Pixels};
 
 /// Version of the wire format: the `v` of every message and the second level of every topic.
 pub const VERSION: u16 = 1;

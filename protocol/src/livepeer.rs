@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use crate::ids::{BadId, RenditionName};
 use crate::rendition::{Codec, Container, Gop, Ladder, LadderError, Profile as H264, Rate, Rendition};
+use crate::sound::Audio;
 use crate::units::{BitsPerSecond, FrameRate, Millis, Pixels};
 
 /// One of `profiles` in `Livepeer-Transcode-Configuration`, and of `[ladder]` in the configuration.
@@ -27,6 +28,8 @@ pub struct Profile {
     pub quality: i64,
     /// Ours, not Livepeer's: the container of this rendition; that of the first segment pushed where it is absent.
     pub container: Option<Container>,
+    /// Ours too: `"copy"` or `"none"`.
+    pub audio: Audio,
 }
 
 /// Why profiles are not a ladder.
@@ -66,6 +69,7 @@ impl Profile {
         "chromaFormat",
         "quality",
         "container",
+        "audio",
     ];
 }
 
@@ -102,7 +106,7 @@ pub fn preset(name: &str) -> Result<Profile, BadProfiles> {
         .ok_or_else(|| BadProfiles::Preset(name.to_owned()))
 }
 
-/// The ladder these profiles ask for; `container` is that of the first segment pushed.
+/// The ladder these profiles ask for, of segments that are done each by itself; `container` is that of the first segment pushed.
 pub fn ladder(profiles: &[Profile], container: Container) -> Result<Ladder, BadProfiles> {
     // Counted before anything is made of them: forty thousand cost no more than forty.
     if profiles.len() > Ladder::MAX {
@@ -110,7 +114,9 @@ pub fn ladder(profiles: &[Profile], container: Container) -> Result<Ladder, BadP
     }
     let renditions: Result<Vec<_>, _> =
         profiles.iter().enumerate().map(|(index, profile)| rendition(index, profile, container)).collect();
-    Ok(Ladder::new(renditions?)?)
+    let ladder = Ladder::new(renditions?)?;
+    ladder.alone()?;
+    Ok(ladder)
 }
 
 /// What a word of `encoder` means; Livepeer's own, exactly.
@@ -211,6 +217,7 @@ pub fn rendition(index: usize, profile: &Profile, container: Container) -> Resul
         gop,
         profile: h264,
         container: profile.container.unwrap_or(container),
+        audio: profile.audio,
     })
 }
 
@@ -261,6 +268,9 @@ mod tests {
         assert!(error(|p| p.gop = "nan".into()).contains("neither"));
         assert!(error(|p| p.name = "../x".into()).contains("bad name"));
         assert!(error(|p| p.color_depth = 2).contains("8-bit"));
+        let aac = r#"{"width":640,"height":360,"bitrate":800000,"audio":{"aac":{"bitrate":96000}}}"#;
+        let error = ladder(&[serde_json::from_str(aac).unwrap()], Container::Ts).unwrap_err();
+        assert!(error.to_string().contains("only where the whole stream is seen"), "{error}");
         assert!(ladder(&vec![usual(); 40], Container::Ts).unwrap_err().to_string().contains("40 renditions"));
     }
 }

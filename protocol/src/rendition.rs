@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::RenditionName;
+use crate::sound::{Audio, AudioError};
 use crate::units::{BitsPerSecond, FrameRate, Millis, Pixels};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -98,6 +99,8 @@ pub struct Rendition {
     #[serde(default)]
     pub profile: Profile,
     pub container: Container,
+    #[serde(default, skip_serializing_if = "Audio::is_copy")]
+    pub audio: Audio,
 }
 
 /// The renditions of a stream: 1 to [`Ladder::MAX`], each with its own name, each within the codec's limits.
@@ -130,6 +133,13 @@ pub enum LadderError {
     Codec { name: RenditionName, codec: Codec },
     #[error("rendition {name} wants an H.264 profile for codec {codec:?}; leave the profile out")]
     Profile { name: RenditionName, codec: Codec },
+    #[error("rendition {name} wants {source}")]
+    Audio { name: RenditionName, source: AudioError },
+    #[error(
+        "rendition {name} wants its audio encoded; audio is re-encoded only where the whole stream is seen \
+         (headwater-worker transcode); ask for audio \"copy\" or \"none\""
+    )]
+    AudioAlone { name: RenditionName },
 }
 
 impl Ladder {
@@ -155,6 +165,15 @@ impl Ladder {
 
     pub fn renditions(&self) -> &[Rendition] {
         &self.0
+    }
+
+    /// Whether a segment can be done without its neighbours, as each task is. Encoded sound cannot: every frame of
+    /// AAC and Opus overlaps the next, so a segment that begins one anew is heard as a click at each boundary.
+    pub fn alone(&self) -> Result<(), LadderError> {
+        match self.0.iter().find(|rendition| rendition.audio.is_encoded()) {
+            Some(rendition) => Err(LadderError::AudioAlone { name: rendition.name.clone() }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -194,7 +213,7 @@ impl Rendition {
         if self.codec != Codec::H264 && self.profile != Profile::Auto {
             return Err(LadderError::Profile { name: name(), codec: self.codec });
         }
-        Ok(())
+        self.audio.check().map_err(|source| LadderError::Audio { name: name(), source })
     }
 }
 
@@ -226,6 +245,7 @@ mod tests {
             gop: Gop::Segment,
             profile: Profile::Auto,
             container: Container::Ts,
+            audio: Audio::Copy,
         }
     }
 

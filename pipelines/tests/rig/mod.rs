@@ -13,7 +13,7 @@ use headwater_pipelines::engine::{Engine, Gone, Input, Next, Output, Stopped};
 use headwater_pipelines::{graph, log};
 use headwater_protocol::worker::Progress;
 use headwater_protocol::{
-    BitsPerSecond, Codec, Container, Fault, Gop, Ladder, Pixels, Profile, Rate, Rendition, RenditionName,
+    Audio, BitsPerSecond, Codec, Container, Fault, Gop, Ladder, Pixels, Profile, Rate, Rendition, RenditionName,
     RenditionReport, SegmentReport,
 };
 
@@ -176,6 +176,7 @@ pub(crate) fn rendition(name: &str, width: u32, height: u32) -> Rendition {
         gop: Gop::Segment,
         profile: Profile::Auto,
         container: Container::Ts,
+        audio: Audio::Copy,
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use headwater_protocol::units::BadFrameRate;
 use headwater_protocol::{
-    BadId, BitsPerSecond, Codec, Container, FrameRate, Gop, Ladder, LadderError, Millis, Pixels, Profile,
+    Audio, BadId, BitsPerSecond, Codec, Container, FrameRate, Gop, Ladder, LadderError, Millis, Pixels, Profile,
     Rate, Rendition, RenditionName, livepeer,
 };
 use serde_json::{Value, json};
@@ -104,6 +104,7 @@ fn by_name(name: &str) -> Option<Vec<Rendition>> {
             gop: Gop::Segment,
             profile: Profile::Auto,
             container: Container::Ts,
+            audio: Audio::Copy,
         }]);
     }
     let preset = livepeer::PRESETS.iter().find(|(known, ..)| known.eq_ignore_ascii_case(name))?;
@@ -117,6 +118,7 @@ fn inline(part: &str) -> Result<Rendition, SpecError> {
     let (mut name, mut size, mut rate, mut fps) = (None, None, None, None);
     let (mut codec, mut gop, mut profile, mut container) =
         (Codec::H264, Gop::Segment, Profile::Auto, Container::Ts);
+    let mut audio = Audio::Copy;
     for pair in part.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
         let (key, value) =
             pair.split_once('=').ok_or_else(|| error(format!("{pair:?} has no value; write KEY=VALUE")))?;
@@ -140,10 +142,11 @@ fn inline(part: &str) -> Result<Rendition, SpecError> {
                     word(value, "profile", "baseline, main, high or constrained-high").map_err(error)?;
             }
             "container" => container = word(value, "container", "ts or mp4").map_err(error)?,
+            "audio" => audio = word(value, "audio", "copy or none").map_err(error)?,
             other => {
                 return Err(error(format!(
                     "{other:?} is not known; keys are name, size, bitrate, quality, fps, gop, codec, profile, \
-                     container"
+                     container, audio"
                 )));
             }
         }
@@ -164,6 +167,7 @@ fn inline(part: &str) -> Result<Rendition, SpecError> {
         gop,
         profile,
         container,
+        audio,
     })
 }
 
@@ -242,7 +246,7 @@ pub(crate) fn push_header(ladder: &Ladder) -> String {
 }
 
 fn profile_json(rendition: &Rendition) -> Value {
-    let Rendition { name, codec, width, height, fps, rate, gop, profile, container } = rendition;
+    let Rendition { name, codec, width, height, fps, rate, gop, profile, container, audio } = rendition;
     let encoder = match codec {
         Codec::H264 => "H.264",
         Codec::Hevc => "HEVC",
@@ -266,11 +270,12 @@ fn profile_json(rendition: &Rendition) -> Value {
         Rate::Bitrate(bitrate) => (bitrate.0, 0),
         Rate::Quality(quality) => (0, *quality),
     };
-    // Livepeer's own gateway has no `container` and ignores it.
+    // Livepeer's own gateway has neither `container` nor `audio` and ignores them.
     json!({
         "name": name, "width": width, "height": height, "bitrate": bitrate, "quality": quality,
         "fps": fps.map_or(0, FrameRate::num), "fpsDen": fps.map_or(0, FrameRate::den),
         "profile": profile, "gop": gop, "encoder": encoder, "container": container,
+        "audio": audio,
     })
 }
 
