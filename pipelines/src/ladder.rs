@@ -10,6 +10,7 @@
 //! height = 720
 //! bitrate = "3M"      # or 3000000, or quality = 23
 //! gop = "2.0"         # seconds, "intra", or left out: one keyframe per segment
+//! audio = { aac = { bitrate = "128k" } }   # or { opus = { … } }, "none", or left out: as it is
 //! ```
 
 use std::path::Path;
@@ -78,6 +79,11 @@ fn full(value: Value) -> Result<Value, String> {
     }
     fps(&mut short)?;
     gop(&mut short)?;
+    if let Some(Value::Object(audio)) = short.get_mut("audio") {
+        for bitrate in audio.values_mut().filter_map(|codec| codec.get_mut("bitrate")) {
+            *bitrate = json!(bits(bitrate)?);
+        }
+    }
     if let Some(Value::String(profile)) = short.get("profile") {
         let word = profile.to_ascii_lowercase();
         let ours = match livepeer::h264(&word) {
@@ -153,7 +159,7 @@ fn gop(short: &mut Map<String, Value>) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use headwater_protocol::{BitsPerSecond, Gop, Millis, Rate};
+    use headwater_protocol::{Aac, Audio, BitsPerSecond, Gop, Hertz, Millis, Rate};
 
     use super::*;
 
@@ -170,6 +176,20 @@ mod tests {
         assert_eq!(parse(livepeer).unwrap(), want);
         let one = &want.renditions()[0];
         assert_eq!((one.rate, one.gop), (Rate::Bitrate(BitsPerSecond(3_000_000)), Gop::Every(Millis(2000))));
+    }
+
+    #[test]
+    fn sound_may_be_encoded() {
+        let toml = "[[rendition]]\nwidth = 640\nheight = 360\nbitrate = '1M'\naudio = { aac = { bitrate = '128k' } }\n\
+                    [[rendition]]\nwidth = 320\nheight = 180\nbitrate = '1M'\naudio = 'none'\n";
+        let ladder = parse(toml).unwrap();
+        let aac = Aac { bitrate: BitsPerSecond(128_000), rate: Hertz(48_000), channels: 2 };
+        let audio: Vec<Audio> = ladder.renditions().iter().map(|one| one.audio).collect();
+        assert_eq!(audio, [Audio::Aac(aac), Audio::None]);
+        let fast = r#"[{"width":640,"height":360,"bitrate":"3M","audio":{"aac":{"bitrate":"fast"}}}]"#;
+        assert!(parse(fast).unwrap_err().contains("no bitrate"));
+        let high = r#"[{"width":640,"height":360,"bitrate":"3M","audio":{"aac":{"bitrate":"9M"}}}]"#;
+        assert!(parse(high).unwrap_err().contains("rendition 360p wants AAC with 9000000 bit/s"));
     }
 
     #[test]

@@ -105,6 +105,13 @@ pub(super) fn encoder(want: &Audio) -> Result<Option<(&'static Encoder, Properti
     Ok(Some((found, vec![("bitrate", bitrate.0.to_string())])))
 }
 
+/// Every encoder of the tables that is here.
+#[cfg(test)]
+pub(super) fn all() -> Vec<&'static Encoder> {
+    let all = [&AVENC_AAC, &VOAACENC, &OPUSENC];
+    all.into_iter().filter(|one| gst::ElementFactory::find(one.element()).is_some()).collect()
+}
+
 fn at_hand<'a, T>(list: &'a [T], known: impl Fn(&T) -> &Known) -> Option<&'a T> {
     list.iter().find(|one| gst::ElementFactory::find(known(one).element).is_some())
 }
