@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-/// Decoded sound of one track, first channel, at its own rate.
+/// Decoded sound of one track, first channel.
 #[derive(Debug, Clone)]
 pub(crate) struct Pcm {
     pub(crate) rate: u32,
@@ -25,20 +25,20 @@ fn output(program: &str, arguments: &str, file: &Path, last: &[&str]) -> Vec<u8>
     output.stdout
 }
 
-/// Decodes audio track `track` of a file.
+/// Decodes audio track `track` of a file, to 48 kHz.
 pub(crate) fn hear(file: &Path, track: usize) -> Pcm {
     let probe = format!(
-        "-v error -select_streams a:{track} -show_entries stream=sample_rate,channels:frame=pts_time -of json"
+        "-v error -select_streams a:{track} -show_entries stream=channels:frame=pts_time -of json"
     );
     let found: serde_json::Value = serde_json::from_slice(&output("ffprobe", &probe, file, &[])).unwrap();
     let number = |value: &serde_json::Value| -> f64 {
         value.as_str().unwrap_or_else(|| panic!("{found}")).parse().unwrap()
     };
-    let rate = number(&found["streams"][0]["sample_rate"]) as u32;
+    let rate = 48_000;
     let channels = found["streams"][0]["channels"].as_u64().unwrap() as usize;
     let start = number(&found["frames"][0]["pts_time"]);
     let map = format!("0:a:{track}");
-    let raw = output("ffmpeg", "-v error -nostdin -i", file, &["-map", &map, "-f", "f32le", "-"]);
+    let raw = output("ffmpeg", "-v error -nostdin -i", file, &["-map", &map, "-ar", "48000", "-f", "f32le", "-"]);
     let samples = raw.as_chunks::<4>().0.iter().step_by(channels).map(|s| f32::from_le_bytes(*s)).collect();
     Pcm { rate, channels, start, samples }
 }
@@ -79,4 +79,20 @@ pub(crate) fn lag(a: &Pcm, b: &Pcm, seconds: f64) -> i64 {
         product / energy(&other).sqrt().max(1e-9)
     };
     (-2200..=2200).max_by(|x, y| alike(*x).total_cmp(&alike(*y))).unwrap()
+}
+
+/// Time in ticks of 90 kHz and hash of each packet of an audio track.
+pub(crate) fn packets(file: &Path, track: usize) -> Vec<(i64, String)> {
+    let probe = format!(
+        "-v error -select_streams a:{track} -show_data_hash md5 -show_entries packet=pts_time,data_hash -of json"
+    );
+    let found: serde_json::Value = serde_json::from_slice(&output("ffprobe", &probe, file, &[])).unwrap();
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_else(|| panic!("{found}")).to_owned();
+    let packets = found["packets"].as_array().unwrap().iter();
+    packets
+        .map(|packet| {
+            let time: f64 = text(&packet["pts_time"]).parse().unwrap();
+            ((time * 90_000.0).round() as i64, text(&packet["data_hash"]))
+        })
+        .collect()
 }
