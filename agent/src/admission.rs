@@ -94,8 +94,8 @@ pub(crate) mod tests {
     use super::*;
     use headwater_protocol::message::{Header, Input, Lease, Output, TimeSource};
     use headwater_protocol::{
-        Audio, BitsPerSecond, Codec, Container, Epoch, Gop, Ladder, Pixels, Profile, Rate, Rendition, RenditionName,
-        StreamId, TaskId,
+        Audio, BitsPerSecond, Codec, Container, Epoch, Gop, Ladder, Pixels, Profile, Rate, Rendition,
+        RenditionName, StreamId, TaskId,
     };
 
     pub(crate) fn offer(task: &str, stream: &str) -> Offer {

@@ -192,9 +192,9 @@ where
     }
 
     fn tell(&self, sounds: Vec<Heard>) -> Result<(), Over> {
-        sounds.into_iter().try_for_each(|heard| {
-            send(self.feeder.events, Event::Sound(heard)).map_err(|_| Over)
-        })
+        sounds
+            .into_iter()
+            .try_for_each(|heard| send(self.feeder.events, Event::Sound(heard)).map_err(|_| Over))
     }
 
     fn items(&mut self, items: &mut Vec<Item>, input: &mut dyn Input) -> Result<(), Over> {

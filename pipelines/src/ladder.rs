@@ -143,7 +143,8 @@ fn gop(short: &mut Map<String, Value>) -> Result<(), String> {
     let seconds = match short.get("gop") {
         Some(Value::String(text)) if text == "segment" => return Ok(()),
         Some(Value::String(text)) => {
-            let gop = livepeer::gop(text.trim_end_matches('s')).ok_or_else(|| format!("{text:?} is no GOP"))?;
+            let gop =
+                livepeer::gop(text.trim_end_matches('s')).ok_or_else(|| format!("{text:?} is no GOP"))?;
             short.insert("gop".into(), json!(gop));
             return Ok(());
         }

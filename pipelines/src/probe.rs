@@ -14,8 +14,8 @@ use gstreamer_video as gst_video;
 
 use headwater_protocol::media::Unproved;
 use headwater_protocol::{
-    Audio, BitsPerSecond, Capability, CapabilityKind, Code, Codec, Container, Fault, FrameRate, Gop, Ladder, Pixels,
-    ProbeReport, Profile, Rate, Rendition, RenditionName,
+    Audio, BitsPerSecond, Capability, CapabilityKind, Code, Codec, Container, Fault, FrameRate, Gop, Ladder,
+    Pixels, ProbeReport, Profile, Rate, Rendition, RenditionName,
 };
 
 use crate::board::Board;

@@ -139,8 +139,10 @@ impl Work<'_> {
             .map(|wanted| folder.join(format!("{}.{}", wanted.name, wanted.container.extension())))
             .collect();
         let ladder = self.ladder.clone();
-        let engine =
-            std::mem::replace(&mut self.engine, Engine::new(Board::software()?, graph::machine(), ladder.clone()));
+        let engine = std::mem::replace(
+            &mut self.engine,
+            Engine::new(Board::software()?, graph::machine(), ladder.clone()),
+        );
         self.engine = engine.unlimited();
         let sound = Soundtrack::open(input, &ladder, Zero::File)?;
         let mut bytes = FileInput { file, failed: None, sound };
@@ -165,7 +167,12 @@ impl Work<'_> {
                     self.folder.join(wanted.name.as_str()).join(name)
                 })
                 .collect();
-            let sound = soundtrack.as_mut().map(|track| Part { track, start: segment.start, end: segment.next, turns: None });
+            let sound = soundtrack.as_mut().map(|track| Part {
+                track,
+                start: segment.start,
+                end: segment.next,
+                turns: None,
+            });
             let mut input = Once { bytes: Some(segment.bytes), sound };
             self.run(number, Container::Ts, &mut input, &paths).map_err(|error| {
                 let text = error.to_string();

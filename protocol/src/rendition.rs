@@ -271,6 +271,19 @@ mod tests {
     }
 
     #[test]
+    fn sound_that_is_copied_is_not_spoken_of() {
+        let mut one = rendition("a");
+        assert!(!serde_json::to_string(&one).unwrap().contains("audio"));
+        let opus = crate::sound::Opus { bitrate: BitsPerSecond(96_000), channels: 2 };
+        for audio in [Audio::Copy, Audio::None, Audio::Opus(opus)] {
+            one.audio = audio;
+            let text = serde_json::to_string(&one).unwrap();
+            assert_eq!(serde_json::from_str::<Rendition>(&text).unwrap(), one, "{text}");
+            assert_eq!(Ladder::new(vec![one.clone()]).unwrap().alone().is_err(), audio.is_encoded());
+        }
+    }
+
+    #[test]
     fn a_portrait_box_has_the_limits_of_the_same_box_turned() {
         let mut r = rendition("p");
         (r.width, r.height) = (Pixels(202), Pixels(360));

@@ -87,7 +87,9 @@ impl Decoder {
     pub(super) fn new(format: &AudioFormat) -> Option<Self> {
         let cut = match format {
             AudioFormat::Adts => Cut::Adts(Bytes::new()),
-            AudioFormat::Other { stream_type, descriptors } => Cut::OpusTs(opus_ts(*stream_type, descriptors)?),
+            AudioFormat::Other { stream_type, descriptors } => {
+                Cut::OpusTs(opus_ts(*stream_type, descriptors)?)
+            }
             AudioFormat::Aac { .. }
             | AudioFormat::Mpeg
             | AudioFormat::Ac3
@@ -120,7 +122,8 @@ impl Decoder {
     fn unit(&mut self, unit: Unit, at: Option<Ticks>) -> Result<Option<Pcm>, Fault> {
         if self.strand.as_ref().is_none_or(|(caps, _)| *caps != unit.caps) {
             let element = elements::decoder(unit.coding)?;
-            let plain = gst::Caps::builder("audio/x-raw").field("format", "F32LE").field("layout", "interleaved");
+            let plain =
+                gst::Caps::builder("audio/x-raw").field("format", "F32LE").field("layout", "interleaved");
             // A frame that is broken costs itself and nothing else.
             let row = [(element, vec![("max-errors", "-1".to_owned())]), (CONVERT, Vec::new())];
             let mut strand = Strand::new(&row, Some(&plain.build()))?;

@@ -72,12 +72,8 @@ const VOAACENC: Encoder = Encoder {
     max_channels: 2,
 };
 /// 312: libopus' lookahead at 48 kHz (`OPUS_GET_LOOKAHEAD`), 6.5 ms.
-const OPUSENC: Encoder = Encoder {
-    known: Known { element: "opusenc", package: BASE },
-    frame: 960,
-    delay: 312,
-    max_channels: 2,
-};
+const OPUSENC: Encoder =
+    Encoder { known: Known { element: "opusenc", package: BASE }, frame: 960, delay: 312, max_channels: 2 };
 
 pub(super) type Properties = Vec<(&'static str, String)>;
 

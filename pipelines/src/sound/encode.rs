@@ -75,10 +75,7 @@ impl Encoder {
         for buffer in coded.iter().filter(|buffer| !buffer.flags().contains(gst::BufferFlags::HEADER)) {
             let map = buffer.map_readable().map_err(|_| failed("a frame cannot be read"))?;
             let at = self.frames * i64::from(self.element.frame) - i64::from(self.element.delay);
-            found.push((
-                Ticks(self.origin.0 + to_ticks(at, self.shape.rate)),
-                Bytes::copy_from_slice(&map),
-            ));
+            found.push((Ticks(self.origin.0 + to_ticks(at, self.shape.rate)), Bytes::copy_from_slice(&map)));
             self.frames += 1;
         }
         Ok(found)

@@ -84,10 +84,8 @@ impl Lane {
                 0
             }
         };
-        let mut strand = Strand::new(
-            &[(CONVERT, Vec::new()), (RESAMPLE, Vec::new())],
-            Some(&self.shape.caps()),
-        )?;
+        let mut strand =
+            Strand::new(&[(CONVERT, Vec::new()), (RESAMPLE, Vec::new())], Some(&self.shape.caps()))?;
         strand.set_caps(&pcm.caps);
         self.run = Some(Running {
             run: Run::new(at, pcm.rate),

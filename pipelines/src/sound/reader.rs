@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use headwater_protocol::{Audio, Container, Fault, Ladder};
 
-use super::{Heard, Sound, wants};
+use super::{Heard, Sound, elements, wants};
 use crate::demux::mp4::{FileSource, Movie};
 use crate::demux::{DemuxError, Demuxer};
 use crate::es::{AudioPacket, CLOCK, Item, Ticks};
@@ -61,6 +61,9 @@ impl Soundtrack {
         let wants = wants(ladder);
         if wants.is_empty() {
             return Ok(None);
+        }
+        for want in &wants {
+            elements::encoder(want)?;
         }
         let (file, container) = split::open(path)?;
         let (source, from) = match container {

@@ -27,9 +27,8 @@ fn output(program: &str, arguments: &str, file: &Path, last: &[&str]) -> Vec<u8>
 
 /// Decodes audio track `track` of a file, to 48 kHz.
 pub(crate) fn hear(file: &Path, track: usize) -> Pcm {
-    let probe = format!(
-        "-v error -select_streams a:{track} -show_entries stream=channels:frame=pts_time -of json"
-    );
+    let probe =
+        format!("-v error -select_streams a:{track} -show_entries stream=channels:frame=pts_time -of json");
     let found: serde_json::Value = serde_json::from_slice(&output("ffprobe", &probe, file, &[])).unwrap();
     let number = |value: &serde_json::Value| -> f64 {
         value.as_str().unwrap_or_else(|| panic!("{found}")).parse().unwrap()
@@ -38,7 +37,8 @@ pub(crate) fn hear(file: &Path, track: usize) -> Pcm {
     let channels = found["streams"][0]["channels"].as_u64().unwrap() as usize;
     let start = number(&found["frames"][0]["pts_time"]);
     let map = format!("0:a:{track}");
-    let raw = output("ffmpeg", "-v error -nostdin -i", file, &["-map", &map, "-ar", "48000", "-f", "f32le", "-"]);
+    let raw =
+        output("ffmpeg", "-v error -nostdin -i", file, &["-map", &map, "-ar", "48000", "-f", "f32le", "-"]);
     let samples = raw.as_chunks::<4>().0.iter().step_by(channels).map(|s| f32::from_le_bytes(*s)).collect();
     Pcm { rate, channels, start, samples }
 }

@@ -13,8 +13,8 @@ use headwater_pipelines::engine::{Engine, Gone, Input, Next, Output, Stopped};
 use headwater_pipelines::{graph, log};
 use headwater_protocol::worker::Progress;
 use headwater_protocol::{
-    Audio, BitsPerSecond, Codec, Container, Fault, Gop, Ladder, Pixels, Profile, Rate, Rendition, RenditionName,
-    RenditionReport, SegmentReport,
+    Audio, BitsPerSecond, Codec, Container, Fault, Gop, Ladder, Pixels, Profile, Rate, Rendition,
+    RenditionName, RenditionReport, SegmentReport,
 };
 
 pub(crate) struct Rig {

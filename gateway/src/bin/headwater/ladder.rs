@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use headwater_protocol::units::BadFrameRate;
 use headwater_protocol::{
-    Audio, BadId, BitsPerSecond, Codec, Container, FrameRate, Gop, Ladder, LadderError, Millis, Pixels, Profile,
-    Rate, Rendition, RenditionName, livepeer,
+    Audio, BadId, BitsPerSecond, Codec, Container, FrameRate, Gop, Ladder, LadderError, Millis, Pixels,
+    Profile, Rate, Rendition, RenditionName, livepeer,
 };
 use serde_json::{Value, json};
 
@@ -52,7 +52,9 @@ pub(crate) fn parse(specs: &[String]) -> Result<Ladder, SpecError> {
     for spec in specs {
         renditions.extend(parse_one(spec.trim())?);
     }
-    Ok(Ladder::new(renditions)?)
+    let ladder = Ladder::new(renditions)?;
+    ladder.alone()?;
+    Ok(ladder)
 }
 
 fn parse_one(spec: &str) -> Result<Vec<Rendition>, SpecError> {
@@ -328,6 +330,7 @@ mod tests {
         assert!(text("801p").contains("no ladder is called \"801p\""));
         assert!(text("").contains("no rendition"));
         assert!(text("colour=red,size=2x2").contains("keys are"));
+        assert!(text("name=a,size=640x360,bitrate=1M,audio=aac").contains("is not copy or none"));
         assert!(text("/nowhere/x.json").contains("cannot read the ladder file /nowhere/x.json"));
     }
 
@@ -346,16 +349,19 @@ mod tests {
         assert!(text("{}").contains("holds no list"));
         assert!(text("[{\"name\":\"a\"}]").contains("rendition 1 of l.json: missing field `width`"));
         assert!(text("nonsense").contains("is not JSON"));
+        assert!(text(r#"[{"width":640,"height":360,"bitrat":1}]"#).contains("unknown field `bitrat`"));
     }
 
     #[test]
     fn the_push_header_says_what_the_ladder_says() {
-        let ladder =
-            one("name=a,size=640x360,bitrate=800k,fps=30000/1001,gop=2.5s,profile=constrained-high").unwrap();
+        let ladder = one(
+            "name=a,size=640x360,bitrate=800k,fps=30000/1001,gop=2.5s,profile=constrained-high,audio=none",
+        )
+        .unwrap();
         let header: Value = serde_json::from_str(&push_header(&ladder)).unwrap();
         let profile = &header["profiles"][0];
         assert_eq!((profile["fps"].as_u64(), profile["fpsDen"].as_u64()), (Some(30000), Some(1001)));
-        assert_eq!(profile["gop"], "2.5");
+        assert_eq!((&profile["gop"], &profile["audio"]), (&json!("2.5"), &json!("none")));
         assert_eq!(profile["profile"], "H264ConstrainedHigh");
         assert!(push_header(&ladder).is_ascii());
     }
