@@ -335,6 +335,36 @@ fn sound_that_begins_in_a_later_segment_is_in_its_segments() {
 }
 
 #[test]
+fn a_tone_has_no_click_anywhere() {
+    let rig = Rig::new();
+    for rate in [44_100, 48_000] {
+        let input = rig.path("in.ts");
+        rig.ffmpeg(&format!(
+            "{PICTURE} -f lavfi -i sine=440:r={rate} -t 4 {VIDEO} -af volume=12dB -c:a aac -b:a 192k in.ts"
+        ));
+        work(
+            &rig,
+            &input,
+            &[rung("aac", aac(48_000), Container::Ts), rung("opus", opus(), Container::Ts)],
+            SECOND,
+        );
+        let source = hear(&input, 0);
+        for name in ["aac", "opus"] {
+            let files = segments(&rig, name, "ts", 4);
+            let bytes: Vec<u8> = files.iter().flat_map(|file| std::fs::read(file).unwrap()).collect();
+            let heard = hear(&rig.write("joined.ts", &bytes), 0);
+            let mut place = source.start + 0.1;
+            while place < source.end() - 0.1 {
+                let snr = snr(&source.at(place, 480, 0), &heard.at(place, 480, 0));
+                // Half a sample apart, as rounded stamps may be, is 31 dB.
+                assert!(snr > 20.0, "{name} of {rate} Hz at {place:.3} s: {snr:.1} dB");
+                place += 0.01;
+            }
+        }
+    }
+}
+
+#[test]
 fn broken_sound_is_counted_and_costs_no_picture() {
     let rig = Rig::new();
     let mut bytes = std::fs::read(make(&rig, "good.ts", "-c:a aac -b:a 192k")).unwrap();

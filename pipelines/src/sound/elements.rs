@@ -108,7 +108,7 @@ pub(super) fn all() -> Vec<&'static Encoder> {
     all.into_iter().filter(|one| gst::ElementFactory::find(one.element()).is_some()).collect()
 }
 
-fn at_hand<'a, T>(list: &'a [T], known: impl Fn(&T) -> &Known) -> Option<&'a T> {
+fn at_hand<T>(list: &[T], known: impl Fn(&T) -> &Known) -> Option<&T> {
     list.iter().find(|one| gst::ElementFactory::find(known(one).element).is_some())
 }
 
