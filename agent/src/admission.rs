@@ -95,8 +95,8 @@ pub(crate) mod tests {
     use super::*;
     use headwater_protocol::message::{Header, Input, Lease, Output, TimeSource};
     use headwater_protocol::{
-        BitsPerSecond, Codec, Container, Epoch, Gop, Ladder, Pixels, Profile, Rate, Rendition, RenditionName,
-        StreamId, TaskId,
+        Audio, BitsPerSecond, Codec, Container, Epoch, Gop, Ladder, Pixels, Profile, Rate, Rendition,
+        RenditionName, StreamId, TaskId,
     };
 
     pub(crate) fn offer(task: &str, stream: &str) -> Offer {
@@ -124,6 +124,7 @@ pub(crate) mod tests {
                 gop: Gop::Segment,
                 profile: Profile::Auto,
                 container: Container::Ts,
+                audio: Audio::Copy,
             }])
             .unwrap(),
             input: Input {

@@ -19,6 +19,7 @@ use crate::feed::Shared;
 use crate::fit::Size;
 use crate::graph::{Faults, Stoppers};
 use crate::mux::{MuxVideo, Muxer};
+use crate::sound::{self, Heard};
 use crate::stage::{Counters, Event};
 
 /// Longest time for drawing the chains of a failed segment.
@@ -48,6 +49,8 @@ pub(crate) struct Collector<'a> {
 
 struct Rung {
     wanted: Rendition,
+    /// Which of the ladder's encoded sounds it takes.
+    sound: Option<usize>,
     size: Size,
     rate: Option<FrameRate>,
     mux: Option<Muxer>,
@@ -65,7 +68,12 @@ struct Rung {
 
 impl<'a> Collector<'a> {
     pub(crate) fn new(ladder: &Ladder, output: &'a mut dyn Output) -> Self {
-        let rungs: Vec<Rung> = ladder.renditions().iter().map(Rung::new).collect();
+        let sounds = sound::wants(ladder);
+        let rungs: Vec<Rung> = ladder
+            .renditions()
+            .iter()
+            .map(|wanted| Rung::new(wanted, sounds.iter().position(|sound| *sound == wanted.audio)))
+            .collect();
         let reports = rungs.iter().map(|_| None).collect();
         Self { output, tracks: Tracks::default(), shown: None, rungs, reports }
     }
@@ -134,9 +142,18 @@ impl<'a> Collector<'a> {
                 }
             }
             Event::Audio(packet) => {
-                for rung in self.rungs.iter_mut() {
+                for rung in self.rungs.iter_mut().filter(|rung| rung.wanted.audio.is_copy()) {
                     let pts = Ticks(packet.pts.0 + rung.later);
                     rung.audio.push_back(AudioPacket { pts, ..packet.clone() });
+                }
+            }
+            Event::Sound(Heard { want, packet }) => {
+                for rung in self.rungs.iter_mut().filter(|rung| rung.sound == Some(want)) {
+                    let pts = Ticks(packet.pts.0 + rung.later);
+                    // Only what runs an encoder in can be before 0, and a transport stream has no room for it there.
+                    if pts >= Ticks(0) || rung.wanted.container == Container::Mp4 {
+                        rung.audio.push_back(AudioPacket { pts, ..packet.clone() });
+                    }
                 }
             }
             Event::Planned { shown, rungs } => {
@@ -201,9 +218,10 @@ impl<'a> Collector<'a> {
 }
 
 impl Rung {
-    fn new(wanted: &Rendition) -> Self {
+    fn new(wanted: &Rendition, sound: Option<usize>) -> Self {
         Self {
             wanted: wanted.clone(),
+            sound,
             size: Size::new(0, 0),
             rate: None,
             mux: None,
@@ -237,7 +255,7 @@ impl Rung {
                 height: self.size.height,
                 fps: self.rate,
             };
-            Muxer::new(self.wanted.container, video, &tracks.audio)
+            Muxer::new(self.wanted.container, video, &sound::formats(tracks, &self.wanted.audio))
         });
         while let Some(packet) = self.audio.pop_front_if(|packet| packet.pts <= time) {
             mux.audio(&packet, &mut self.ready);

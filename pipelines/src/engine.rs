@@ -28,7 +28,7 @@ use headwater_protocol::{
 
 use crate::board::Board;
 use crate::collect::{Collector, Watch, millis};
-use crate::es::CLOCK;
+use crate::es::{CLOCK, Ticks};
 use crate::exit::Exit;
 use crate::feed::{Fed, Feeder, Shared};
 use crate::fit::Size;
@@ -36,11 +36,22 @@ use crate::graph::{self, Chain, Faults, Stoppers};
 use crate::log;
 use crate::machine::Machine;
 use crate::plan::{self, DecodePlan, Trust};
+use crate::sound::Heard;
 use crate::stage::{Counters, Decoded, Event, Events, Front, Setup, Stage, lock};
 
 /// Where a segment's bytes come from.
 pub trait Input: Send {
     fn next(&mut self, wait: Duration) -> Next;
+
+    /// Whether it knows the whole stream. Else no rendition may wish for encoded sound.
+    fn sees_all(&self) -> bool {
+        false
+    }
+
+    /// The segment's encoded sound before `until`, or all that is left of it, and how many frames of it were lost.
+    fn sound(&mut self, _until: Option<Ticks>) -> Result<(Vec<Heard>, u32), Fault> {
+        Ok(Default::default())
+    }
 }
 
 #[derive(Debug)]
@@ -277,6 +288,11 @@ impl Engine {
         let started = Instant::now();
         let cpu = cpu_us();
         log::clear();
+        if let Err(rule) = self.setup.ladder.alone()
+            && !input.sees_all()
+        {
+            return Err(Stopped::Failed(Fault::new(Code::BadLadder, rule.to_string())));
+        }
         let chains = self.chains.take().unwrap_or_else(|| Chains::new(&self.setup));
         chains.counters.reset();
         let built = lock(&chains.stage).built();

@@ -21,6 +21,7 @@ pub mod playlist;
 pub mod probe;
 pub mod scale;
 pub mod serve;
+pub mod sound;
 pub mod split;
 mod stage;
 pub mod survey;

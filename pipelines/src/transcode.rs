@@ -13,8 +13,10 @@ use headwater_protocol::worker::Progress;
 use headwater_protocol::{Code, Container, Fault, Ladder, RenditionReport, SegmentReport};
 
 use crate::engine::{Engine, Gone, Input, Next, Output, Stopped};
+use crate::es::Ticks;
 use crate::exit::Exit;
 use crate::playlist::{self, Piece};
+use crate::sound::{Heard, Soundtrack, Zero};
 use crate::split::{SplitSegment, split};
 use crate::survey;
 
@@ -137,7 +139,8 @@ impl Work<'_> {
             .map(|wanted| folder.join(format!("{}.{}", wanted.name, wanted.container.extension())))
             .collect();
         self.engine.unlimited();
-        let mut bytes = FileInput { file, failed: None };
+        let sound = Soundtrack::open(input, self.ladder, Zero::File)?;
+        let mut bytes = FileInput { file, failed: None, sound };
         let end = self.run(0, hint, &mut bytes, &paths);
         match bytes.failed {
             Some(source) => Err(TranscodeError::File { path: input.to_owned(), source }),
@@ -147,6 +150,7 @@ impl Work<'_> {
 
     fn segments(&mut self, input: &Path, target: Duration) -> Result<(), TranscodeError> {
         let mut broken = None;
+        let mut soundtrack = Soundtrack::open(input, self.ladder, Zero::Split)?;
         let cut = split(input, target, &mut |segment: SplitSegment| {
             let number = segment.number;
             let paths: Vec<PathBuf> = self
@@ -158,7 +162,13 @@ impl Work<'_> {
                     self.folder.join(wanted.name.as_str()).join(name)
                 })
                 .collect();
-            let mut input = Once(Some(segment.bytes));
+            let sound = soundtrack.as_mut().map(|track| Part {
+                track,
+                start: segment.start,
+                end: segment.next,
+                turns: None,
+            });
+            let mut input = Once { bytes: Some(segment.bytes), sound };
             self.run(number, Container::Ts, &mut input, &paths).map_err(|error| {
                 let text = error.to_string();
                 broken = Some(error);
@@ -269,6 +279,7 @@ fn part(path: &Path) -> PathBuf {
 struct FileInput {
     file: File,
     failed: Option<io::Error>,
+    sound: Option<Soundtrack>,
 }
 
 impl Input for FileInput {
@@ -286,13 +297,60 @@ impl Input for FileInput {
             }
         }
     }
+
+    fn sees_all(&self) -> bool {
+        true
+    }
+
+    fn sound(&mut self, until: Option<Ticks>) -> Result<(Vec<Heard>, u32), Fault> {
+        let Some(track) = &mut self.sound else { return Ok(Default::default()) };
+        Ok((track.until(until)?, track.errors()))
+    }
 }
 
-struct Once(Option<Bytes>);
+/// A segment's part of the file's sound.
+struct Part<'a> {
+    track: &'a mut Soundtrack,
+    start: Ticks,
+    /// Start of the next segment.
+    end: Option<Ticks>,
+    /// What the file's times are later than the segment's, whose clock has turned over since: whole turns of 33 bits.
+    turns: Option<i64>,
+}
 
-impl Input for Once {
+impl Part<'_> {
+    fn until(&mut self, until: Option<Ticks>) -> Result<(Vec<Heard>, u32), Fault> {
+        const TURN: i64 = 1 << 33;
+        let nearest = |time: Ticks| (self.start.0 - time.0 + TURN / 2).div_euclid(TURN) * TURN;
+        let turns = *self.turns.get_or_insert_with(|| until.map_or(0, nearest));
+        let until = match (until.map(|until| Ticks(until.0 + turns)), self.end) {
+            (Some(until), Some(end)) => Some(until.min(end)),
+            (until, end) => until.or(end),
+        };
+        let mut heard = self.track.until(until)?;
+        for one in &mut heard {
+            one.packet.pts.0 -= turns;
+        }
+        Ok((heard, self.track.errors()))
+    }
+}
+
+struct Once<'a> {
+    bytes: Option<Bytes>,
+    sound: Option<Part<'a>>,
+}
+
+impl Input for Once<'_> {
     fn next(&mut self, _wait: Duration) -> Next {
-        self.0.take().map_or(Next::End, Next::Bytes)
+        self.bytes.take().map_or(Next::End, Next::Bytes)
+    }
+
+    fn sees_all(&self) -> bool {
+        true
+    }
+
+    fn sound(&mut self, until: Option<Ticks>) -> Result<(Vec<Heard>, u32), Fault> {
+        self.sound.as_mut().map_or_else(|| Ok(Default::default()), |part| part.until(until))
     }
 }
 

@@ -66,6 +66,7 @@ fn ladder() -> Ladder {
             gop: Gop::Every(Millis(1000)),
             profile: Profile::ConstrainedHigh,
             container: Container::Ts,
+            audio: Audio::Copy,
         },
         Rendition {
             name: name("360p"),
@@ -77,6 +78,7 @@ fn ladder() -> Ladder {
             gop: Gop::Segment,
             profile: Profile::Auto,
             container: Container::Mp4,
+            audio: Audio::Copy,
         },
     ])
     .unwrap()

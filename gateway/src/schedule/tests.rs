@@ -29,8 +29,8 @@ fn task() -> TaskId {
 }
 
 fn ladder() -> Ladder {
-    let profile = crate::push::profile::preset("P240p30fps16x9").unwrap();
-    crate::push::profile::ladder(&[profile], Container::Ts).unwrap()
+    let profile = headwater_protocol::livepeer::preset("P240p30fps16x9").unwrap();
+    headwater_protocol::livepeer::ladder(&[profile], Container::Ts).unwrap()
 }
 
 impl World {
