@@ -184,7 +184,8 @@ where
 
     /// Sound that was encoded elsewhere.
     fn hear(&mut self, input: &mut dyn Input, until: Option<Ticks>) -> Result<Vec<Heard>, Over> {
-        self.feeder.shared.waiting.store(true, Relaxed);
+        // All that is left may be an hour after the last picture; anything else is a few seconds.
+        self.feeder.shared.waiting.store(until.is_none(), Relaxed);
         let sound = input.sound(until);
         self.feeder.shared.waiting.store(false, Relaxed);
         let (heard, errors) = sound.map_err(|fault| self.fault(fault))?;

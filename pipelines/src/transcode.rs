@@ -1,5 +1,6 @@
 //! `transcode`: a file in, renditions in a folder, for users and for benchmarks.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
@@ -162,18 +163,16 @@ impl Work<'_> {
                     self.folder.join(wanted.name.as_str()).join(name)
                 })
                 .collect();
-            let sound = soundtrack.as_mut().map(|track| Part {
-                track,
-                start: segment.start,
-                end: segment.next,
-                turns: None,
-            });
-            let mut input = Once { bytes: Some(segment.bytes), sound };
-            self.run(number, Container::Ts, &mut input, &paths).map_err(|error| {
+            // Before its video, so that it does not matter in which order segments are done.
+            let part = soundtrack.as_mut().map(|track| Part::of(track, &segment));
+            let mut fail = |error: TranscodeError| {
                 let text = error.to_string();
                 broken = Some(error);
                 io::Error::other(text)
-            })
+            };
+            let sound = part.transpose().map_err(|fault| fail(fault.into()))?;
+            let mut input = Once { bytes: Some(segment.bytes), sound };
+            self.run(number, Container::Ts, &mut input, &paths).map_err(fail)
         });
         match (cut, broken) {
             (_, Some(error)) => Err(error),
@@ -309,38 +308,40 @@ impl Input for FileInput {
 }
 
 /// A segment's part of the file's sound.
-struct Part<'a> {
-    track: &'a mut Soundtrack,
+struct Part {
+    heard: VecDeque<Heard>,
+    errors: u32,
     start: Ticks,
-    /// Start of the next segment.
-    end: Option<Ticks>,
     /// What the file's times are later than the segment's, whose clock has turned over since: whole turns of 33 bits.
     turns: Option<i64>,
 }
 
-impl Part<'_> {
-    fn until(&mut self, until: Option<Ticks>) -> Result<(Vec<Heard>, u32), Fault> {
+impl Part {
+    fn of(track: &mut Soundtrack, segment: &SplitSegment) -> Result<Self, Fault> {
+        let heard = track.until(segment.next)?.into();
+        Ok(Self { heard, errors: track.errors(), start: segment.start, turns: None })
+    }
+
+    fn until(&mut self, until: Option<Ticks>) -> (Vec<Heard>, u32) {
         const TURN: i64 = 1 << 33;
         let nearest = |time: Ticks| (self.start.0 - time.0 + TURN / 2).div_euclid(TURN) * TURN;
         let turns = *self.turns.get_or_insert_with(|| until.map_or(0, nearest));
-        let until = match (until.map(|until| Ticks(until.0 + turns)), self.end) {
-            (Some(until), Some(end)) => Some(until.min(end)),
-            (until, end) => until.or(end),
-        };
-        let mut heard = self.track.until(until)?;
-        for one in &mut heard {
-            one.packet.pts.0 -= turns;
+        let due = |heard: &mut Heard| until.is_none_or(|until| heard.packet.pts.0 - turns < until.0);
+        let mut found = Vec::new();
+        while let Some(mut heard) = self.heard.pop_front_if(due) {
+            heard.packet.pts.0 -= turns;
+            found.push(heard);
         }
-        Ok((heard, self.track.errors()))
+        (found, std::mem::take(&mut self.errors))
     }
 }
 
-struct Once<'a> {
+struct Once {
     bytes: Option<Bytes>,
-    sound: Option<Part<'a>>,
+    sound: Option<Part>,
 }
 
-impl Input for Once<'_> {
+impl Input for Once {
     fn next(&mut self, _wait: Duration) -> Next {
         self.bytes.take().map_or(Next::End, Next::Bytes)
     }
@@ -350,7 +351,7 @@ impl Input for Once<'_> {
     }
 
     fn sound(&mut self, until: Option<Ticks>) -> Result<(Vec<Heard>, u32), Fault> {
-        self.sound.as_mut().map_or_else(|| Ok(Default::default()), |part| part.until(until))
+        Ok(self.sound.as_mut().map_or_else(Default::default, |part| part.until(until)))
     }
 }
 

@@ -54,19 +54,18 @@ const MAX_REST: usize = 64 << 10;
 /// Channels of Opus in a transport stream, if that is what these descriptors mean.
 fn opus_ts(stream_type: u8, descriptors: &[u8]) -> Option<u8> {
     let mut rest = descriptors;
-    let (mut opus, mut channels) = (stream_type == 0x06, 2);
-    let mut named = false;
+    let (mut named, mut channels) = (false, 2);
     while let [tag, len, after @ ..] = rest {
         let body = after.get(..usize::from(*len))?;
         match (tag, body) {
             (0x05, [b'O', b'p', b'u', b's', ..]) => named = true,
+            // 0 means two channels that have nothing to do with each other.
             (0x7f, [0x80, code, ..]) => channels = if *code == 0 { 2 } else { *code },
             _ => {}
         }
         rest = &after[usize::from(*len)..];
     }
-    opus &= named && channels <= 2;
-    opus.then_some(channels)
+    (stream_type == 0x06 && named && channels <= 2).then_some(channels)
 }
 
 /// Whether a track can be decoded at all.
@@ -135,8 +134,7 @@ impl Decoder {
             self.strand = None;
             return Ok(None);
         };
-        let caps = strand.exit_caps();
-        let Some(caps) = caps else { return Ok(None) };
+        let Some(caps) = strand.exit_caps() else { return Ok(None) };
         let number = |name| caps.structure(0).and_then(|s| s.get::<i32>(name).ok()).unwrap_or(0);
         let (rate, channels) = (number("rate").cast_unsigned(), number("channels"));
         if rate == 0 || channels <= 0 {

@@ -1,8 +1,14 @@
-//! What ffmpeg hears in a file, with the time of every sample.
+//! Files with sound, transcoded, and what ffmpeg hears in them, with the time of every sample.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
+
+use headwater_pipelines::transcode::{Cut, Summary, transcode};
+use headwater_protocol::{Aac, Audio, BitsPerSecond, Container, Hertz, Ladder, Opus, Rendition};
+
+use crate::rig::{Rig, rendition};
 
 /// Decoded sound of one track, first channel.
 #[derive(Debug, Clone)]
@@ -70,9 +76,9 @@ pub(crate) fn snr(a: &[f32], b: &[f32]) -> f64 {
 /// By how many samples `b` comes later than `a` from `seconds` on: where they are most alike.
 pub(crate) fn lag(a: &Pcm, b: &Pcm, seconds: f64) -> i64 {
     assert_eq!(a.rate, b.rate);
-    const COUNT: usize = 16_384;
+    const COUNT: usize = 4_096;
     let one = a.at(seconds, COUNT, 0);
-    assert!(energy(&one) > 1.0, "silence at {seconds} s");
+    assert!(energy(&one) > 0.1, "silence at {seconds} s");
     let alike = |lag: i64| -> f64 {
         let other = b.at(seconds, COUNT, lag);
         let product: f64 = one.iter().zip(&other).map(|(a, b)| f64::from(a * b)).sum();
@@ -95,4 +101,59 @@ pub(crate) fn packets(file: &Path, track: usize) -> Vec<(i64, String)> {
             ((time * 90_000.0).round() as i64, text(&packet["data_hash"]))
         })
         .collect()
+}
+
+pub(crate) const PICTURE: &str = "-f lavfi -i testsrc2=s=320x180:r=30";
+/// Noise: no two places are alike.
+pub(crate) const NOISE: &str = "-f lavfi -i anoisesrc=c=pink:r=48000:a=0.5:seed=7";
+pub(crate) const VIDEO: &str = "-pix_fmt yuv420p -c:v libx264 -preset ultrafast -bf 0 -g 30";
+
+pub(crate) fn aac(rate: u32) -> Audio {
+    Audio::Aac(Aac { bitrate: BitsPerSecond(160_000), rate: Hertz(rate), channels: 2 })
+}
+
+pub(crate) fn opus() -> Audio {
+    Audio::Opus(Opus { bitrate: BitsPerSecond(160_000), channels: 2 })
+}
+
+pub(crate) fn rung(name: &str, audio: Audio, container: Container) -> Rendition {
+    Rendition { audio, container, ..rendition(name, 160, 90) }
+}
+
+pub(crate) fn make(rig: &Rig, name: &str, options: &str) -> PathBuf {
+    rig.ffmpeg(&format!("{PICTURE} {NOISE} -t 4 {VIDEO} {options} {name}"));
+    rig.path(name)
+}
+
+pub(crate) fn work(rig: &Rig, input: &Path, rungs: &[Rendition], cut: Cut) -> Summary {
+    transcode(input, &rig.path("out"), &Ladder::new(rungs.to_vec()).unwrap(), cut).unwrap()
+}
+
+pub(crate) const SECOND: Cut = Cut::Segments(Duration::from_secs(1));
+
+/// A segment's sound, rendition `name`.
+pub(crate) fn segments(rig: &Rig, name: &str, extension: &str, count: u64) -> Vec<PathBuf> {
+    (0..count).map(|number| rig.path(&format!("out/{name}/{number}.{extension}"))).collect()
+}
+
+/// The sound at several places is where the source has it, and nothing but coding noise differs.
+pub(crate) fn assert_true_to(source: &Pcm, heard: &Pcm, places: &[f64], what: &str) {
+    for place in places {
+        assert_eq!(lag(source, heard, *place), 0, "{what} at {place} s");
+        let snr = snr(&source.at(*place, 24_000, 0), &heard.at(*place, 24_000, 0));
+        assert!(snr > 8.0, "{what} at {place} s: {snr:.1} dB");
+    }
+}
+
+/// Sound of the source at `place` is at the same place in rendition `a`.
+pub(crate) fn assert_in_sync(source: &Path, heard: &Path, places: &[f64], what: &str) {
+    let (source, heard) = (hear(source, 0), hear(heard, 0));
+    for place in places {
+        assert_eq!(lag(&source, &heard, *place), 0, "{what} at {place} s");
+    }
+}
+
+pub(crate) fn loudness(heard: &Pcm, from: f64, to: f64) -> f64 {
+    let samples = heard.at(from, ((to - from) * 48_000.0) as usize, 0);
+    (samples.iter().map(|s| f64::from(*s).powi(2)).sum::<f64>() / samples.len() as f64).sqrt()
 }
