@@ -208,6 +208,8 @@ pub struct Scaler {
     /// Pictures it makes of one in a single pass.
     #[serde(default = "one")]
     pub outputs: u32,
+    /// Property that is told how many of them are wanted.
+    pub outputs_prop: Option<String>,
     /// Largest factor between input and output sides.
     #[serde(default = "any_factor")]
     pub max_downscale: f64,

@@ -314,6 +314,11 @@ fn said(target: &Target, value: Value) -> Option<Word> {
             Unit::Seconds => (number + 500) / 1000,
         },
     };
+    let number = match target.best.zip(target.worst) {
+        // From 1, the best, to 51, the worst.
+        Some((best, worst)) => best + ((worst - best) * (number - 1) + 25) / 50,
+        None => number,
+    };
     let number = number.clamp(target.min.unwrap_or(i64::MIN), target.max.unwrap_or(i64::MAX));
     let step = target.step.unwrap_or(1).max(1);
     Some(Word::Number(number / step * step))

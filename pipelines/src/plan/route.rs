@@ -241,6 +241,11 @@ pub(super) fn native(
         }
         plan.rungs.push(rung(rendition, said, feed, before));
     }
+    for (at, scaler) in places.into_iter().enumerate() {
+        let Some(property) = &board.scalers[scaler].outputs_prop else { continue };
+        let count = plan.rungs.iter().filter(|rung| rung.feed == Feed::Split(at)).count();
+        plan.splits[at].properties.insert(property.clone(), count.to_string());
+    }
     Ok(Costed { plan, cost, notes })
 }
 
