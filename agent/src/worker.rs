@@ -119,7 +119,7 @@ impl Process {
     }
 
     /// SIGTERM to its group, a second, SIGKILL; then reaps it, if it can be.
-    async fn kill(mut self) -> Fate {
+    pub(crate) async fn kill(mut self) -> Fate {
         let _ = killpg(self.group, Signal::SIGTERM);
         let mut ended = timeout(TERM_GRACE, self.child.wait()).await;
         // Also for what it may have started itself.
