@@ -88,10 +88,12 @@ pub fn machine() -> Machine {
     Machine { elements, cores: u32::try_from(cores).unwrap_or(1) }
 }
 
-/// Loads the libraries of a board's elements, as far as they are there.
+/// Loads the libraries of a board's software elements, as far as they are there. A device's own library is left until
+/// it is known whether to avoid it: loading it may be what hangs.
 pub fn load(board: &Board) {
     let decoders = board.decoders.iter().map(|decoder| &decoder.element);
-    for name in decoders.chain(board.encoders.iter().map(|encoder| &encoder.element)) {
+    let all = decoders.chain(board.encoders.iter().map(|encoder| &encoder.element));
+    for name in all.filter(|name| !hardware::is_hardware(name)) {
         // One that does not load is said to be missing when it is needed.
         let _ = gst::ElementFactory::find(name).map(|factory| factory.load());
     }

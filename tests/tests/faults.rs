@@ -276,6 +276,9 @@ async fn what_a_failed_attempt_left_behind_can_be_fetched_from_the_gateway() -> 
     let birth = &nodes[0]["birth"];
     ensure!(birth["avoids"][0]["element"] == "avdec_h264", "{birth:#}");
     ensure!(!birth["capabilities"].to_string().contains("avdec_h264"), "{birth:#}");
+    let listed = fleet.headwater(&["nodes"])?;
+    let listed = String::from_utf8(listed.stdout)?;
+    ensure!(listed.contains("a does without avdec_h264 until it boots again: it hung"), "{listed}");
     let deep = folder.path().join("deep.ts");
     media::pattern(&deep, "640x360", "30", 1.0, &["-pix_fmt", "yuv420p10le"])?;
     let deep = std::fs::read(&deep)?;
