@@ -106,7 +106,10 @@ fn a_crash_a_cancel_and_a_bad_segment_cost_themselves_alone() {
     let_go(&fleet, "it-may-end");
     let done = fleet.end("stays");
     assert_eq!(code(&done), "done");
-    // Six were accepted and ended, each once: the numbers have no gap and no double.
+    let log = fleet.log();
+    let mut failures = log.lines().filter(|line| line.contains("failed code=")).peekable();
+    assert!(failures.peek().is_some() && failures.all(|line| line.contains("task=")), "{log}");
+    // Four were accepted and ended, each once: eight numbers, no gap and no double.
     assert_eq!(done["number"]["n"], 8, "{done}");
     end(agent, &fleet);
 }

@@ -32,6 +32,8 @@ impl World {
         let folder = tempfile::tempdir()?;
         let mut options = Options::nodes(nodes);
         options.agent_tables = AGENT.to_owned();
+        // A busy machine is slow, and these tests are not about that.
+        options.gateway_tables = "[retry]\nruntime_min_seconds = 100\n".to_owned();
         let fleet = Fleet::start(folder.path(), options).await?;
         let input = media::segment(folder.path(), 0, "1920x1080", "30", SECONDS)?;
         Ok(Self { folder, fleet, input })
