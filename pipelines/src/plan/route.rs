@@ -320,7 +320,7 @@ impl Search<'_> {
                 ways.extend(way);
             }
         }
-        if skills.is_empty() && from != SYSTEM && !self.decode.download.is_empty() {
+        if skills.is_empty() && (from == SYSTEM || !self.decode.download.is_empty()) {
             ways.extend(self.by_plain_scaler(said));
         }
         if ways.is_empty() {
@@ -399,7 +399,10 @@ impl Search<'_> {
         before.push(plain("videoscale", &[]));
         before.push(raw_caps(None, format, Some(said.size)));
         let written = said.size.pixels() as f64;
-        let mut cost = self.picture.coded.pixels() as f64 * COPY + written * PLAIN_SCALER;
+        let mut cost = written * PLAIN_SCALER;
+        if self.decode.memory != SYSTEM {
+            cost += self.picture.coded.pixels() as f64 * COPY;
+        }
         if let Some(memory) = self.board.memory.get(&input.memory) {
             let (carrier, _) = self.machine.first(&memory.from_system)?;
             before.push(plain(carrier, &[]));
