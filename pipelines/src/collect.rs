@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
+use headwater_protocol::media::Hdr;
 use headwater_protocol::worker::Progress;
 use headwater_protocol::{
     Code, Container, Fault, FrameRate, Ladder, Millis, Pixels, Rendition, RenditionReport,
@@ -38,6 +39,7 @@ pub(crate) struct Collector<'a> {
     output: &'a mut dyn Output,
     tracks: Tracks,
     pub shown: Option<Size>,
+    pub hdr: Option<Hdr>,
     rungs: Vec<Rung>,
     pub reports: Vec<Option<RenditionReport>>,
 }
@@ -63,7 +65,7 @@ impl<'a> Collector<'a> {
     pub(crate) fn new(ladder: &Ladder, output: &'a mut dyn Output) -> Self {
         let rungs: Vec<Rung> = ladder.renditions().iter().map(Rung::new).collect();
         let reports = rungs.iter().map(|_| None).collect();
-        Self { output, tracks: Tracks::default(), shown: None, rungs, reports }
+        Self { output, tracks: Tracks::default(), shown: None, hdr: None, rungs, reports }
     }
 
     /// Until every rendition is whole, or something ends the segment early.
@@ -120,8 +122,8 @@ impl<'a> Collector<'a> {
                     rung.audio.push_back(AudioPacket { pts, ..packet.clone() });
                 }
             }
-            Event::Planned { shown, rungs } => {
-                self.shown = Some(shown);
+            Event::Planned { shown, hdr, rungs } => {
+                (self.shown, self.hdr) = (Some(shown), hdr);
                 for (rung, (size, rate)) in self.rungs.iter_mut().zip(rungs) {
                     (rung.size, rung.rate) = (size, Some(rate));
                 }

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
-use headwater_protocol::media::VideoFacts;
+use headwater_protocol::media::{Hdr, VideoFacts};
 use headwater_protocol::worker::Progress;
 use headwater_protocol::{
     Code, Codec, Container, Fault, FrameRate, InputFacts, Ladder, Pixels, RenditionReport, SegmentReport,
@@ -253,7 +253,7 @@ impl Engine {
         })?;
         chains.recycle();
         let report = SegmentReport {
-            input: facts(&fed, &chains.counters, collector.shown),
+            input: facts(&fed, &chains.counters, collector.shown, collector.hdr),
             renditions: collector.reports.into_iter().flatten().collect(),
             wall_us: started.elapsed().as_micros() as u64,
             cpu_us: cpu_us().saturating_sub(cpu),
@@ -264,7 +264,7 @@ impl Engine {
     }
 }
 
-fn facts(fed: &Fed, counters: &Counters, shown: Option<Size>) -> InputFacts {
+fn facts(fed: &Fed, counters: &Counters, shown: Option<Size>, hdr: Option<Hdr>) -> InputFacts {
     let frame = fed.rate.map_or(0.0, |rate| CLOCK as f64 / rate.as_f64());
     let span = match (fed.first, fed.last) {
         (Some(first), Some(last)) => (last.0 - first.0) as f64 + frame,
@@ -278,6 +278,7 @@ fn facts(fed: &Fed, counters: &Counters, shown: Option<Size>) -> InputFacts {
         frames: fed.frames,
         decoded: counters.decoded.load(Relaxed),
         pixels: counters.pixels.load(Relaxed),
+        hdr,
     });
     InputFacts {
         container: fed.container,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! decode   appsrc ─ decoder ─ appsink            coded frames in, pictures out
-//! prepare  appsrc ─ deinterlace ─ videoflip ─ videoconvert ─ appsink      only where a picture needs it
+//! prepare  appsrc ─ videoconvert ─ deinterlace ─ videoflip ─ appsink      only where a picture needs it
 //! encode   appsrc ─ encoder ─ appsink            one per rendition
 //! ```
 //!
@@ -115,21 +115,28 @@ pub fn decode_chain(plan: &DecodePlan, faults: &Arc<Faults>, taker: impl Taker) 
     chain.start()
 }
 
-/// Any picture in, upright progressive I420 out.
-pub fn prepare_chain(rotation: Rotation, faults: &Arc<Faults>, taker: impl Taker) -> Result<Chain, Fault> {
+/// Any picture in, upright progressive pictures of `format` out. Colours stay what they are.
+pub fn prepare_chain(
+    rotation: Rotation,
+    format: gst_video::VideoFormat,
+    faults: &Arc<Faults>,
+    taker: impl Taker,
+) -> Result<Chain, Fault> {
     let direction = match rotation {
         Rotation::None => "identity",
         Rotation::Clockwise90 => "90r",
         Rotation::Half => "180",
         Rotation::Clockwise270 => "90l",
     };
+    let caps = gst_video::VideoCapsBuilder::new().format(format).build();
     let elements = vec![
+        // First: the other two know few formats.
+        plain("videoconvert", &[])?,
+        plain("capsfilter", &[("caps", &caps.to_string())])?,
         // One picture per coded frame: 50 fields become 25 pictures.
         plain("deinterlace", &[("mode", "auto"), ("fields", "top"), ("method", "linear")])?,
         plain("videoflip", &[("video-direction", direction)])?,
-        plain("videoconvert", &[])?,
     ];
-    let caps = gst_video::VideoCapsBuilder::new().format(gst_video::VideoFormat::I420).build();
     let chain =
         Chain::new(Place::Prepare, Queue::Pictures(PICTURE_QUEUE), elements, Some(caps), faults, taker)?;
     chain.start()

@@ -21,4 +21,5 @@ pub mod scale;
 pub mod serve;
 pub mod split;
 mod stage;
+mod tone;
 pub mod transcode;

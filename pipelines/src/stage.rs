@@ -19,6 +19,7 @@ use bytes::Bytes;
 use gstreamer as gst;
 use gstreamer_video as gst_video;
 
+use headwater_protocol::media::Hdr;
 use headwater_protocol::{Code, Container, Fault, FrameRate, Ladder};
 
 use crate::board::Board;
@@ -27,6 +28,7 @@ use crate::fit::{Gate, Origin, Size, cascade, square};
 use crate::graph::{self, Chain, Faults, Stoppers, Taker};
 use crate::plan::{self, Machine, OutputPlan, RungPlan};
 use crate::scale::{Canvas, Picture};
+use crate::tone::{self, Tone};
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic in a callback has become a fault by then; the data is thrown away with the chains.
@@ -58,9 +60,10 @@ pub(crate) enum Event {
     Done {
         rung: usize,
     },
-    /// The first picture is there: its size as shown, and size and rate of each rendition.
+    /// The first picture is there: its size as shown, whether it is tone-mapped, and size and rate of each rendition.
     Planned {
         shown: Size,
+        hdr: Option<Hdr>,
         rungs: Vec<(Size, FrameRate)>,
     },
     /// There is no video frame: every rendition is the input.
@@ -143,6 +146,7 @@ pub(crate) struct Stage {
     events: Events,
     counters: Arc<Counters>,
     stoppers: Arc<Stoppers>,
+    tone: Tone,
     outputs: Option<Outputs>,
     segment: Segment,
     /// The first picture has come: its size, upright, square pixels.
@@ -184,6 +188,7 @@ impl Stage {
             events,
             counters,
             stoppers,
+            tone: Tone::default(),
             outputs: None,
             segment: Segment::default(),
             shown: None,
@@ -246,7 +251,7 @@ impl Stage {
     }
 
     /// Makes `outputs` fit the first picture of a segment.
-    fn arrange(&mut self, info: &gst_video::VideoInfo) -> Result<(), Fault> {
+    fn arrange(&mut self, info: &gst_video::VideoInfo, hdr: Option<Hdr>) -> Result<(), Fault> {
         let (num, den) = (info.par().numer().unsigned_abs(), info.par().denom().unsigned_abs());
         let rate = self.segment.rate.or(self.usual_rate);
         self.usual_rate = rate;
@@ -277,7 +282,7 @@ impl Stage {
                 (Size::new(plan.width, plan.height), plan.rate)
             });
             // Nobody listens while it is built ahead of the first segment.
-            let _ = send(&self.events, Event::Planned { shown, rungs: rungs.collect() });
+            let _ = send(&self.events, Event::Planned { shown, hdr, rungs: rungs.collect() });
         }
         Ok(())
     }
@@ -317,10 +322,12 @@ impl Stage {
         Ok(Outputs { plan, colour, canvases, rungs })
     }
 
-    fn picture(&mut self, mut buffer: gst::Buffer, info: gst_video::VideoInfo) -> Result<(), Failed> {
+    fn picture(&mut self, buffer: gst::Buffer, info: gst_video::VideoInfo) -> Result<(), Failed> {
         let size = Size::new(info.width(), info.height());
+        let hdr = tone::hdr(&info);
+        let (mut buffer, info) = self.tone.picture(buffer, info)?;
         if self.shown.is_none() {
-            self.arrange(&info)?;
+            self.arrange(&info, hdr)?;
         }
         let time = buffer.pts().map(|pts| self.in_order(self.segment.origo.ticks(pts)));
         let Some(outputs) = &mut self.outputs else { return Err(Failed::Flow(gst::FlowError::Flushing)) };
@@ -468,13 +475,16 @@ fn open(sample: &gst::Sample) -> Result<(gst::Buffer, gst_video::VideoInfo), gst
     Ok((buffer, info))
 }
 
+/// What a chain that prepares pictures was built for.
+type Way = (Rotation, gst_video::VideoFormat);
+
 /// End of the decoder's chain: sends pictures that are not upright progressive I420 through a chain that makes
 /// them so.
 pub(crate) struct Front {
     stage: Arc<Mutex<Stage>>,
     faults: Arc<Faults>,
     stoppers: Arc<Stoppers>,
-    prepare: Option<(Rotation, Chain)>,
+    prepare: Option<(Way, Chain)>,
     /// This segment's pictures go through `prepare`. Once one does, all later ones do, to stay in order.
     in_use: bool,
 }
@@ -493,12 +503,13 @@ impl Front {
         self.in_use = false;
     }
 
-    fn prepare(&mut self, rotation: Rotation) -> Result<&Chain, Fault> {
-        if self.prepare.as_ref().is_none_or(|(ready, _)| *ready != rotation) {
+    fn prepare(&mut self, way: Way) -> Result<&Chain, Fault> {
+        // A picture of another format in the middle stays in the chain of those before it, which are inside.
+        if self.prepare.as_ref().is_none_or(|(ready, _)| *ready != way && !self.in_use) {
             let taker = Prepared(Arc::clone(&self.stage));
-            let chain = graph::prepare_chain(rotation, &self.faults, taker)?;
+            let chain = graph::prepare_chain(way.0, way.1, &self.faults, taker)?;
             chain.join(&self.stoppers);
-            self.prepare = Some((rotation, chain));
+            self.prepare = Some((way, chain));
         }
         match &self.prepare {
             Some((_, chain)) => Ok(chain),
@@ -509,14 +520,17 @@ impl Front {
     fn take(&mut self, sample: gst::Sample) -> Result<(), Failed> {
         let (buffer, info) = open(&sample)?;
         let rotation = lock(&self.stage).segment.rotation;
-        let ready = info.format() == gst_video::VideoFormat::I420
+        let format = tone::format(&info);
+        let ready = info.format() == format
             && info.interlace_mode() == gst_video::VideoInterlaceMode::Progressive
             && rotation == Rotation::None;
         if ready && !self.in_use {
             return lock(&self.stage).picture(buffer, info);
         }
+        let chain = self.prepare((rotation, format))?;
+        let pushed = chain.push_sample(&sample);
         self.in_use = true;
-        Ok(self.prepare(rotation)?.push_sample(&sample)?)
+        Ok(pushed?)
     }
 }
 

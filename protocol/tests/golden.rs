@@ -98,6 +98,7 @@ fn report() -> SegmentReport {
                 frames: 60,
                 decoded: 60,
                 pixels: 124_416_000,
+                hdr: None,
             }),
             audio_streams: 1,
             duration: Millis(2000),

@@ -1,0 +1,220 @@
+//! High dynamic range and wide gamut to BT.709: what no player of eight-bit H.264 can be trusted to show.
+//!
+//! ```text
+//! PQ, HLG ─ light ─ BT.2390 curve ─┐
+//! BT.2020, P3 in SDR ─ light ──────┴─ BT.709 primaries, clipped ─ BT.709 signal
+//! ```
+//!
+//! All of it is one table of a colour space, made once. It is applied to the picture at its decoded size: once per
+//! picture, and all scaling after it works on eight bits.
+
+mod light;
+mod table;
+
+use gstreamer as gst;
+use gstreamer_video as gst_video;
+use gstreamer_video::prelude::*;
+
+use headwater_protocol::media::Hdr;
+use headwater_protocol::{Code, Fault};
+
+use self::table::{Coding, Rows, Table, Wide};
+use crate::scale::{Canvas, own};
+
+/// Luma's shares where the stream does not say: BT.2020.
+const RED_BLUE: (f64, f64) = (0.2627, 0.0593);
+
+/// Is this a colour space that has to become BT.709?
+fn wide(info: &gst_video::VideoInfo) -> Option<Wide> {
+    use gst_video::{
+        VideoColorMatrix as Matrix, VideoColorPrimaries as Primaries, VideoTransferFunction as Transfer,
+    };
+    let space = info.colorimetry();
+    let coding = match hdr(info) {
+        Some(Hdr::Pq) => Coding::Pq,
+        Some(Hdr::Hlg) => Coding::Hlg,
+        None => Coding::Sdr,
+    };
+    let gamut = match space.primaries() {
+        Primaries::Bt2020 => light::BT2020,
+        Primaries::Smpteeg432 => light::P3,
+        Primaries::Unknown if coding != Coding::Sdr || space.matrix() == Matrix::Bt2020 => light::BT2020,
+        _ if coding != Coding::Sdr => light::SAME,
+        _ => return None,
+    };
+    // These are light itself and rare logarithms: left as they are.
+    if coding == Coding::Sdr
+        && matches!(space.transfer(), Transfer::Gamma10 | Transfer::Log100 | Transfer::Log316)
+    {
+        return None;
+    }
+    Some(Wide {
+        coding,
+        gamut,
+        red_blue: space.matrix().kr_kb().unwrap_or(RED_BLUE),
+        full_range: space.range() == gst_video::VideoColorRange::Range0_255,
+    })
+}
+
+/// High dynamic range, by the stream's own words.
+pub(crate) fn hdr(info: &gst_video::VideoInfo) -> Option<Hdr> {
+    match info.colorimetry().transfer() {
+        gst_video::VideoTransferFunction::Smpte2084 => Some(Hdr::Pq),
+        gst_video::VideoTransferFunction::AribStdB67 => Some(Hdr::Hlg),
+        _ => None,
+    }
+}
+
+/// The format in which such a picture comes to the stage: eight bits, or ten where more are of use.
+pub(crate) fn format(info: &gst_video::VideoInfo) -> gst_video::VideoFormat {
+    let progressive = info.interlace_mode() == gst_video::VideoInterlaceMode::Progressive;
+    let deep = info.format_info().depth()[0] > 8;
+    // GStreamer deinterlaces only eight bits.
+    if deep && progressive && wide(info).is_some() {
+        gst_video::VideoFormat::I42010le
+    } else {
+        gst_video::VideoFormat::I420
+    }
+}
+
+/// Turns pictures to BT.709, and keeps the table of the last colour space.
+#[derive(Debug, Default)]
+pub(crate) struct Tone {
+    table: Option<(Wide, Table)>,
+    canvas: Option<Canvas>,
+    rows: Scratch,
+}
+
+/// Ten-bit rows of the picture.
+#[derive(Debug, Default)]
+struct Scratch {
+    luma: [Vec<u16>; 2],
+    chroma: [Vec<u16>; 2],
+}
+
+fn broken(error: impl std::fmt::Display) -> Fault {
+    Fault::new(Code::PipelineFailed, format!("tone mapping: {error}"))
+}
+
+impl Tone {
+    /// `buffer` in BT.709; itself where it is no wide picture.
+    pub(crate) fn picture(
+        &mut self,
+        buffer: gst::Buffer,
+        info: gst_video::VideoInfo,
+    ) -> Result<(gst::Buffer, gst_video::VideoInfo), Fault> {
+        let Some(wide) = wide(&info) else { return Ok((buffer, info)) };
+        let table = match self.table.take() {
+            Some((of, table)) if of == wide => table,
+            Some(_) | None => Table::new(&wide),
+        };
+        let wanted = shape(&info)?;
+        let canvas = match self.canvas.take() {
+            Some(canvas) if *canvas.info() == wanted => canvas,
+            Some(_) | None => Canvas::new(wanted.clone())?,
+        };
+        let made = self.rows.map(&table, &buffer, &info, &canvas);
+        self.table = Some((wide, table));
+        self.canvas = Some(canvas);
+        Ok((made?, wanted))
+    }
+}
+
+fn shape(info: &gst_video::VideoInfo) -> Result<gst_video::VideoInfo, Fault> {
+    let bt709 = gst_video::VideoColorimetry::new(
+        gst_video::VideoColorRange::Range16_235,
+        gst_video::VideoColorMatrix::Bt709,
+        gst_video::VideoTransferFunction::Bt709,
+        gst_video::VideoColorPrimaries::Bt709,
+    );
+    gst_video::VideoInfo::builder(gst_video::VideoFormat::I420, info.width(), info.height())
+        .fps(info.fps())
+        .par(info.par())
+        .interlace_mode(info.interlace_mode())
+        .colorimetry(&bt709)
+        .build()
+        .map_err(broken)
+}
+
+impl Scratch {
+    fn map(
+        &mut self,
+        table: &Table,
+        buffer: &gst::BufferRef,
+        info: &gst_video::VideoInfo,
+        canvas: &Canvas,
+    ) -> Result<gst::Buffer, Fault> {
+        let mut made = canvas.fresh(buffer.pts())?;
+        {
+            let fresh = own(&mut made)?;
+            let from = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, info).map_err(broken)?;
+            let mut to =
+                gst_video::VideoFrameRef::from_buffer_ref_writable(fresh, canvas.info()).map_err(broken)?;
+            let (width, height) = (info.width() as usize, info.height() as usize);
+            let half = width.div_ceil(2);
+            let strides = [0, 1, 2].map(|plane: usize| to.plane_stride()[plane].unsigned_abs() as usize);
+            let source = Source::new(&from)?;
+            let [y, u, v, _] = to.planes_data_mut();
+            for (row, ((luma, u), v)) in y
+                .chunks_mut(2 * strides[0])
+                .zip(u.chunks_mut(strides[1]))
+                .zip(v.chunks_mut(strides[2]))
+                .enumerate()
+            {
+                if 2 * row >= height {
+                    break;
+                }
+                for (line, rows) in self.luma.iter_mut().enumerate() {
+                    source.read(0, (2 * row + line).min(height - 1), width, rows)?;
+                }
+                for (plane, rows) in self.chroma.iter_mut().enumerate() {
+                    source.read(plane + 1, row, half, rows)?;
+                }
+                let (top, bottom) = luma.split_at_mut(strides[0].min(luma.len()));
+                // Of an odd height the last row has no partner in the picture.
+                let mut spare = vec![0; if 2 * row + 1 < height { 0 } else { width }];
+                let bottom = if spare.is_empty() { bottom } else { &mut spare };
+                let rows = Rows {
+                    luma: self.luma.each_ref().map(Vec::as_slice),
+                    chroma: self.chroma.each_ref().map(Vec::as_slice),
+                };
+                table.apply(&rows, [top, bottom], [u, v]);
+            }
+        }
+        Ok(made)
+    }
+}
+
+/// Planes of eight or ten bits.
+struct Source<'a> {
+    planes: [(&'a [u8], usize); 3],
+    deep: bool,
+}
+
+impl<'a> Source<'a> {
+    fn new(frame: &'a gst_video::VideoFrameRef<&gst::BufferRef>) -> Result<Self, Fault> {
+        let deep = match frame.format() {
+            gst_video::VideoFormat::I420 => false,
+            gst_video::VideoFormat::I42010le => true,
+            other => return Err(broken(format_args!("pictures are {other}"))),
+        };
+        let [y, u, v, _] = frame.planes_data();
+        let stride = |plane: usize| frame.plane_stride()[plane].unsigned_abs() as usize;
+        Ok(Self { planes: [(y, stride(0)), (u, stride(1)), (v, stride(2))], deep })
+    }
+
+    /// A row's samples as ten bits.
+    fn read(&self, plane: usize, row: usize, width: usize, into: &mut Vec<u16>) -> Result<(), Fault> {
+        let (data, stride) = self.planes[plane];
+        let bytes = if self.deep { 2 * width } else { width };
+        let data =
+            data.get(row * stride..row * stride + bytes).ok_or_else(|| broken("a plane is too short"))?;
+        into.clear();
+        if self.deep {
+            into.extend(data.chunks_exact(2).map(|two| u16::from_le_bytes([two[0], two[1]])));
+        } else {
+            into.extend(data.iter().map(|&sample| u16::from(sample) << 2));
+        }
+        Ok(())
+    }
+}
