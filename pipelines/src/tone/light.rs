@@ -28,7 +28,7 @@ pub(super) fn nits_to_pq(nits: f64) -> f64 {
 }
 
 /// HLG's inverse OETF: light of the scene, 1 at the largest signal (BT.2100-2 table 5).
-fn hlg_to_scene(signal: f64) -> f64 {
+pub(super) fn hlg_to_scene(signal: f64) -> f64 {
     const A: f64 = 0.178_832_77;
     const B: f64 = 1.0 - 4.0 * A;
     const C: f64 = 0.559_910_73;
@@ -36,11 +36,10 @@ fn hlg_to_scene(signal: f64) -> f64 {
     if signal <= 0.5 { signal * signal / 3.0 } else { (((signal - C) / A).exp() + B) / 12.0 }
 }
 
-/// With the OOTF of a display of [`PEAK`], whose gamma is 1.2; `luma` are the primaries' shares of luminance.
-pub(super) fn hlg_to_nits(signal: [f64; 3], luma: [f64; 3]) -> [f64; 3] {
-    let scene = signal.map(hlg_to_scene);
-    let luminance: f64 = scene.iter().zip(luma).map(|(light, share)| light * share).sum();
-    scene.map(|light| PEAK * luminance.max(1e-9).powf(0.2) * light)
+/// HLG's OOTF on a display of [`PEAK`], whose gamma is 1.2: nits for each unit of the scene's light where the scene
+/// has this luminance.
+pub(super) fn hlg_ootf(luminance: f64) -> f64 {
+    PEAK * luminance.max(0.0).powf(0.2)
 }
 
 /// SDR's EOTF is BT.1886 with black at zero: a pure power.
@@ -78,12 +77,13 @@ pub(super) type Gamut = [[f64; 3]; 3];
 
 pub(super) const SAME: Gamut = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
 
-/// ITU-R BT.2407-0, 2.
+/// ITU-R BT.2407-0, 2, with the digits that it rounds: worked out from the chromaticities of both.
 pub(super) const BT2020: Gamut =
-    [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]];
+    [[1.660491, -0.587641, -0.072850], [-0.124550, 1.132900, -0.008349], [-0.018151, -0.100579, 1.118730]];
 
 /// P3 with white D65 (SMPTE EG 432-1), worked out from the chromaticities of both.
-pub(super) const P3: Gamut = [[1.2249, -0.2249, 0.0], [-0.0421, 1.0421, 0.0], [-0.0196, -0.0786, 1.0983]];
+pub(super) const P3: Gamut =
+    [[1.224940, -0.224940, 0.0], [-0.042057, 1.042057, 0.0], [-0.019638, -0.078636, 1.098274]];
 
 pub(super) fn convert(gamut: &Gamut, light: [f64; 3]) -> [f64; 3] {
     gamut.map(|row| row.iter().zip(light).map(|(share, light)| share * light).sum())
@@ -102,14 +102,15 @@ mod tests {
         // BT.2408-7 table 1: diffuse white, 18 % grey, and the HLG signal of white.
         near(nits_to_pq(203.0), 0.58, 0.005);
         near(nits_to_pq(26.0), 0.38, 0.005);
-        near(hlg_to_nits([0.75; 3], [0.2627, 0.678, 0.0593])[0], 203.0, 1.0);
-        near(hlg_to_nits([0.38; 3], [0.2627, 0.678, 0.0593])[0], 26.0, 0.6);
+        let hlg = |signal| hlg_to_scene(signal) * hlg_ootf(hlg_to_scene(signal));
+        near(hlg(0.75), 203.0, 1.0);
+        near(hlg(0.38), 26.0, 0.6);
+        near(hlg(1.0), 1000.0, 1.0);
         // ST 2084: half the signal.
         near(pq_to_nits(0.5), 92.25, 0.01);
         for nits in [0.01, 1.0, 100.0, 4000.0] {
             near(pq_to_nits(nits_to_pq(nits)), nits, nits * 1e-6);
         }
-        near(hlg_to_nits([1.0; 3], [0.2627, 0.678, 0.0593])[1], 1000.0, 1.0);
     }
 
     #[test]

@@ -5,11 +5,10 @@
 //! BT.2020, P3 in SDR ─ light ──────┴─ BT.709 primaries, clipped ─ BT.709 signal
 //! ```
 //!
-//! All of it is one table of a colour space, made once. It is applied to the picture at its decoded size: once per
-//! picture, and all scaling after it works on eight bits.
+//! It is done at the decoded size: once per picture, and all scaling after it works on eight bits.
 
 mod light;
-mod table;
+mod map;
 
 use gstreamer as gst;
 use gstreamer_video as gst_video;
@@ -18,7 +17,7 @@ use gstreamer_video::prelude::*;
 use headwater_protocol::media::Hdr;
 use headwater_protocol::{Code, Fault};
 
-use self::table::{Coding, Rows, Table, Wide};
+use self::map::{CHUNK, Coding, Line, Map, Wide};
 use crate::scale::{Canvas, own};
 
 /// Luma's shares where the stream does not say: BT.2020.
@@ -77,19 +76,20 @@ pub(crate) fn format(info: &gst_video::VideoInfo) -> gst_video::VideoFormat {
     }
 }
 
-/// Turns pictures to BT.709, and keeps the table of the last colour space.
+/// Turns pictures to BT.709, and keeps the tables of the last colour space.
 #[derive(Debug, Default)]
 pub(crate) struct Tone {
-    table: Option<(Wide, Table)>,
+    map: Option<(Wide, Map)>,
     canvas: Option<Canvas>,
     rows: Scratch,
 }
 
-/// Ten-bit rows of the picture.
+/// Two lines of the picture, padded to whole chunks, and what is made of them.
 #[derive(Debug, Default)]
 struct Scratch {
-    luma: [Vec<u16>; 2],
-    chroma: [Vec<u16>; 2],
+    luma: Vec<[u16; CHUNK]>,
+    chroma: [Vec<[u16; CHUNK / 2]>; 2],
+    lines: [Line; 2],
 }
 
 fn broken(error: impl std::fmt::Display) -> Fault {
@@ -104,17 +104,17 @@ impl Tone {
         info: gst_video::VideoInfo,
     ) -> Result<(gst::Buffer, gst_video::VideoInfo), Fault> {
         let Some(wide) = wide(&info) else { return Ok((buffer, info)) };
-        let table = match self.table.take() {
-            Some((of, table)) if of == wide => table,
-            Some(_) | None => Table::new(&wide),
+        let map = match self.map.take() {
+            Some((of, map)) if of == wide => map,
+            Some(_) | None => Map::new(&wide),
         };
         let wanted = shape(&info)?;
         let canvas = match self.canvas.take() {
             Some(canvas) if *canvas.info() == wanted => canvas,
             Some(_) | None => Canvas::new(wanted.clone())?,
         };
-        let made = self.rows.map(&table, &buffer, &info, &canvas);
-        self.table = Some((wide, table));
+        let made = self.rows.fill(&map, &buffer, &info, &canvas);
+        self.map = Some((wide, map));
         self.canvas = Some(canvas);
         Ok((made?, wanted))
     }
@@ -137,9 +137,9 @@ fn shape(info: &gst_video::VideoInfo) -> Result<gst_video::VideoInfo, Fault> {
 }
 
 impl Scratch {
-    fn map(
+    fn fill(
         &mut self,
-        table: &Table,
+        map: &Map,
         buffer: &gst::BufferRef,
         info: &gst_video::VideoInfo,
         canvas: &Canvas,
@@ -150,35 +150,27 @@ impl Scratch {
             let from = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, info).map_err(broken)?;
             let mut to =
                 gst_video::VideoFrameRef::from_buffer_ref_writable(fresh, canvas.info()).map_err(broken)?;
-            let (width, height) = (info.width() as usize, info.height() as usize);
-            let half = width.div_ceil(2);
-            let strides = [0, 1, 2].map(|plane: usize| to.plane_stride()[plane].unsigned_abs() as usize);
             let source = Source::new(&from)?;
-            let [y, u, v, _] = to.planes_data_mut();
-            for (row, ((luma, u), v)) in y
-                .chunks_mut(2 * strides[0])
-                .zip(u.chunks_mut(strides[1]))
-                .zip(v.chunks_mut(strides[2]))
-                .enumerate()
-            {
-                if 2 * row >= height {
-                    break;
+            let strides = [0, 1, 2].map(|plane: usize| to.plane_stride()[plane].unsigned_abs() as usize);
+            let width = info.width() as usize;
+            let [y, b, r, _] = to.planes_data_mut();
+            let pairs =
+                y.chunks_mut(2 * strides[0]).zip(b.chunks_mut(strides[1]).zip(r.chunks_mut(strides[2])));
+            for (pair, (y, (b, r))) in pairs.take(info.height().div_ceil(2) as usize).enumerate() {
+                for (plane, row) in self.chroma.iter_mut().enumerate() {
+                    source.read(plane + 1, pair, row)?;
                 }
-                for (line, rows) in self.luma.iter_mut().enumerate() {
-                    source.read(0, (2 * row + line).min(height - 1), width, rows)?;
+                let chroma = self.chroma.each_ref().map(Vec::as_slice);
+                for (at, line) in self.lines.iter_mut().enumerate() {
+                    // An odd height's last line is its own partner.
+                    source.read(0, (2 * pair + at).min(info.height() as usize - 1), &mut self.luma)?;
+                    map.line(&self.luma, chroma, line);
                 }
-                for (plane, rows) in self.chroma.iter_mut().enumerate() {
-                    source.read(plane + 1, row, half, rows)?;
+                for (line, out) in self.lines.iter().zip(y.chunks_mut(strides[0])) {
+                    map::luma(line, &mut out[..width]);
                 }
-                let (top, bottom) = luma.split_at_mut(strides[0].min(luma.len()));
-                // Of an odd height the last row has no partner in the picture.
-                let mut spare = vec![0; if 2 * row + 1 < height { 0 } else { width }];
-                let bottom = if spare.is_empty() { bottom } else { &mut spare };
-                let rows = Rows {
-                    luma: self.luma.each_ref().map(Vec::as_slice),
-                    chroma: self.chroma.each_ref().map(Vec::as_slice),
-                };
-                table.apply(&rows, [top, bottom], [u, v]);
+                let half = width.div_ceil(2);
+                map::chroma(&self.lines, [&mut b[..half], &mut r[..half]]);
             }
         }
         Ok(made)
@@ -188,6 +180,7 @@ impl Scratch {
 /// Planes of eight or ten bits.
 struct Source<'a> {
     planes: [(&'a [u8], usize); 3],
+    widths: [usize; 3],
     deep: bool,
 }
 
@@ -200,20 +193,27 @@ impl<'a> Source<'a> {
         };
         let [y, u, v, _] = frame.planes_data();
         let stride = |plane: usize| frame.plane_stride()[plane].unsigned_abs() as usize;
-        Ok(Self { planes: [(y, stride(0)), (u, stride(1)), (v, stride(2))], deep })
+        let (width, half) = (frame.width() as usize, frame.width().div_ceil(2) as usize);
+        Ok(Self {
+            planes: [(y, stride(0)), (u, stride(1)), (v, stride(2))],
+            widths: [width, half, half],
+            deep,
+        })
     }
 
     /// A row's samples as ten bits.
-    fn read(&self, plane: usize, row: usize, width: usize, into: &mut Vec<u16>) -> Result<(), Fault> {
-        let (data, stride) = self.planes[plane];
+    fn read<const N: usize>(&self, plane: usize, row: usize, into: &mut Vec<[u16; N]>) -> Result<(), Fault> {
+        let ((data, stride), width) = (self.planes[plane], self.widths[plane]);
         let bytes = if self.deep { 2 * width } else { width };
         let data =
             data.get(row * stride..row * stride + bytes).ok_or_else(|| broken("a plane is too short"))?;
-        into.clear();
+        into.resize(width.div_ceil(N), [0; N]);
+        let into = into.as_flattened_mut().iter_mut();
         if self.deep {
-            into.extend(data.chunks_exact(2).map(|two| u16::from_le_bytes([two[0], two[1]])));
+            let samples = data.chunks_exact(2).map(|two| u16::from_le_bytes([two[0], two[1]]));
+            into.zip(samples).for_each(|(into, sample)| *into = sample);
         } else {
-            into.extend(data.iter().map(|&sample| u16::from(sample) << 2));
+            into.zip(data).for_each(|(into, sample)| *into = u16::from(*sample) << 2);
         }
         Ok(())
     }

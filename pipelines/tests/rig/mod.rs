@@ -136,22 +136,46 @@ impl Rig {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// Pixel format, range, matrix, transfer and primaries, as the stream says.
+    pub(crate) fn colour(&self, bytes: &[u8]) -> [String; 5] {
+        let path = self.write("colour.bin", bytes);
+        let names = ["pix_fmt", "color_range", "color_space", "color_transfer", "color_primaries"];
+        let entries = format!("-select_streams v -show_entries stream={} -of json", names.join(","));
+        let found: serde_json::Value = serde_json::from_str(&ffprobe(&path, &entries)).unwrap();
+        names.map(|name| found["streams"][0][name].as_str().unwrap_or("unknown").to_owned())
+    }
+
+    /// Peak signal-to-noise ratio in dB of `bytes` to `source` after `filter`.
+    pub(crate) fn psnr(&self, bytes: &[u8], source: &[u8], filter: &str) -> f64 {
+        let graph = format!("[1:v]{filter}[r];[0:v][r]psnr");
+        let text = self.compare(bytes, source, &graph);
+        let average = text.rsplit("average:").next().and_then(|rest| rest.split_whitespace().next());
+        average.unwrap_or_else(|| panic!("{text}")).parse().unwrap()
+    }
+
     /// Structural similarity of `bytes` to `source` scaled to the same size.
     pub(crate) fn ssim(&self, bytes: &[u8], source: &[u8], width: u32, height: u32) -> f64 {
+        let text = self.compare(
+            bytes,
+            source,
+            &format!("[1:v]scale={width}:{height}:flags=bicubic[r];[0:v][r]ssim"),
+        );
+        let all = text.rsplit("All:").next().and_then(|rest| rest.split_whitespace().next());
+        all.unwrap_or_else(|| panic!("{text}")).parse().unwrap()
+    }
+
+    /// What ffmpeg says of two inputs in a filter graph.
+    fn compare(&self, bytes: &[u8], source: &[u8], graph: &str) -> String {
         let (a, b) = (self.write("a.bin", bytes), self.write("b.bin", source));
         let output = Command::new("ffmpeg")
             .args(["-v", "info", "-nostdin", "-i"])
             .arg(a)
             .arg("-i")
             .arg(b)
-            .arg("-filter_complex")
-            .arg(format!("[1:v]scale={width}:{height}:flags=bicubic[r];[0:v][r]ssim"))
-            .args(["-f", "null", "-"])
+            .args(["-filter_complex", graph, "-f", "null", "-"])
             .output()
             .unwrap();
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        let all = text.rsplit("All:").next().and_then(|rest| rest.split_whitespace().next());
-        all.unwrap_or_else(|| panic!("{text}")).parse().unwrap()
+        String::from_utf8_lossy(&output.stderr).into_owned()
     }
 }
 
