@@ -123,6 +123,7 @@ pub(crate) mod tests {
                 gop: Gop::Segment,
                 profile: Profile::Auto,
                 container: Container::Ts,
+                tiles: None,
             }])
             .unwrap(),
             input: Input {

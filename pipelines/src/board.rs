@@ -32,6 +32,8 @@ pub struct Board {
     pub decoders: Vec<Decoder>,
     #[serde(rename = "encoder")]
     pub encoders: Vec<Encoder>,
+    #[serde(rename = "still", default)]
+    pub stills: Vec<Still>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -65,6 +67,29 @@ pub struct Encoder {
     /// The encoder follows the profile in the caps after it.
     #[serde(default)]
     pub profiles: bool,
+}
+
+/// An encoder of still pictures: no rate control, no GOP.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Still {
+    pub codec: Codec,
+    pub element: String,
+    pub package: String,
+    #[serde(default)]
+    pub fixed: Properties,
+    pub quality: StillQuality,
+}
+
+/// A property whose scale runs the other way than a rendition's.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StillQuality {
+    pub property: String,
+    /// Its value for a rendition's quality of 1; others lie evenly between.
+    pub best: u32,
+    /// And of 51.
+    pub worst: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

@@ -160,7 +160,9 @@ impl<'a> Collector<'a> {
     /// Every rendition is the input.
     fn copy(&mut self, container: Container, pieces: &[Bytes]) -> Result<(), Gone> {
         for at in 0..self.rungs.len() {
-            for piece in pieces {
+            // No picture is an empty file: an input of sound is none.
+            let still = self.rungs[at].wanted.container == Container::Jpeg;
+            for piece in pieces.iter().filter(|_| !still) {
                 self.hand_on(at, Some(piece.clone()))?;
             }
             let report = RenditionReport {

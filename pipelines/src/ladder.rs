@@ -69,7 +69,6 @@ fn full(value: Value) -> Result<Value, String> {
         short.insert("name".into(), json!(format!("{height}p")));
     }
     short.entry("codec").or_insert(json!("h264"));
-    short.entry("container").or_insert(json!("ts"));
     if let Some(bitrate) = short.remove("bitrate") {
         short.insert("rate".into(), json!({ "bitrate": bits(&bitrate)? }));
     }
@@ -98,10 +97,13 @@ fn full(value: Value) -> Result<Value, String> {
         let codec = match encoder.to_ascii_lowercase().as_str() {
             "" | "h264" | "h.264" => "h264",
             "hevc" | "h265" | "h.265" => "hevc",
-            other => return Err(format!("{other:?} is no encoder; it is h264 or hevc")),
+            "jpeg" => "jpeg",
+            other => return Err(format!("{other:?} is no encoder; it is h264, hevc or jpeg")),
         };
         short.insert("codec".into(), json!(codec));
     }
+    let container = if short.get("codec") == Some(&json!("jpeg")) { "jpeg" } else { "ts" };
+    short.entry("container").or_insert(json!(container));
     Ok(Value::Object(short))
 }
 
@@ -155,7 +157,7 @@ fn gop(short: &mut Map<String, Value>) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use headwater_protocol::{BitsPerSecond, Gop, Millis, Rate};
+    use headwater_protocol::{BitsPerSecond, Codec, Container, Gop, Millis, Rate};
 
     use super::*;
 
@@ -172,6 +174,16 @@ mod tests {
         assert_eq!(parse(livepeer).unwrap(), want);
         let one = &want.renditions()[0];
         assert_eq!((one.rate, one.gop), (Rate::Bitrate(BitsPerSecond(3_000_000)), Gop::Every(Millis(2000))));
+    }
+
+    #[test]
+    fn a_picture_needs_no_container() {
+        let toml = "[[rendition]]\nname = 't'\nwidth = 320\nheight = 180\nquality = 10\nencoder = 'JPEG'\n\
+                    tiles = { columns = 2, rows = 1, every = 500 }\n";
+        let ladder = parse(toml).unwrap();
+        let one = &ladder.renditions()[0];
+        assert_eq!((one.codec, one.container), (Codec::Jpeg, Container::Jpeg));
+        assert_eq!(one.tiles.unwrap().every, Millis(500));
     }
 
     #[test]

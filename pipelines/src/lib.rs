@@ -21,5 +21,6 @@ pub mod scale;
 pub mod serve;
 pub mod split;
 mod stage;
+pub mod still;
 mod tone;
 pub mod transcode;

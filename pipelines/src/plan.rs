@@ -14,6 +14,7 @@ use headwater_protocol::{Code, Codec, Fault, FrameRate, Gop, Ladder, Profile, Ra
 use crate::board::{BitrateUnit, Board, Encoder, Properties};
 use crate::es::Rotation;
 use crate::fit::{Origin, Size, cascade, fit, frames_in};
+use crate::still::Grid;
 
 /// What a machine has: the names of elements that are there, or that a probe has proved.
 #[derive(Debug, Clone, Default)]
@@ -71,6 +72,8 @@ pub struct RungPlan {
     pub rate: FrameRate,
     /// Frames are dropped and doubled to this rate.
     pub gate: Option<FrameRate>,
+    /// Only some pictures are encoded, and `size` is that of one of them on the sheet.
+    pub still: Option<Grid>,
 }
 
 /// For encoders only, where neither input nor ladder tells.
@@ -169,12 +172,15 @@ fn rung(
     at: usize,
     threads: u32,
 ) -> Result<RungPlan, Fault> {
-    let encoder = encoder(board, machine, rendition)?;
     let rate = match rendition.fps.or(source_rate) {
         Some(rate) => rate,
         None => FrameRate::new(FALLBACK_RATE.0, FALLBACK_RATE.1)
             .map_err(|bad| Fault::new(Code::PipelineFailed, bad.to_string()))?,
     };
+    if rendition.codec == Codec::Jpeg {
+        return still(board, machine, rendition, rate, size, at);
+    }
+    let encoder = encoder(board, machine, rendition)?;
     let mut properties = encoder.fixed.clone();
     if let Some(property) = &encoder.threads {
         properties.insert(property.clone(), threads.to_string());
@@ -209,6 +215,41 @@ fn rung(
         profile: if encoder.profiles { profile(rendition.profile) } else { None },
         rate,
         gate: rendition.fps,
+        still: None,
+    })
+}
+
+fn still(
+    board: &Board,
+    machine: &Machine,
+    rendition: &Rendition,
+    rate: FrameRate,
+    size: Size,
+    at: usize,
+) -> Result<RungPlan, Fault> {
+    let mut known = board.stills.iter().filter(|still| still.codec == rendition.codec);
+    let encoder = known
+        .find(|still| machine.elements.contains(&still.element))
+        .ok_or_else(|| no_encoder(board, rendition))?;
+    let mut properties = encoder.fixed.clone();
+    // A ladder's stills have no other rate.
+    if let Rate::Quality(quality) = rendition.rate {
+        let (best, worst) = (f64::from(encoder.quality.best), f64::from(encoder.quality.worst));
+        let value = best + (worst - best) * (f64::from(quality) - 1.0) / 50.0;
+        properties.insert(encoder.quality.property.clone(), format!("{value:.0}"));
+    }
+    let grid = Grid::of(rendition.tiles);
+    let Size { width, height } = grid.size(size);
+    Ok(RungPlan {
+        codec: rendition.codec,
+        element: Element { factory: encoder.element.clone(), properties },
+        size: at,
+        width,
+        height,
+        profile: None,
+        rate,
+        gate: None,
+        still: Some(grid),
     })
 }
 
@@ -234,12 +275,10 @@ fn encoder<'a>(board: &'a Board, machine: &Machine, rendition: &Rendition) -> Re
 
 fn no_encoder(board: &Board, rendition: &Rendition) -> Fault {
     let (name, codec) = (&rendition.name, rendition.codec);
-    let packages: BTreeSet<&str> = board
-        .encoders
-        .iter()
-        .filter(|encoder| encoder.codec == codec)
-        .map(|encoder| encoder.package.as_str())
-        .collect();
+    let video = board.encoders.iter().map(|encoder| (encoder.codec, encoder.package.as_str()));
+    let stills = board.stills.iter().map(|still| (still.codec, still.package.as_str()));
+    let packages: BTreeSet<&str> =
+        video.chain(stills).filter(|(of, _)| *of == codec).map(|(_, package)| package).collect();
     let text = if packages.is_empty() {
         format!("rendition {name}: board {} has no encoder for {codec:?}", board.name)
     } else {
@@ -251,7 +290,7 @@ fn no_encoder(board: &Board, rendition: &Rendition) -> Fault {
 
 #[cfg(test)]
 mod tests {
-    use headwater_protocol::{BitsPerSecond, Container, Millis, Pixels, RenditionName};
+    use headwater_protocol::{BitsPerSecond, Container, Millis, Pixels, RenditionName, Tiles};
 
     use super::*;
 
@@ -270,6 +309,7 @@ mod tests {
             gop: Gop::Segment,
             profile: Profile::Auto,
             container: Container::Ts,
+            tiles: None,
         }
     }
 
@@ -303,6 +343,21 @@ mod tests {
         let quality = plan_of(|r| r.rate = Rate::Quality(23), &["x264enc"]).unwrap();
         assert_eq!(quality.element.properties["quantizer"], "23");
         assert!(!quality.element.properties.contains_key("bitrate"));
+    }
+
+    #[test]
+    fn a_sheet_has_the_size_of_its_tiles_and_a_quality_on_the_encoders_scale() {
+        let sheet = |r: &mut Rendition| {
+            (r.codec, r.container, r.rate) = (Codec::Jpeg, Container::Jpeg, Rate::Quality(11));
+            (r.width, r.height) = (Pixels(160), Pixels(90));
+            r.tiles = Some(Tiles { columns: 5, rows: 4, every: Millis(2000) });
+        };
+        let plan = plan_of(sheet, &["jpegenc"]).unwrap();
+        assert_eq!((plan.width, plan.height), (800, 360));
+        assert_eq!(plan.still, Some(Grid { columns: 5, rows: 4, every: Some(180_000) }));
+        assert_eq!(plan.element.properties["quality"], "85");
+        let fault = plan_of(sheet, &["x264enc"]).unwrap_err();
+        assert!(fault.text.contains("gstreamer1.0-plugins-good"), "{}", fault.text);
     }
 
     #[test]

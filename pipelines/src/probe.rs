@@ -68,7 +68,13 @@ fn candidates(board: &Board) -> Vec<Candidate> {
         element: encoder.element.clone(),
         package: encoder.package.clone(),
     });
-    decoders.chain([scaler]).chain(encoders).collect()
+    let stills = board.stills.iter().map(|still| Candidate {
+        kind: CapabilityKind::Encode,
+        codec: Some(still.codec),
+        element: still.element.clone(),
+        package: still.package.clone(),
+    });
+    decoders.chain([scaler]).chain(encoders).chain(stills).collect()
 }
 
 /// Proves every candidate of the board's profile, each in a child process.
@@ -261,7 +267,7 @@ fn decode(board: &Board, machine: &Machine, codec: Codec) -> Result<(u64, Durati
     let sample = match codec {
         Codec::H264 => H264_SAMPLE,
         Codec::Hevc => HEVC_SAMPLE,
-        Codec::Av1 | Codec::Vp9 | Codec::Vp8 => {
+        Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg => {
             return Err(Fault::new(Code::UnsupportedCodec, format!("there is no sample of {codec:?}")));
         }
     };
@@ -321,16 +327,18 @@ fn picture(number: u64, size: Size) -> gst::Buffer {
 
 fn encode(board: &Board, machine: &Machine, codec: Codec) -> Result<(u64, Duration), Fault> {
     let wrong = |text: String| Fault::new(Code::PipelineFailed, text);
+    let still = codec == Codec::Jpeg;
     let rendition = Rendition {
         name: RenditionName::new("probe").map_err(|bad| wrong(bad.to_string()))?,
         codec,
         width: Pixels(SIZE.width),
         height: Pixels(SIZE.height),
         fps: None,
-        rate: Rate::Bitrate(BitsPerSecond(3_000_000)),
+        rate: if still { Rate::Quality(11) } else { Rate::Bitrate(BitsPerSecond(3_000_000)) },
         gop: Gop::Segment,
         profile: Profile::Auto,
-        container: Container::Ts,
+        container: if still { Container::Jpeg } else { Container::Ts },
+        tiles: None,
     };
     let ladder = Ladder::new(vec![rendition]).map_err(|bad| wrong(bad.to_string()))?;
     let picture_facts = plan::Picture {

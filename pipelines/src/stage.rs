@@ -27,7 +27,8 @@ use crate::es::{AudioPacket, CLOCK, Rotation, Ticks, Tracks};
 use crate::fit::{Gate, Origin, Size, cascade, square};
 use crate::graph::{self, Chain, Faults, Stoppers, Taker};
 use crate::plan::{self, Machine, OutputPlan, RungPlan};
-use crate::scale::{Canvas, Picture};
+use crate::scale::{Canvas, Picture, own};
+use crate::still::Sheet;
 use crate::tone::{self, Tone};
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -130,6 +131,16 @@ struct Rung {
     /// Times of pictures in the encoder, oldest first. Encoders here never reorder.
     inside: Arc<Mutex<VecDeque<Ticks>>>,
     gate: Option<Gate>,
+    /// For stills.
+    sheet: Option<Sheet>,
+}
+
+impl Rung {
+    fn sheet(&self, (time, mut sheet): (Ticks, gst::Buffer), origo: Origo) -> Result<(), Failed> {
+        own(&mut sheet)?.set_pts(origo.nanoseconds(time));
+        lock(&self.inside).push_back(time);
+        Ok(self.chain.push(sheet)?)
+    }
 }
 
 struct Outputs {
@@ -275,6 +286,9 @@ impl Stage {
         if let Some(outputs) = &mut self.outputs {
             for rung in &mut outputs.rungs {
                 rung.gate = rung.plan.gate.map(Gate::new);
+                if let Some(sheet) = &mut rung.sheet {
+                    sheet.begin();
+                }
                 lock(&rung.inside).clear();
             }
             let rungs = outputs.rungs.iter().map(|rung| {
@@ -317,7 +331,11 @@ impl Stage {
             let input = shape(Size::new(rung.width, rung.height), rung.rate)?;
             let chain = graph::encode_chain(rung, &input, &self.faults, taker)?;
             chain.join(&self.stoppers);
-            rungs.push(Rung { plan: rung.clone(), chain, inside, gate: None });
+            let sheet = match rung.still {
+                Some(grid) => Some(Sheet::new(grid, plan.sizes[rung.size], input)?),
+                None => None,
+            };
+            rungs.push(Rung { plan: rung.clone(), chain, inside, gate: None, sheet });
         }
         Ok(Outputs { plan, colour, canvases, rungs })
     }
@@ -345,6 +363,10 @@ impl Stage {
         let mut picture = Picture::new(time, buffer, info, outputs.plan.sizes.len());
         let mut gated = false;
         for rung in &mut outputs.rungs {
+            if rung.sheet.is_some() {
+                still(rung, &mut picture, self.segment.origo, &self.origins, &outputs.canvases)?;
+                continue;
+            }
             match &mut rung.gate {
                 None => {
                     let scaled = picture.at(rung.plan.size, &self.origins, &outputs.canvases)?;
@@ -391,6 +413,9 @@ impl Stage {
         let (length, step) = (self.frame_length(), self.step);
         let Some(outputs) = &mut self.outputs else { return Ok(()) };
         for rung in &mut outputs.rungs {
+            if let Some(rest) = rung.sheet.as_mut().and_then(Sheet::rest) {
+                rung.sheet(rest, self.segment.origo)?;
+            }
             if let (Some(gate), Some(last)) = (&mut rung.gate, &mut self.previous) {
                 let alone = (CLOCK as f64 / rung.plan.rate.as_f64()).round() as i64;
                 let length = length.unwrap_or(alone).min(step.unwrap_or(i64::MAX));
@@ -412,6 +437,25 @@ impl Stage {
             }
         }
     }
+}
+
+/// Puts `picture` where it is due on a sheet, and pushes sheets that are full.
+fn still(
+    rung: &mut Rung,
+    picture: &mut Picture,
+    origo: Origo,
+    origins: &[Origin],
+    canvases: &[Canvas],
+) -> Result<(), Failed> {
+    while let Some(sheet) = &mut rung.sheet
+        && let Some(due) = sheet.due(picture.time)
+    {
+        let tile = picture.at(rung.plan.size, origins, canvases)?;
+        if let Some(full) = sheet.put(due, &tile)? {
+            rung.sheet(full, origo)?;
+        }
+    }
+    Ok(())
 }
 
 /// Pushes `picture` as it is shown at another time than its own.

@@ -22,7 +22,7 @@ pub mod worker;
 pub use error::{Class, Code, Fault};
 pub use ids::{BadId, FleetId, NodeId, RenditionName, StreamId, TaskId};
 pub use media::{Capability, CapabilityKind, InputFacts, ProbeReport, RenditionReport, SegmentReport};
-pub use rendition::{Codec, Container, Gop, Ladder, LadderError, Profile, Rate, Rendition};
+pub use rendition::{Codec, Container, Gop, Ladder, LadderError, Profile, Rate, Rendition, Tiles};
 pub use units::{BitsPerSecond, Epoch, FrameRate, Millis, Pixels};
 
 /// Version of the wire format: the `v` of every message and the second level of every topic.

@@ -65,6 +65,7 @@ fn ladder() -> Ladder {
             gop: Gop::Every(Millis(1000)),
             profile: Profile::ConstrainedHigh,
             container: Container::Ts,
+            tiles: None,
         },
         Rendition {
             name: name("360p"),
@@ -76,6 +77,7 @@ fn ladder() -> Ladder {
             gop: Gop::Segment,
             profile: Profile::Auto,
             container: Container::Mp4,
+            tiles: None,
         },
     ])
     .unwrap()

@@ -2,7 +2,7 @@
 
 use headwater_protocol::{
     BadId, BitsPerSecond, Codec, Container, FrameRate, Gop, Ladder, LadderError, Millis, Pixels,
-    Profile as H264, Rate, Rendition, RenditionName,
+    Profile as H264, Rate, Rendition, RenditionName, Tiles,
 };
 use serde::Deserialize;
 
@@ -25,6 +25,8 @@ pub struct Profile {
     pub quality: i64,
     /// Ours, not Livepeer's: the container of this rendition; that of the first segment pushed where it is absent.
     pub container: Option<Container>,
+    /// Ours: makes sheets of a JPEG rendition.
+    pub tiles: Option<Tiles>,
 }
 
 /// Why profiles are not a ladder.
@@ -40,7 +42,7 @@ pub enum BadProfiles {
     H264 { name: String, value: String },
     #[error("profile {name}: gop {value:?} is neither \"intra\" nor a number of seconds")]
     Gop { name: String, value: String },
-    #[error("profile {name}: unrecognized video codec {value:?}; write H.264 or HEVC")]
+    #[error("profile {name}: unrecognized video codec {value:?}; write H.264, HEVC or JPEG")]
     Encoder { name: String, value: String },
     #[error("profile {name}: only 8-bit 4:2:0 output is made; leave {key} at 0")]
     Depth { name: String, key: &'static str },
@@ -127,6 +129,7 @@ fn rendition(index: usize, profile: &Profile, container: Container) -> Result<Re
         "VP8" => Codec::Vp8,
         "VP9" => Codec::Vp9,
         "AV1" => Codec::Av1,
+        "JPEG" => Codec::Jpeg,
         other => return Err(BadProfiles::Encoder { name: text.clone(), value: other.to_owned() }),
     };
     let h264 = match profile.profile.to_ascii_lowercase().as_str() {
@@ -171,7 +174,13 @@ fn rendition(index: usize, profile: &Profile, container: Container) -> Result<Re
         rate,
         gop,
         profile: h264,
-        container: profile.container.unwrap_or(container),
+        container: match codec {
+            Codec::Jpeg => Container::Jpeg,
+            Codec::H264 | Codec::Hevc | Codec::Av1 | Codec::Vp9 | Codec::Vp8 => {
+                profile.container.unwrap_or(container)
+            }
+        },
+        tiles: profile.tiles,
     })
 }
 
@@ -203,6 +212,17 @@ mod tests {
         assert_eq!(rendition.gop, Gop::Every(Millis(1500)));
         assert_eq!(rendition.profile, H264::ConstrainedHigh);
         assert_eq!(rendition.container, Container::Mp4);
+    }
+
+    #[test]
+    fn a_picture_is_a_jpeg_whatever_the_stream_comes_in() {
+        let json = r#"{"name":"thumb","width":320,"height":180,"quality":10,"encoder":"JPEG",
+                       "tiles":{"columns":2,"rows":2,"every":500}}"#;
+        let profile: Profile = serde_json::from_str(json).unwrap();
+        let made = ladder(&[profile], Container::Ts).unwrap();
+        let rendition = &made.renditions()[0];
+        assert_eq!((rendition.codec, rendition.container), (Codec::Jpeg, Container::Jpeg));
+        assert_eq!(rendition.tiles, Some(Tiles { columns: 2, rows: 2, every: Millis(500) }));
     }
 
     #[test]

@@ -119,7 +119,7 @@ impl TsMuxer {
         if !begins_with_delimiter(self.codec, &frame.data) {
             head.extend_from_slice(match self.codec {
                 Codec::Hevc => &[0, 0, 0, 1, 0x46, 0x01, 0x50],
-                Codec::H264 | Codec::Av1 | Codec::Vp9 | Codec::Vp8 => &[0, 0, 0, 1, 0x09, 0xf0],
+                Codec::H264 | Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg => &[0, 0, 0, 1, 0x09, 0xf0],
             });
         }
         set_pes_length(&mut head, frame.data.len());
@@ -320,7 +320,7 @@ impl Tables {
             Codec::H264 => 0x1b,
             Codec::Hevc => 0x24,
             // Nothing makes these for a transport stream; private data is what they would be.
-            Codec::Av1 | Codec::Vp9 | Codec::Vp8 => 0x06,
+            Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg => 0x06,
         };
         put_stream(&mut streams, video_type, VIDEO, &[]);
         for track in audio {

@@ -53,7 +53,7 @@ pub fn kind(codec: Codec, nal: &[u8]) -> Kind {
     let Some(&head) = nal.first() else { return Kind::Other };
     match codec {
         Codec::Hevc => hevc_kind(head, nal),
-        Codec::H264 | Codec::Av1 | Codec::Vp9 | Codec::Vp8 => h264_kind(head, nal),
+        Codec::H264 | Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg => h264_kind(head, nal),
     }
 }
 
@@ -171,7 +171,7 @@ impl Picture {
 fn is_sps(codec: Codec, nal: &[u8]) -> bool {
     match codec {
         Codec::Hevc => nal[0] >> 1 & 0x3f == 33,
-        Codec::H264 | Codec::Av1 | Codec::Vp9 | Codec::Vp8 => nal[0] & 0x1f == 7,
+        Codec::H264 | Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg => nal[0] & 0x1f == 7,
     }
 }
 
@@ -279,7 +279,7 @@ fn set_key(codec: Codec, nal: &[u8]) -> Option<(u8, u32)> {
             };
             Some((order, id))
         }
-        Codec::H264 | Codec::Av1 | Codec::Vp9 | Codec::Vp8 => {
+        Codec::H264 | Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg => {
             let order = (nal.first()? & 0x1f).checked_sub(6)?;
             let mut bits = Bits::new(nal.get(1..)?);
             if order == 1 {

@@ -85,6 +85,7 @@ pub(super) const BT2020: Gamut =
 pub(super) const P3: Gamut =
     [[1.224940, -0.224940, 0.0], [-0.042057, 1.042057, 0.0], [-0.019638, -0.078636, 1.098274]];
 
+#[cfg(test)]
 pub(super) fn convert(gamut: &Gamut, light: [f64; 3]) -> [f64; 3] {
     gamut.map(|row| row.iter().zip(light).map(|(share, light)| share * light).sum())
 }

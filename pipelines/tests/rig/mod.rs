@@ -145,6 +145,57 @@ impl Rig {
         names.map(|name| found["streams"][0][name].as_str().unwrap_or("unknown").to_owned())
     }
 
+    /// Luma of the first picture's middle row.
+    pub(crate) fn row(&self, bytes: &[u8], width: usize) -> Vec<u8> {
+        self.write("row.bin", bytes);
+        let raw = self.ffmpeg("-i row.bin -frames:v 1 -vf extractplanes=y -f rawvideo row.raw");
+        let middle = raw.len() / width / 2 * width;
+        raw[middle..middle + width].to_vec()
+    }
+
+    /// Codec and size of a picture.
+    pub(crate) fn image(&self, bytes: &[u8]) -> (String, u64, u64) {
+        let path = self.write("image.jpg", bytes);
+        let text = ffprobe(&path, "-show_entries stream=codec_name,width,height -of json");
+        let found: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let one = &found["streams"][0];
+        (
+            one["codec_name"].as_str().unwrap().to_owned(),
+            one["width"].as_u64().unwrap(),
+            one["height"].as_u64().unwrap(),
+        )
+    }
+
+    /// Red, green and blue in the middle of a picture.
+    pub(crate) fn pixel(&self, bytes: &[u8]) -> [u8; 3] {
+        self.write("pixel.jpg", bytes);
+        let raw = self.ffmpeg("-i pixel.jpg -vf crop=2:2 -pix_fmt rgb24 -f rawvideo pixel.raw");
+        [raw[0], raw[1], raw[2]]
+    }
+
+    /// Structural similarity of a picture, or of the tile at `corner`, to the source's frame at `seconds`.
+    pub(crate) fn still_ssim(
+        &self,
+        still: &[u8],
+        source: &[u8],
+        seconds: f64,
+        (width, height): (u32, u32),
+        corner: Option<(u32, u32)>,
+    ) -> f64 {
+        let (left, top) = corner.unwrap_or_default();
+        // What is compared is the luma that a viewer sees: full range on both sides.
+        let graph = format!(
+            "[1:v]trim=start={},select=eq(n\\,0),setpts=0,scale={width}:{height}:flags=area:out_range=pc:\
+             out_color_matrix=bt601,format=yuvj420p[r];[0:v]setpts=0,crop={width}:{height}:{left}:{top},\
+             format=yuvj420p[s];[s][r]ssim",
+            // Frames of exactly this time are in.
+            seconds - 0.001
+        );
+        let text = self.compare(still, source, &graph);
+        let all = text.rsplit("All:").next().and_then(|rest| rest.split_whitespace().next());
+        all.unwrap_or_else(|| panic!("{text}")).parse().unwrap()
+    }
+
     /// Peak signal-to-noise ratio in dB of `bytes` to `source` after `filter`.
     pub(crate) fn psnr(&self, bytes: &[u8], source: &[u8], filter: &str) -> f64 {
         let graph = format!("[1:v]{filter}[r];[0:v][r]psnr");
@@ -200,6 +251,7 @@ pub(crate) fn rendition(name: &str, width: u32, height: u32) -> Rendition {
         gop: Gop::Segment,
         profile: Profile::Auto,
         container: Container::Ts,
+        tiles: None,
     }
 }
 

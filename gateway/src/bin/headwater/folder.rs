@@ -80,7 +80,7 @@ fn is_ours(name: &str) -> bool {
         || name.split_once('.').is_some_and(|(number, extension)| {
             !number.is_empty()
                 && number.bytes().all(|b| b.is_ascii_digit())
-                && matches!(extension, "ts" | "mp4")
+                && matches!(extension, "ts" | "mp4" | "jpg")
         })
 }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use headwater_protocol::units::BadFrameRate;
 use headwater_protocol::{
     BadId, BitsPerSecond, Codec, Container, FrameRate, Gop, Ladder, LadderError, Millis, Pixels, Profile,
-    Rate, Rendition, RenditionName,
+    Rate, Rendition, RenditionName, Tiles,
 };
 use serde_json::{Value, json};
 
@@ -124,6 +124,7 @@ fn by_name(name: &str) -> Option<Vec<Rendition>> {
         gop: Gop::Segment,
         profile: Profile::Auto,
         container: Container::Ts,
+        tiles: None,
     }])
 }
 
@@ -131,8 +132,7 @@ fn by_name(name: &str) -> Option<Vec<Rendition>> {
 fn inline(part: &str) -> Result<Rendition, SpecError> {
     let error = |text: String| SpecError::Inline { part: part.to_owned(), text };
     let (mut name, mut size, mut rate, mut fps) = (None, None, None, None);
-    let (mut codec, mut gop, mut profile, mut container) =
-        (Codec::H264, Gop::Segment, Profile::Auto, Container::Ts);
+    let (mut codec, mut gop, mut profile, mut container) = (Codec::H264, Gop::Segment, Profile::Auto, None);
     for pair in part.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
         let (key, value) =
             pair.split_once('=').ok_or_else(|| error(format!("{pair:?} has no value; write KEY=VALUE")))?;
@@ -150,12 +150,12 @@ fn inline(part: &str) -> Result<Rendition, SpecError> {
             }
             "fps" => fps = Some(value.parse().map_err(|e: BadFrameRate| error(e.to_string()))?),
             "gop" => gop = parse_gop(value).map_err(error)?,
-            "codec" => codec = word(value, "codec", "h264, hevc or av1").map_err(error)?,
+            "codec" => codec = word(value, "codec", "h264, hevc, av1 or jpeg").map_err(error)?,
             "profile" => {
                 profile =
                     word(value, "profile", "baseline, main, high or constrained-high").map_err(error)?;
             }
-            "container" => container = word(value, "container", "ts or mp4").map_err(error)?,
+            "container" => container = Some(word(value, "container", "ts, mp4 or jpeg").map_err(error)?),
             other => {
                 return Err(error(format!(
                     "{other:?} is not known; keys are name, size, bitrate, quality, fps, gop, codec, profile, \
@@ -179,7 +179,8 @@ fn inline(part: &str) -> Result<Rendition, SpecError> {
         rate,
         gop,
         profile,
-        container,
+        container: container.unwrap_or(own_container(codec)),
+        tiles: None,
     })
 }
 
@@ -270,11 +271,13 @@ struct LivepeerProfile {
     chroma_format: u8,
     #[serde(default)]
     quality: u8,
+    #[serde(default)]
+    tiles: Option<Tiles>,
 }
 
 impl LivepeerProfile {
     fn rendition(self) -> Result<Rendition, String> {
-        let Self { name, width, height, bitrate, fps, fps_den, profile, gop, encoder, .. } = self;
+        let Self { name, width, height, bitrate, fps, fps_den, profile, gop, encoder, tiles, .. } = self;
         if self.color_depth != 0 || self.chroma_format != 0 {
             return Err("colorDepth and chromaFormat must be 0: outputs have 8 bits and 4:2:0".to_owned());
         }
@@ -293,7 +296,8 @@ impl LivepeerProfile {
             "VP8" => Codec::Vp8,
             "VP9" => Codec::Vp9,
             "AV1" => Codec::Av1,
-            other => return Err(format!("encoder {other:?} is not H.264, HEVC or AV1")),
+            "JPEG" => Codec::Jpeg,
+            other => return Err(format!("encoder {other:?} is not H.264, HEVC, AV1 or JPEG")),
         };
         let gop = match gop.as_str() {
             "" | "0" => Gop::Segment,
@@ -323,8 +327,17 @@ impl LivepeerProfile {
             rate,
             gop,
             profile,
-            container: Container::Ts,
+            container: own_container(codec),
+            tiles,
         })
+    }
+}
+
+/// Where nothing is said.
+fn own_container(codec: Codec) -> Container {
+    match codec {
+        Codec::Jpeg => Container::Jpeg,
+        Codec::H264 | Codec::Hevc | Codec::Av1 | Codec::Vp9 | Codec::Vp8 => Container::Ts,
     }
 }
 
@@ -339,13 +352,14 @@ pub(crate) fn push_header(ladder: &Ladder) -> String {
 }
 
 fn profile_json(rendition: &Rendition) -> Value {
-    let Rendition { name, codec, width, height, fps, rate, gop, profile, container } = rendition;
+    let Rendition { name, codec, width, height, fps, rate, gop, profile, container, tiles } = rendition;
     let encoder = match codec {
         Codec::H264 => "H.264",
         Codec::Hevc => "HEVC",
         Codec::Av1 => "AV1",
         Codec::Vp8 => "VP8",
         Codec::Vp9 => "VP9",
+        Codec::Jpeg => "JPEG",
     };
     let profile = match profile {
         Profile::Auto => "",
@@ -364,11 +378,15 @@ fn profile_json(rendition: &Rendition) -> Value {
         Rate::Quality(quality) => (0, *quality),
     };
     // Livepeer's own gateway has no `container` and ignores it.
-    json!({
+    let mut profile = json!({
         "name": name, "width": width, "height": height, "bitrate": bitrate, "quality": quality,
         "fps": fps.map_or(0, FrameRate::num), "fpsDen": fps.map_or(0, FrameRate::den),
         "profile": profile, "gop": gop, "encoder": encoder, "container": container,
-    })
+    });
+    if let Some(tiles) = tiles {
+        profile["tiles"] = json!(tiles);
+    }
+    profile
 }
 
 #[cfg(test)]
@@ -412,7 +430,7 @@ mod tests {
         assert!(text("name=a,size=0x720,bitrate=3M").contains("width must be"));
         assert!(text("name=a,size=1280x720,bitrate=-1").contains("not a bitrate"));
         assert!(text("name=a,size=1280x720,bitrate=5").contains("1000 bit/s"));
-        assert!(text("name=a,size=1280x720,bitrate=1M,codec=mpeg2").contains("h264, hevc or av1"));
+        assert!(text("name=a,size=1280x720,bitrate=1M,codec=mpeg2").contains("h264, hevc, av1 or jpeg"));
         assert!(text("name=a,size=1280x720").contains("bitrate is missing"));
         assert!(text("name=../x,size=1280x720,bitrate=1M").contains("rendition name"));
         assert!(text("720p,720p").contains("two renditions are called 720p"));

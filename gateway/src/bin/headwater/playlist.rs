@@ -46,6 +46,8 @@ impl Variant {
         let version = match self.container {
             Container::Ts => 6,
             Container::Mp4 => 7,
+            // Pictures are in no playlist: see `write_playlists`.
+            Container::Jpeg => 6,
         };
         let first = self.entries.first().map_or(0, |e| e.number);
         let mut text = format!(

@@ -154,6 +154,7 @@ pub(crate) fn codec(codec: Codec) -> &'static str {
         Codec::Av1 => "av1",
         Codec::Vp9 => "vp9",
         Codec::Vp8 => "vp8",
+        Codec::Jpeg => "jpeg",
     }
 }
 
