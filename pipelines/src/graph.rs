@@ -150,28 +150,12 @@ pub fn encode_chain(
     taker: impl Taker,
 ) -> Result<Chain, Fault> {
     let caps = coded_caps(plan.codec, plan.profile);
-    let mut elements = if plan.still.is_some() { to_jfif()? } else { Vec::new() };
-    elements.push(make(&plan.element)?);
+    let elements = vec![make(&plan.element)?];
     let chain =
         Chain::new(Place::Encode, Queue::Pictures(PICTURE_QUEUE), elements, Some(caps), faults, taker)?;
     let caps = input.to_caps().map_err(|error| failed("caps of a rendition", error))?;
     chain.source.set_caps(Some(&caps));
     chain.start()
-}
-
-/// What a JPEG file means by its numbers: full range and BT.601's matrix (JFIF 1.02), which encoders take for granted.
-fn to_jfif() -> Result<Vec<gst::Element>, Fault> {
-    let colours = gst_video::VideoColorimetry::new(
-        gst_video::VideoColorRange::Range0_255,
-        gst_video::VideoColorMatrix::Bt601,
-        gst_video::VideoTransferFunction::Unknown,
-        gst_video::VideoColorPrimaries::Unknown,
-    );
-    let caps = gst_video::VideoCapsBuilder::new()
-        .format(gst_video::VideoFormat::I420)
-        .field("colorimetry", colours.to_string())
-        .build();
-    Ok(vec![plain("videoconvert", &[])?, plain("capsfilter", &[("caps", &caps.to_string())])?])
 }
 
 fn coded_caps(codec: Codec, profile: Option<&str>) -> gst::Caps {

@@ -10,6 +10,7 @@ pub mod exit;
 mod feed;
 pub mod fit;
 pub mod graph;
+pub mod jpeg;
 pub mod ladder;
 pub mod log;
 pub mod mux;

@@ -329,12 +329,16 @@ impl Stage {
                 faults: Arc::clone(&self.faults),
             };
             let input = shape(Size::new(rung.width, rung.height), rung.rate)?;
+            let (sheet, input) = match rung.still {
+                Some(grid) => {
+                    let sheet = Sheet::new(grid, plan.sizes[rung.size], input)?;
+                    let input = sheet.coded().clone();
+                    (Some(sheet), input)
+                }
+                None => (None, input),
+            };
             let chain = graph::encode_chain(rung, &input, &self.faults, taker)?;
             chain.join(&self.stoppers);
-            let sheet = match rung.still {
-                Some(grid) => Some(Sheet::new(grid, plan.sizes[rung.size], input)?),
-                None => None,
-            };
             rungs.push(Rung { plan: rung.clone(), chain, inside, gate: None, sheet });
         }
         Ok(Outputs { plan, colour, canvases, rungs })
@@ -413,7 +417,9 @@ impl Stage {
         let (length, step) = (self.frame_length(), self.step);
         let Some(outputs) = &mut self.outputs else { return Ok(()) };
         for rung in &mut outputs.rungs {
-            if let Some(rest) = rung.sheet.as_mut().and_then(Sheet::rest) {
+            if let Some(sheet) = &mut rung.sheet
+                && let Some(rest) = sheet.rest()?
+            {
                 rung.sheet(rest, self.segment.origo)?;
             }
             if let (Some(gate), Some(last)) = (&mut rung.gate, &mut self.previous) {

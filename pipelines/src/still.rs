@@ -15,6 +15,7 @@ use headwater_protocol::{Code, Fault, Tiles};
 
 use crate::es::{CLOCK, Ticks};
 use crate::fit::Size;
+use crate::jpeg::ToJfif;
 use crate::scale::{Canvas, own};
 
 /// Which pictures, and how many to a sheet.
@@ -48,49 +49,6 @@ impl Grid {
     }
 }
 
-/// The JPEG files that lie one after the other in `bytes`, by their markers (ITU-T T.81, annex B). What is broken off or
-/// is no JPEG is left out.
-pub fn pictures(mut bytes: &[u8]) -> Vec<&[u8]> {
-    let mut found = Vec::new();
-    while let Some(length) = picture(bytes) {
-        let (one, rest) = bytes.split_at(length);
-        found.push(one);
-        bytes = rest;
-    }
-    found
-}
-
-/// Length of the JPEG file at the start of `bytes`; None where it is not whole.
-pub fn picture(bytes: &[u8]) -> Option<usize> {
-    const START: u8 = 0xd8;
-    const END: u8 = 0xd9;
-    const SCAN: u8 = 0xda;
-    if *bytes.first()? != 0xff || *bytes.get(1)? != START {
-        return None;
-    }
-    let mut at = 2;
-    loop {
-        if *bytes.get(at)? != 0xff {
-            return None;
-        }
-        let marker = *bytes.get(at + 1)?;
-        at += 2;
-        match marker {
-            END => return Some(at),
-            // Fill bytes.
-            0xff => at -= 1,
-            _ => {
-                at += usize::from(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]));
-                if marker == SCAN {
-                    // Coded data: an 0xff in it is followed by zero or is a restart marker.
-                    at += memchr::memchr_iter(0xff, bytes.get(at..)?)
-                        .find(|in_scan| !matches!(bytes.get(at + in_scan + 1), Some(0 | 0xd0..=0xd7)))?;
-                }
-            }
-        }
-    }
-}
-
 /// When the next picture is due: pure.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Due {
@@ -121,6 +79,8 @@ pub(crate) struct Sheet {
     grid: Grid,
     tile: Size,
     canvas: Canvas,
+    /// What the encoder gets: the same in JFIF's colours.
+    coded: gst_video::VideoInfo,
     due: Due,
     /// The sheet that is being filled, the time of its first picture, and how many it has.
     open: Option<(gst::Buffer, Ticks, u32)>,
@@ -131,9 +91,26 @@ fn broken(error: impl std::fmt::Display) -> Fault {
 }
 
 impl Sheet {
-    /// `info` is the whole sheet's.
+    /// `info` is the whole sheet's, in the colours of the pictures.
     pub(crate) fn new(grid: Grid, tile: Size, info: gst_video::VideoInfo) -> Result<Self, Fault> {
-        Ok(Self { grid, tile, canvas: Canvas::new(info)?, due: Due::First, open: None })
+        let jfif = gst_video::VideoColorimetry::new(
+            gst_video::VideoColorRange::Range0_255,
+            gst_video::VideoColorMatrix::Bt601,
+            info.colorimetry().transfer(),
+            info.colorimetry().primaries(),
+        );
+        let coded = gst_video::VideoInfo::builder(info.format(), info.width(), info.height())
+            .fps(info.fps())
+            .par(info.par())
+            .colorimetry(&jfif)
+            .build()
+            .map_err(broken)?;
+        Ok(Self { grid, tile, canvas: Canvas::new(info)?, coded, due: Due::First, open: None })
+    }
+
+    /// The shape of the sheets.
+    pub(crate) fn coded(&self) -> &gst_video::VideoInfo {
+        &self.coded
     }
 
     /// Before the first picture of a segment.
@@ -158,15 +135,37 @@ impl Sheet {
         };
         self.copy(picture, &mut sheet, filled)?;
         if filled + 1 == self.grid.tiles() {
-            return Ok(Some((first, sheet)));
+            return Ok(Some((first, self.finished(sheet)?)));
         }
         self.open = Some((sheet, first, filled + 1));
         Ok(None)
     }
 
     /// The last sheet, where it is not full.
-    pub(crate) fn rest(&mut self) -> Option<(Ticks, gst::Buffer)> {
-        self.open.take().map(|(sheet, first, _)| (first, sheet))
+    pub(crate) fn rest(&mut self) -> Result<Option<(Ticks, gst::Buffer)>, Fault> {
+        match self.open.take() {
+            Some((sheet, first, _)) => Ok(Some((first, self.finished(sheet)?))),
+            None => Ok(None),
+        }
+    }
+
+    fn finished(&self, mut sheet: gst::Buffer) -> Result<gst::Buffer, Fault> {
+        let info = self.canvas.info();
+        let map = ToJfif::new(&info.colorimetry());
+        {
+            let buffer = own(&mut sheet)?;
+            let mut frame =
+                gst_video::VideoFrameRef::from_buffer_ref_writable(buffer, info).map_err(broken)?;
+            let strides = [0, 1, 2].map(|plane: usize| frame.plane_stride()[plane].unsigned_abs() as usize);
+            let [y, b, r, _] = frame.planes_data_mut();
+            let pairs =
+                y.chunks_mut(2 * strides[0]).zip(b.chunks_mut(strides[1]).zip(r.chunks_mut(strides[2])));
+            for (y, (b, r)) in pairs {
+                let (top, bottom) = y.split_at_mut(strides[0]);
+                map.rows([top, bottom], b, r);
+            }
+        }
+        Ok(sheet)
     }
 
     fn blank(&self) -> Result<gst::Buffer, Fault> {

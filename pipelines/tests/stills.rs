@@ -47,7 +47,8 @@ fn a_thumbnail_is_the_first_picture_of_each_segment_beside_the_video() {
 #[test]
 fn a_picture_has_the_colours_of_the_source() {
     let rig = Rig::new();
-    // A red and a grey that BT.601 would make another, and limited range too dark.
+    // A red and a white that would be others with BT.709's matrix or limited range. Codes of eight bits in limited range
+    // and ffmpeg's way to them leave five in blue; the wrong matrix alone is 23 off in red.
     for (colour, want) in
         [("0xc02040", [192, 32, 64]), ("0x808080", [128, 128, 128]), ("white", [255, 255, 255])]
     {
@@ -58,7 +59,7 @@ fn a_picture_has_the_colours_of_the_source() {
         let done = run(&mut engine(vec![picture("a", 160, 90)]), &input).unwrap();
         let got = rig.pixel(&done.outputs[0]);
         for (got, want) in got.into_iter().zip(want) {
-            assert!(i32::from(got).abs_diff(want) <= 4, "{colour}: {got} is not {want}");
+            assert!(i32::from(got).abs_diff(want) <= 6, "{colour}: {got} is not {want}");
         }
     }
 }
@@ -85,7 +86,7 @@ fn a_long_segment_fills_further_sheets_and_a_short_one_leaves_black() {
     let input = rig.clip("640x360", 2.0, X264, "in.ts");
     let done = run(&mut engine(vec![sheet(3, 1, 500), picture("one", 320, 180)]), &input).unwrap();
     assert_eq!(done.report.renditions[0].frames, 2);
-    let sheets = headwater_pipelines::still::pictures(&done.outputs[0]);
+    let sheets = headwater_pipelines::jpeg::pictures(&done.outputs[0]);
     assert_eq!(sheets.len(), 2);
     for sheet in &sheets {
         assert_eq!(rig.image(sheet), ("mjpeg".to_owned(), 480, 90));
@@ -115,10 +116,18 @@ fn portraits_and_high_dynamic_range_make_pictures_too() {
 #[test]
 fn a_segment_of_sound_alone_has_no_picture() {
     let rig = Rig::new();
-    let input = rig.ffmpeg("-f lavfi -i sine=440 -t 1 -c:a aac in.ts");
-    let done = run(&mut engine(vec![rendition("video", 320, 180), picture("thumb", 320, 180)]), &input);
-    match done {
-        Ok(done) => assert!(done.outputs[1].is_empty() && done.report.renditions[1].copied),
-        Err(fault) => panic!("{fault}"),
-    }
+    let input = rig.ffmpeg(&format!(
+        "-f lavfi -i testsrc2=s=320x180:r=30 -f lavfi -i sine=440 -t 0.5 -pix_fmt yuv420p {X264} -c:a aac in.ts"
+    ));
+    // Without the packets of the video.
+    let sound: Vec<u8> = input
+        .chunks(188)
+        .filter(|packet| (packet[1] & 0x1f, packet[2]) != (1, 0))
+        .flatten()
+        .copied()
+        .collect();
+    let done =
+        run(&mut engine(vec![rendition("video", 320, 180), picture("thumb", 320, 180)]), &sound).unwrap();
+    assert_eq!(done.outputs[0], sound);
+    assert!(done.outputs[1].is_empty() && done.report.renditions[1].copied);
 }
