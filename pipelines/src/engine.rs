@@ -27,7 +27,7 @@ use headwater_protocol::{
 
 use crate::board::Board;
 use crate::collect::{Collector, Watch, millis};
-use crate::es::CLOCK;
+use crate::es::{CLOCK, Rotation};
 use crate::feed::{Fed, Feeder, Shared};
 use crate::fit::Size;
 use crate::graph::{self, Chain, Faults, Stoppers};
@@ -83,6 +83,7 @@ pub struct Engine {
     setup: Arc<Setup>,
     chains: Option<Chains>,
     max_duration: Duration,
+    rotation: Option<Rotation>,
 }
 
 /// All that lives from one segment to the next.
@@ -164,12 +165,18 @@ impl Drop for Chains {
 impl Engine {
     pub fn new(board: Board, machine: Machine, ladder: Ladder) -> Self {
         let setup = Arc::new(Setup { board, machine, ladder });
-        Self { setup, chains: None, max_duration: MAX_DURATION }
+        Self { setup, chains: None, max_duration: MAX_DURATION, rotation: None }
     }
 
     /// Takes input of any length, where the caller runs a whole file at once.
     pub fn unlimited(mut self) -> Self {
         self.max_duration = Duration::MAX;
+        self
+    }
+
+    /// Turns the pictures, where the caller knows of a rotation that the input's container cannot say.
+    pub fn turned(mut self, rotation: Rotation) -> Self {
+        self.rotation = Some(rotation);
         self
     }
 
@@ -226,6 +233,7 @@ impl Engine {
             shared: &shared,
             cancel,
             max_duration: self.max_duration,
+            rotation: self.rotation,
         };
         let watch = Watch {
             faults: &chains.faults,

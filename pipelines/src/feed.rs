@@ -12,7 +12,7 @@ use headwater_protocol::{Code, Codec, Container, Fault, FrameRate};
 
 use crate::demux::Demuxer;
 use crate::engine::{Input, Next, TICK};
-use crate::es::{CLOCK, Frame, Item, Ticks, Tracks};
+use crate::es::{CLOCK, Frame, Item, Rotation, Ticks, Tracks};
 use crate::fit::measure_rate;
 use crate::graph::{Chain, Faults};
 use crate::stage::{Counters, Event, Events, Origo, Segment, Stage, lock, send};
@@ -55,6 +55,8 @@ pub(crate) struct Feeder<'a> {
     pub shared: &'a Shared,
     pub cancel: &'a AtomicBool,
     pub max_duration: Duration,
+    /// In place of the container's.
+    pub rotation: Option<Rotation>,
 }
 
 /// State of one segment.
@@ -220,7 +222,11 @@ where
         self.origo = Origo::of(first.pts);
         self.codec = Some(video.codec);
         let chain = (self.decoder)(video.codec).map_err(|fault| self.fault(fault))?;
-        let segment = Segment { origo: self.origo, rotation: video.rotation, rate: self.rate };
+        let segment = Segment {
+            origo: self.origo,
+            rotation: self.feeder.rotation.unwrap_or(video.rotation),
+            rate: self.rate,
+        };
         lock(self.feeder.stage).begin(segment);
         self.chain = Some(chain);
         for frame in std::mem::take(&mut self.head) {

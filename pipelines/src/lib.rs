@@ -1,5 +1,6 @@
 //! Segments in, renditions out.
 
+pub mod album;
 pub mod board;
 mod collect;
 pub mod cut;
