@@ -395,7 +395,7 @@ mod tests {
         // Due at 0, 10 and 20: the keyframes at 16 and 24 do for the last two.
         assert_eq!(needs(10, &[0, 8, 16, 24], 28), [Keyframe, Nothing, Keyframe, Keyframe]);
         assert_eq!(needs(10, &[0, 8], 16), [Keyframe, All], "no keyframe follows");
-        assert_eq!(needs(5, &[0, 12, 24], 26), [All, All, Nothing], "keyframes are too rare");
+        assert_eq!(needs(5, &[0, 12, 24], 25), [All, All, Nothing], "keyframes are too rare");
         assert_eq!(needs(10, &[7], 9), [Keyframe]);
     }
 
