@@ -11,7 +11,7 @@ use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -24,14 +24,13 @@ use headwater_protocol::{
 };
 
 use crate::board::Board;
-use crate::demux::Demuxer;
-use crate::engine::{Engine, Gone, Input, Next, Output, Stopped};
-use crate::es::{CLOCK, Item};
+use crate::engine::{Engine, Gone, Output, Stopped};
+use crate::es::CLOCK;
 use crate::exit::Exit;
 use crate::graph;
+use crate::groups::{Groups, Reader, read};
 use crate::jpeg;
-use crate::mux::{MuxVideo, Muxer};
-use crate::split::{self, SplitSegment};
+use crate::split;
 
 /// Groups of pictures that wait for the engine; a full queue holds the reader of the file back.
 const QUEUE: usize = 2;
@@ -92,8 +91,7 @@ pub fn make(input: &Path, folder: &Path, album: Album) -> Result<Made, AlbumErro
     let (sender, groups) = sync_channel(QUEUE);
     let mut output =
         Files { folder, album, names: Vec::new(), rest: BytesMut::new(), failed: None, whole, done: &done };
-    let keep = Keep::new(every.0 as i64 * CLOCK / 1000);
-    let reader = Reader { sender, keep, muxer: None, held: None, done: &done };
+    let reader = Reader::new(sender, every.0 as i64 * CLOCK / 1000, &done);
     let (report, read) = std::thread::scope(|scope| {
         let reading = scope.spawn(|| read(input, reader));
         let mut groups = Groups(groups);
@@ -110,7 +108,7 @@ pub fn make(input: &Path, folder: &Path, album: Album) -> Result<Made, AlbumErro
         Err(Stopped::Failed(fault)) => return Err(read.err().unwrap_or(fault).into()),
         Err(Stopped::Gone) => {
             let (path, source) =
-                output.failed.unwrap_or((folder.to_owned(), io::ErrorKind::BrokenPipe.into()));
+                output.failed.unwrap_or_else(|| (folder.to_owned(), io::ErrorKind::BrokenPipe.into()));
             return Err(AlbumError::File { path, source });
         }
     };
@@ -172,131 +170,6 @@ fn vtt(made: &Made, columns: u8, rows: u8, length_ms: u64) -> String {
 
 fn clock(ms: u64) -> String {
     format!("{:02}:{:02}:{:02}.{:03}", ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60, ms % 1000)
-}
-
-/// Which frames of a group of pictures are needed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Need {
-    Nothing,
-    Keyframe,
-    All,
-}
-
-/// Decides group by group: pure.
-#[derive(Debug)]
-struct Keep {
-    every: i64,
-    /// None before the first group.
-    due: Option<i64>,
-}
-
-impl Keep {
-    fn new(every: i64) -> Self {
-        Self { every, due: None }
-    }
-
-    /// For a group from `start` to `end`; `last` if no keyframe follows.
-    fn need(&mut self, start: i64, end: i64, last: bool) -> Need {
-        let mut due = self.due.unwrap_or(start);
-        let pass = |due: i64, time: i64| due + ((time - due) / self.every + 1).max(0) * self.every;
-        let mut need = Need::Nothing;
-        if due <= start {
-            need = Need::Keyframe;
-            due = pass(due, start);
-        }
-        // Something is due inside. The next keyframe does for it, if that comes before the next picture is due.
-        if due < end && (last || end - start > self.every) {
-            need = Need::All;
-            due = pass(due, end - 1);
-        }
-        self.due = Some(due);
-        need
-    }
-}
-
-/// Takes groups of pictures from the splitter and sends on what is needed, as one stream.
-struct Reader<'a> {
-    sender: SyncSender<Bytes>,
-    keep: Keep,
-    muxer: Option<Muxer>,
-    /// Until it is known whether another follows.
-    held: Option<SplitSegment>,
-    done: &'a AtomicI64,
-}
-
-/// Length of a file.
-struct Span {
-    ticks: i64,
-    frames: u64,
-}
-
-fn read(input: &Path, mut reader: Reader<'_>) -> Result<Span, Fault> {
-    let mut first = None;
-    // As fine as it gets: every keyframe begins a segment.
-    let summary = split::split(input, Duration::from_millis(1), &mut |segment| {
-        let start = segment.start.0;
-        reader.done.store(start - *first.get_or_insert(start), Relaxed);
-        match reader.held.replace(segment) {
-            Some(held) => reader.group(held, Some(start)),
-            None => Ok(()),
-        }
-    })?;
-    let mut ticks = summary.duration.0 as i64 * CLOCK / 1000;
-    if let Some(last) = reader.held.take() {
-        ticks = last.start.0 - first.unwrap_or_default() + last.duration.0 as i64 * CLOCK / 1000;
-        // The engine is gone: it says why.
-        let _ = reader.group(last, None);
-    }
-    Ok(Span { ticks, frames: summary.frames })
-}
-
-impl Reader<'_> {
-    fn group(&mut self, group: SplitSegment, next: Option<i64>) -> io::Result<()> {
-        let end = next.unwrap_or(group.start.0 + group.duration.0 as i64 * CLOCK / 1000);
-        let most = match self.keep.need(group.start.0, end, next.is_none()) {
-            Need::Nothing => return Ok(()),
-            Need::Keyframe => 1,
-            Need::All => usize::MAX,
-        };
-        let mut demuxer = Demuxer::without_limit(Container::Ts);
-        let mut items = Vec::new();
-        let read = demuxer.push(group.bytes, &mut items).and_then(|()| demuxer.finish(&mut items));
-        read.map_err(|fault| io::Error::other(fault.to_string()))?;
-        let mut out = BytesMut::new();
-        let mut left = most;
-        for item in items {
-            match item {
-                Item::Tracks(tracks) => {
-                    let codec = tracks.video.map(|video| video.codec);
-                    if let (None, Some(codec)) = (&self.muxer, codec) {
-                        let video = MuxVideo { codec, width: 0, height: 0, fps: None };
-                        self.muxer = Some(Muxer::new(Container::Ts, video, &[]));
-                    }
-                }
-                Item::Video(frame) if left > 0 => {
-                    left -= 1;
-                    if let Some(muxer) = &mut self.muxer {
-                        muxer.video(&frame, &mut out);
-                    }
-                }
-                Item::Video(_) | Item::Audio(_) => {}
-            }
-        }
-        let gone = |_| io::Error::new(io::ErrorKind::BrokenPipe, "nobody wants further pictures");
-        self.sender.send(out.freeze()).map_err(gone)
-    }
-}
-
-struct Groups(Receiver<Bytes>);
-
-impl Input for Groups {
-    fn next(&mut self, wait: Duration) -> Next {
-        match self.0.recv_timeout(wait) {
-            Ok(bytes) => Next::Bytes(bytes),
-            Err(RecvTimeoutError::Timeout) => Next::Nothing,
-            Err(RecvTimeoutError::Disconnected) => Next::End,
-        }
-    }
 }
 
 /// Writes each picture to a file of its own.
@@ -372,32 +245,6 @@ impl Output for Files<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn needs(every: i64, starts: &[i64], end: i64) -> Vec<Need> {
-        let mut keep = Keep::new(every);
-        let ends = starts.iter().skip(1).copied().chain([end]);
-        let last = starts.len() - 1;
-        starts
-            .iter()
-            .zip(ends)
-            .enumerate()
-            .map(|(at, (start, end))| keep.need(*start, end, at == last))
-            .collect()
-    }
-
-    #[test]
-    fn only_what_is_needed_is_decoded() {
-        use Need::{All, Keyframe, Nothing};
-        assert_eq!(
-            needs(10, &[0, 2, 4, 6, 8, 10, 12], 14),
-            [Keyframe, Nothing, Nothing, Nothing, Nothing, Keyframe, Nothing]
-        );
-        // Due at 0, 10 and 20: the keyframes at 16 and 24 do for the last two.
-        assert_eq!(needs(10, &[0, 8, 16, 24], 28), [Keyframe, Nothing, Keyframe, Keyframe]);
-        assert_eq!(needs(10, &[0, 8], 16), [Keyframe, All], "no keyframe follows");
-        assert_eq!(needs(5, &[0, 12, 24], 25), [All, All, Nothing], "keyframes are too rare");
-        assert_eq!(needs(10, &[7], 9), [Keyframe]);
-    }
 
     #[test]
     fn cues_tell_where_each_picture_lies() {

@@ -11,6 +11,7 @@ pub mod exit;
 mod feed;
 pub mod fit;
 pub mod graph;
+mod groups;
 pub mod jpeg;
 pub mod ladder;
 pub mod log;

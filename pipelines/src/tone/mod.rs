@@ -67,7 +67,7 @@ pub(crate) fn hdr(info: &gst_video::VideoInfo) -> Option<Hdr> {
 /// The format in which such a picture comes to the stage: eight bits, or ten where more are of use.
 pub(crate) fn format(info: &gst_video::VideoInfo) -> gst_video::VideoFormat {
     let progressive = info.interlace_mode() == gst_video::VideoInterlaceMode::Progressive;
-    let deep = info.format_info().depth()[0] > 8;
+    let deep = info.format_info().depth().first().is_some_and(|bits| *bits > 8);
     // GStreamer deinterlaces only eight bits.
     if deep && progressive && wide(info).is_some() {
         gst_video::VideoFormat::I42010le
