@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
+use headwater_protocol::media::Hdr;
 use headwater_protocol::worker::Progress;
 use headwater_protocol::{
     Code, Container, Evidence, Fault, FrameRate, Ladder, Millis, Pixels, Rendition, RenditionReport,
@@ -43,6 +44,7 @@ pub(crate) struct Collector<'a> {
     output: &'a mut dyn Output,
     tracks: Tracks,
     pub shown: Option<Size>,
+    pub hdr: Option<Hdr>,
     rungs: Vec<Rung>,
     pub reports: Vec<Option<RenditionReport>>,
 }
@@ -75,7 +77,7 @@ impl<'a> Collector<'a> {
             .map(|wanted| Rung::new(wanted, sounds.iter().position(|sound| *sound == wanted.audio)))
             .collect();
         let reports = rungs.iter().map(|_| None).collect();
-        Self { output, tracks: Tracks::default(), shown: None, rungs, reports }
+        Self { output, tracks: Tracks::default(), shown: None, hdr: None, rungs, reports }
     }
 
     /// Until every rendition is whole, or something ends the segment early.
@@ -156,8 +158,8 @@ impl<'a> Collector<'a> {
                     }
                 }
             }
-            Event::Planned { shown, rungs } => {
-                self.shown = Some(shown);
+            Event::Planned { shown, hdr, rungs } => {
+                (self.shown, self.hdr) = (Some(shown), hdr);
                 for (rung, (size, rate)) in self.rungs.iter_mut().zip(rungs) {
                     (rung.size, rung.rate) = (size, Some(rate));
                 }
@@ -194,7 +196,9 @@ impl<'a> Collector<'a> {
     /// Every rendition is the input.
     fn copy(&mut self, container: Container, pieces: &[Bytes]) -> Result<(), Gone> {
         for at in 0..self.rungs.len() {
-            for piece in pieces {
+            // No picture is an empty file: an input of sound is none.
+            let still = self.rungs[at].wanted.container == Container::Jpeg;
+            for piece in pieces.iter().filter(|_| !still) {
                 self.hand_on(at, Some(piece.clone()))?;
             }
             let report = RenditionReport {

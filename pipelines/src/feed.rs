@@ -12,7 +12,7 @@ use headwater_protocol::{Code, Codec, Container, Fault, FrameRate};
 
 use crate::demux::Demuxer;
 use crate::engine::{Decoder, Input, Next, TICK};
-use crate::es::{CLOCK, Frame, Item, Ticks, Tracks};
+use crate::es::{CLOCK, Frame, Item, Rotation, Ticks, Tracks};
 use crate::fit::measure_rate;
 use crate::graph::{Chain, Faults};
 use crate::plan::Trust;
@@ -57,6 +57,8 @@ pub(crate) struct Feeder<'a> {
     pub shared: &'a Shared,
     pub cancel: &'a AtomicBool,
     pub max_duration: Duration,
+    /// In place of the container's.
+    pub rotation: Option<Rotation>,
 }
 
 /// State of one segment.
@@ -251,11 +253,16 @@ where
         // MP4's index says of each frame where it is; in a transport stream some may be missing without a word.
         let trust = match self.demuxer.container() {
             Container::Mp4 => Trust::Whole,
-            Container::Ts => Trust::Lossy,
+            Container::Ts | Container::Jpeg => Trust::Lossy,
         };
         let Decoder { plan, chain } =
             (self.decoder)(video.codec, trust).map_err(|fault| self.fault(fault))?;
-        let segment = Segment { decode: plan, origo: self.origo, rotation: video.rotation, rate: self.rate };
+        let segment = Segment {
+            decode: plan,
+            origo: self.origo,
+            rotation: self.feeder.rotation.unwrap_or(video.rotation),
+            rate: self.rate,
+        };
         lock(self.feeder.stage).begin(segment);
         self.chain = Some(chain);
         for frame in std::mem::take(&mut self.head) {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! decode   appsrc ─ decoder ─ appsink            coded frames in, pictures out
-//! prepare  appsrc ─ download ─ deinterlace ─ videoflip ─ videoconvert ─ appsink   only where a picture needs it
+//! prepare  appsrc ─ download ─ videoconvert ─ deinterlace ─ videoflip ─ appsink   only where a picture needs it
 //! encode   appsrc ─ [scaler] ─ encoder ─ appsink                            one per rendition
 //! split    appsrc ─ scaler ─┬ queue ─ encoder ─ appsink                     where one pass makes several sizes
 //!                           └ queue ─ encoder ─ appsink
@@ -113,10 +113,12 @@ pub fn decode_chain(plan: &DecodePlan, faults: &Arc<Faults>, taker: impl Taker) 
     chain.start()
 }
 
-/// Any picture in, upright progressive I420 in system memory out. `download`: what carries pictures there.
+/// Any picture in, upright progressive pictures of `format` in system memory out. Colours stay what they are.
+/// `download`: what carries pictures there.
 pub fn prepare_chain(
     download: &[Element],
     rotation: Rotation,
+    format: gst_video::VideoFormat,
     faults: &Arc<Faults>,
     taker: impl Taker,
 ) -> Result<Chain, Fault> {
@@ -126,14 +128,16 @@ pub fn prepare_chain(
         Rotation::Half => "180",
         Rotation::Clockwise270 => "90l",
     };
+    let caps = gst_video::VideoCapsBuilder::new().format(format).build();
     let mut elements = download.iter().map(make).collect::<Result<Vec<_>, _>>()?;
     elements.extend([
+        // First: the other two know few formats.
+        plain("videoconvert", &[])?,
+        plain("capsfilter", &[("caps", &caps.to_string())])?,
         // One picture per coded frame: 50 fields become 25 pictures.
         plain("deinterlace", &[("mode", "auto"), ("fields", "top"), ("method", "linear")])?,
         plain("videoflip", &[("video-direction", direction)])?,
-        plain("videoconvert", &[])?,
     ]);
-    let caps = gst_video::VideoCapsBuilder::new().format(gst_video::VideoFormat::I420).build();
     Shape {
         place: Place::Prepare,
         queue: Queue::Pictures(PICTURE_QUEUE),

@@ -1,5 +1,6 @@
 //! Segments in, renditions out.
 
+pub mod album;
 pub mod board;
 mod collect;
 pub mod cut;
@@ -10,7 +11,9 @@ pub mod exit;
 mod feed;
 pub mod fit;
 pub mod graph;
+mod groups;
 pub mod hardware;
+pub mod jpeg;
 pub mod ladder;
 pub mod log;
 pub mod machine;
@@ -24,5 +27,7 @@ pub mod serve;
 pub mod sound;
 pub mod split;
 mod stage;
+pub mod still;
 pub mod survey;
+mod tone;
 pub mod transcode;

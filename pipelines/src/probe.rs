@@ -335,17 +335,19 @@ fn picture(number: u64, size: Size) -> gst::Buffer {
 
 fn encode(board: &Board, machine: &Machine, codec: Codec) -> Result<(u64, Duration), Fault> {
     let wrong = |text: String| Fault::new(Code::PipelineFailed, text);
+    let still = codec == Codec::Jpeg;
     let rendition = Rendition {
         name: RenditionName::new("probe").map_err(|bad| wrong(bad.to_string()))?,
         codec,
         width: Pixels(SIZE.width),
         height: Pixels(SIZE.height),
         fps: None,
-        rate: Rate::Bitrate(BitsPerSecond(3_000_000)),
+        rate: if still { Rate::Quality(11) } else { Rate::Bitrate(BitsPerSecond(3_000_000)) },
         gop: Gop::Segment,
         profile: Profile::Auto,
-        container: Container::Ts,
+        container: if still { Container::Jpeg } else { Container::Ts },
         audio: Audio::Copy,
+        tiles: None,
     };
     let ladder = Ladder::new(vec![rendition]).map_err(|bad| wrong(bad.to_string()))?;
     let picture_facts = plan::Picture {

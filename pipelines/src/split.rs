@@ -158,6 +158,7 @@ fn split_file(
             }
             movie.errors()
         }
+        Container::Jpeg => return Err(SplitError::NoVideo { path: path.to_owned() }),
     };
     cutter.finish(errors)
 }
@@ -420,6 +421,7 @@ fn inspect_file(path: &Path) -> Result<Inspection, SplitError> {
             let movie = Movie::open(&FileSource::new(file).map_err(failed)?).map_err(Fault::from)?;
             (movie.tracks().clone(), movie.span())
         }
+        Container::Jpeg => return Err(SplitError::NoVideo { path: path.to_owned() }),
         Container::Ts => {
             let mut ends = Vec::new();
             for from in [0, bytes.saturating_sub(ENDS)] {

@@ -20,6 +20,7 @@ use bytes::Bytes;
 use gstreamer as gst;
 use gstreamer_video as gst_video;
 
+use headwater_protocol::media::Hdr;
 use headwater_protocol::{Code, Container, Fault, FrameRate, Ladder};
 
 use crate::board::{Board, SYSTEM};
@@ -28,8 +29,10 @@ use crate::fit::{Gate, Origin, Size, cascade, square};
 use crate::graph::{self, Chain, Faults, Stoppers, Taker};
 use crate::machine::Machine;
 use crate::plan::{self, DecodePlan, Element, Feed, OutputPlan, RungPlan, Way};
-use crate::scale::{Canvas, Picture};
+use crate::scale::{Canvas, Picture, own};
 use crate::sound::Heard;
+use crate::still::Sheet;
+use crate::tone::{self, Tone};
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic in a callback has become a fault by then; the data is thrown away with the chains.
@@ -63,9 +66,10 @@ pub(crate) enum Event {
     Done {
         rung: usize,
     },
-    /// The first picture is there: its size as shown, and size and rate of each rendition.
+    /// The first picture is there: its size as shown, whether it is tone-mapped, and size and rate of each rendition.
     Planned {
         shown: Size,
+        hdr: Option<Hdr>,
         rungs: Vec<(Size, FrameRate)>,
     },
     /// There is no video frame: every rendition is the input.
@@ -146,6 +150,21 @@ struct Rung {
     /// Times of pictures in the encoder, oldest first. Encoders here never reorder.
     inside: Arc<Mutex<VecDeque<Ticks>>>,
     gate: Option<Gate>,
+    /// For stills.
+    sheet: Option<Sheet>,
+}
+
+impl Rung {
+    fn sheet(
+        &self,
+        chain: &Chain,
+        (time, mut sheet): (Ticks, gst::Buffer),
+        origo: Origo,
+    ) -> Result<(), Failed> {
+        own(&mut sheet)?.set_pts(origo.nanoseconds(time));
+        lock(&self.inside).push_back(time);
+        Ok(chain.push(sheet)?)
+    }
 }
 
 struct Outputs {
@@ -163,6 +182,7 @@ pub(crate) struct Stage {
     events: Events,
     counters: Arc<Counters>,
     stoppers: Arc<Stoppers>,
+    tone: Tone,
     outputs: Option<Outputs>,
     segment: Segment,
     /// What to do with this segment's pictures, until the first of them is there.
@@ -206,6 +226,7 @@ impl Stage {
             events,
             counters,
             stoppers,
+            tone: Tone::default(),
             outputs: None,
             segment: Segment::unknown(),
             wanted: None,
@@ -284,7 +305,7 @@ impl Stage {
     }
 
     /// Makes `outputs` fit the first picture of a segment.
-    fn arrange(&mut self, info: &gst_video::VideoInfo) -> Result<(), Fault> {
+    fn arrange(&mut self, info: &gst_video::VideoInfo, hdr: Option<Hdr>) -> Result<(), Fault> {
         let plan = self.wanted.take().ok_or_else(|| {
             Fault::new(Code::PipelineFailed, "a picture came before it was planned what to do with it")
         })?;
@@ -306,6 +327,9 @@ impl Stage {
         if let Some(outputs) = &mut self.outputs {
             for rung in &mut outputs.rungs {
                 rung.gate = rung.plan.gate.map(Gate::new);
+                if let Some(sheet) = &mut rung.sheet {
+                    sheet.begin();
+                }
                 lock(&rung.inside).clear();
             }
             let rungs = outputs.rungs.iter().map(|rung| {
@@ -313,7 +337,7 @@ impl Stage {
                 (Size::new(plan.width, plan.height), plan.rate)
             });
             // Nobody listens while it is built ahead of the first segment.
-            let _ = send(&self.events, Event::Planned { shown, rungs: rungs.collect() });
+            let _ = send(&self.events, Event::Planned { shown, hdr, rungs: rungs.collect() });
         }
         Ok(())
     }
@@ -351,6 +375,14 @@ impl Stage {
                 Feed::Canvas(_) => Some(shape(Size::new(rung.width, rung.height), rung.rate)?),
                 Feed::Decoded | Feed::Split(_) => None,
             };
+            let (sheet, input) = match (rung.still, rung.feed, input) {
+                (Some(grid), Feed::Canvas(at), Some(input)) => {
+                    let sheet = Sheet::new(grid, plan.sizes[at], input)?;
+                    let input = sheet.coded().clone();
+                    (Some(sheet), Some(input))
+                }
+                (_, _, input) => (None, input),
+            };
             // Chains of splits come after all others, in their order.
             let chain = match rung.feed {
                 Feed::Canvas(_) | Feed::Decoded => {
@@ -362,7 +394,7 @@ impl Stage {
                     usize::MAX
                 }
             };
-            rungs.push(Rung { plan: rung.clone(), chain, inside, gate: None });
+            rungs.push(Rung { plan: rung.clone(), chain, inside, gate: None, sheet });
         }
         let first = chains.len();
         for (scaler, behind) in plan.splits.iter().zip(behind) {
@@ -382,13 +414,15 @@ impl Stage {
     /// Takes a picture: prepared for the cascade, or with its caps as the decoder gave it.
     fn picture(
         &mut self,
-        mut buffer: gst::Buffer,
+        buffer: gst::Buffer,
         info: gst_video::VideoInfo,
         caps: Option<&gst::CapsRef>,
     ) -> Result<(), Failed> {
         let size = Size::new(info.width(), info.height());
+        let hdr = tone::hdr(&info);
+        let (mut buffer, info) = self.tone.picture(buffer, info)?;
         if self.shown.is_none() {
-            self.arrange(&info)?;
+            self.arrange(&info, hdr)?;
         }
         let time = buffer.pts().map(|pts| self.in_order(self.segment.origo.ticks(pts)));
         let Some(outputs) = &mut self.outputs else { return Err(Failed::Flow(gst::FlowError::Flushing)) };
@@ -408,6 +442,11 @@ impl Stage {
         let mut gated = false;
         let mut split = vec![false; outputs.plan.splits.len()];
         for rung in &mut outputs.rungs {
+            if rung.sheet.is_some() {
+                let chain = &outputs.chains[rung.chain];
+                still(rung, chain, &mut picture, self.segment.origo, &self.origins, &outputs.canvases)?;
+                continue;
+            }
             match &mut rung.gate {
                 None => {
                     lock(&rung.inside).push_back(time);
@@ -461,6 +500,11 @@ impl Stage {
         let (length, step) = (self.frame_length(), self.step);
         let Some(outputs) = &mut self.outputs else { return Ok(()) };
         for rung in &mut outputs.rungs {
+            if let Some(sheet) = &mut rung.sheet
+                && let Some(rest) = sheet.rest()?
+            {
+                rung.sheet(&outputs.chains[rung.chain], rest, self.segment.origo)?;
+            }
             if let (Some(gate), Some((last, caps))) = (&mut rung.gate, &mut self.previous) {
                 let alone = (CLOCK as f64 / rung.plan.rate.as_f64()).round() as i64;
                 let length = length.unwrap_or(alone).min(step.unwrap_or(i64::MAX));
@@ -486,6 +530,25 @@ impl Stage {
             }
         }
     }
+}
+
+/// Puts `picture` where it is due on a sheet, and pushes sheets that are full.
+fn still(
+    rung: &mut Rung,
+    chain: &Chain,
+    picture: &mut Picture,
+    origo: Origo,
+    origins: &[Origin],
+    canvases: &[Canvas],
+) -> Result<(), Failed> {
+    while let Some(due) = rung.sheet.as_mut().and_then(|sheet| sheet.due(picture.time)) {
+        let tile = wanted(rung, picture, origins, canvases)?;
+        let Some(sheet) = &mut rung.sheet else { return Ok(()) };
+        if let Some(full) = sheet.put(due, &tile)? {
+            rung.sheet(chain, full, origo)?;
+        }
+    }
+    Ok(())
 }
 
 /// The picture as the rung's chain takes it.
@@ -599,6 +662,14 @@ fn open(sample: &gst::Sample) -> Result<(gst::Buffer, gst_video::VideoInfo), gst
     Ok((buffer, info))
 }
 
+/// What a chain that prepares pictures was built for.
+#[derive(Debug, PartialEq)]
+struct Preparation {
+    download: Vec<Element>,
+    rotation: Rotation,
+    format: gst_video::VideoFormat,
+}
+
 /// End of the decoder's chain: sends pictures that are not upright progressive I420 through a chain that makes
 /// them so.
 pub(crate) struct Front {
@@ -606,7 +677,7 @@ pub(crate) struct Front {
     faults: Arc<Faults>,
     stoppers: Arc<Stoppers>,
     /// The chain, and what it was built for.
-    prepare: Option<((Vec<Element>, Rotation), Chain)>,
+    prepare: Option<(Preparation, Chain)>,
     /// This segment's pictures go to the encoders as they are.
     native: bool,
     /// This segment's pictures go through `prepare`. Once one does, all later ones do, to stay in order.
@@ -627,11 +698,12 @@ impl Front {
         self.in_use = false;
     }
 
-    fn prepare(&mut self, download: &[Element], rotation: Rotation) -> Result<&Chain, Fault> {
-        let wanted = (download.to_vec(), rotation);
-        if self.prepare.as_ref().is_none_or(|(ready, _)| *ready != wanted) {
+    fn prepare(&mut self, wanted: Preparation) -> Result<&Chain, Fault> {
+        // A picture of another format in the middle stays in the chain of those before it, which are inside.
+        if self.prepare.as_ref().is_none_or(|(ready, _)| *ready != wanted && !self.in_use) {
             let taker = Prepared(Arc::clone(&self.stage));
-            let chain = graph::prepare_chain(download, rotation, &self.faults, taker)?;
+            let Preparation { download, rotation, format } = &wanted;
+            let chain = graph::prepare_chain(download, *rotation, *format, &self.faults, taker)?;
             chain.join(&self.stoppers);
             self.prepare = Some((wanted, chain));
         }
@@ -654,16 +726,20 @@ impl Front {
         if self.native {
             return stage.picture(buffer, info, sample.caps());
         }
+        let format = tone::format(&info);
         let ready = decode.memory == SYSTEM
-            && info.format() == gst_video::VideoFormat::I420
+            && info.format() == format
             && info.interlace_mode() == gst_video::VideoInterlaceMode::Progressive
             && rotation == Rotation::None;
         if ready && !self.in_use {
             return stage.picture(buffer, info, None);
         }
         drop(stage);
+        let download = decode.download.clone();
+        let chain = self.prepare(Preparation { download, rotation, format })?;
+        let pushed = chain.push_sample(&sample);
         self.in_use = true;
-        Ok(self.prepare(&decode.download, rotation)?.push_sample(&sample)?)
+        Ok(pushed?)
     }
 }
 

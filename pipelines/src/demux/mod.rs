@@ -97,6 +97,9 @@ impl Demuxer {
                         result?;
                     }
                     Some(Container::Mp4) => self.inner = Inner::Mp4(std::mem::take(head)),
+                    Some(Container::Jpeg) => {
+                        return Err(DemuxError::OtherContainer { name: "a JPEG picture" });
+                    }
                 }
                 Ok(())
             }

@@ -26,6 +26,7 @@ use crate::board::{Board, Decoder, ForceKey, Interlaced, LossyInput, Properties,
 use crate::es::Rotation;
 use crate::fit::{Origin, Size};
 use crate::machine::Machine;
+use crate::still::Grid;
 
 /// One element with its properties set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -146,6 +147,9 @@ pub struct RungPlan {
     pub fresh: bool,
     /// It drives a device.
     pub hardware: bool,
+    /// Only some pictures are encoded, on sheets; the feed's size is that of one of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub still: Option<Grid>,
 }
 
 /// More frame threads than this cost more than they give.
