@@ -12,6 +12,7 @@ use headwater_protocol::{
     Code, Container, Fault, FrameRate, Ladder, Millis, Pixels, Rendition, RenditionReport,
 };
 
+use crate::align::Alignment;
 use crate::engine::{Gone, Output, Stopped, TICK};
 use crate::es::{AudioPacket, CLOCK, Frame, Ticks, Tracks};
 use crate::feed::Shared;
@@ -46,6 +47,7 @@ struct Rung {
     wanted: Rendition,
     size: Size,
     rate: Option<FrameRate>,
+    alignment: Option<Alignment>,
     mux: Option<Muxer>,
     /// Audio later than the last frame written; at most the segment's.
     audio: VecDeque<AudioPacket>,
@@ -126,8 +128,8 @@ impl<'a> Collector<'a> {
                     (rung.size, rung.rate) = (size, Some(rate));
                 }
             }
-            Event::Encoded { rung, time, key, data } => {
-                self.rungs[rung].frame(&self.tracks, time, key, data)?;
+            Event::Encoded { rung, time, data } => {
+                self.rungs[rung].frame(&self.tracks, time, data)?;
                 let ready = self.rungs[rung].take(PIECE);
                 self.hand_on(rung, ready)?;
             }
@@ -187,6 +189,7 @@ impl Rung {
             wanted: wanted.clone(),
             size: Size::new(0, 0),
             rate: None,
+            alignment: None,
             mux: None,
             audio: VecDeque::new(),
             ready: BytesMut::new(),
@@ -199,13 +202,11 @@ impl Rung {
         }
     }
 
-    fn frame(&mut self, tracks: &Tracks, time: Ticks, key: bool, data: Bytes) -> Result<(), Stopped> {
+    fn frame(&mut self, tracks: &Tracks, time: Ticks, data: Bytes) -> Result<(), Stopped> {
         let time = Ticks(time.0 + self.later);
+        let alignment = self.alignment.get_or_insert_with(|| Alignment::new(&self.wanted, self.rate));
+        let key = alignment.next(&data).map_err(|misaligned| Stopped::Failed(misaligned.into()))?;
         if self.frames == 0 {
-            if !key {
-                let text = format!("rendition {} does not start with a keyframe", self.wanted.name);
-                return Err(Stopped::Failed(Fault::new(Code::BadOutput, text)));
-            }
             self.first = time;
         }
         self.last = time;

@@ -10,6 +10,7 @@ use gstreamer as gst;
 
 use headwater_protocol::{Code, Codec, Container, Fault, FrameRate};
 
+use crate::coded;
 use crate::demux::Demuxer;
 use crate::engine::{Input, Next, TICK};
 use crate::es::{CLOCK, Frame, Item, Ticks, Tracks};
@@ -192,8 +193,17 @@ where
     }
 
     fn frame(&mut self, frame: Frame) -> Result<(), Over> {
-        self.frames += 1;
         self.kept = Vec::new();
+        let codec = self.tracks.as_ref().and_then(|tracks| tracks.video.as_ref()).map(|video| video.codec);
+        if let Some(codec) = codec
+            && !coded::shown(codec, &frame.data)
+        {
+            if coded::is_nal(codec) {
+                self.feeder.counters.hidden_from.store(frame.pts.0, Relaxed);
+            }
+            return self.coded(frame);
+        }
+        self.frames += 1;
         let (first, last) = (self.first.unwrap_or(frame.pts), self.last.unwrap_or(frame.pts));
         let (first, last) = (first.min(frame.pts), last.max(frame.pts));
         (self.first, self.last) = (Some(first), Some(last));
@@ -202,6 +212,10 @@ where
             let text = format!("the segment is longer than {limit} s; cut it");
             return Err(self.fault(Fault::new(Code::TooLarge, text)));
         }
+        self.coded(frame)
+    }
+
+    fn coded(&mut self, frame: Frame) -> Result<(), Over> {
         if self.chain.is_some() {
             return self.push(frame);
         }
@@ -215,7 +229,8 @@ where
     fn start(&mut self) -> Result<(), Over> {
         let Some(video) = self.tracks.as_ref().and_then(|tracks| tracks.video.clone()) else { return Ok(()) };
         let Some(first) = self.head.first() else { return Ok(()) };
-        let times: Vec<Ticks> = self.head.iter().map(|frame| frame.pts).collect();
+        let shown = self.head.iter().filter(|frame| coded::shown(video.codec, &frame.data));
+        let times: Vec<Ticks> = shown.map(|frame| frame.pts).collect();
         self.rate = measure_rate(&times);
         self.origo = Origo::of(first.pts);
         self.codec = Some(video.codec);
@@ -264,9 +279,11 @@ where
         }
         let video = self.tracks.as_ref().is_some_and(|tracks| tracks.video.is_some());
         let fault = if !video {
-            Fault::new(Code::NoVideo, "there is no video stream; send segments with H.264 or HEVC video")
+            Fault::new(Code::NoVideo, "there is no video stream; send segments with video")
         } else if self.frames > 0 {
             Fault::new(Code::NoKeyframe, "no frame is a keyframe; cut segments so that each starts with one")
+        } else if self.audio_packets > 0 && self.demuxer.is_matroska() {
+            Fault::new(Code::NoFrames, "the video stream has no frame, and Matroska cannot be handed on as it is")
         } else if self.audio_packets > 0 {
             let kept = std::mem::take(&mut self.kept);
             return send(

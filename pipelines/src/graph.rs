@@ -50,6 +50,8 @@ pub struct Chain {
     place: Place,
     pipeline: gst::Pipeline,
     source: gst_app::AppSrc,
+    /// A flush does not make its element begin afresh, only a restart does.
+    restarts: bool,
 }
 
 /// Where a chain stands, from the far end: the order in which chains are stopped.
@@ -108,7 +110,11 @@ fn plain(factory: &str, properties: &[(&str, &str)]) -> Result<gst::Element, Fau
 
 /// Coded frames of `codec` in, pictures out.
 pub fn decode_chain(plan: &DecodePlan, faults: &Arc<Faults>, taker: impl Taker) -> Result<Chain, Fault> {
-    let caps = coded_caps(plan.codec, None);
+    let mut caps = coded_caps(plan.codec, None);
+    if plan.codec == Codec::Av1 {
+        // Encoders leave it out.
+        caps.make_mut().set("stream-format", "obu-stream");
+    }
     let elements = plan.elements.iter().map(make).collect::<Result<_, _>>()?;
     let chain = Chain::new(Place::Decode, Queue::Bytes(CODED_QUEUE), elements, None, faults, taker)?;
     chain.source.set_caps(Some(&caps));
@@ -144,8 +150,10 @@ pub fn encode_chain(
 ) -> Result<Chain, Fault> {
     let caps = coded_caps(plan.codec, plan.profile);
     let elements = vec![make(&plan.element)?];
-    let chain =
+    let mut chain =
         Chain::new(Place::Encode, Queue::Pictures(PICTURE_QUEUE), elements, Some(caps), faults, taker)?;
+    // libaom goes on after a drain as if nothing had ended: no keyframe.
+    chain.restarts = plan.element.factory == "av1enc";
     let caps = input.to_caps().map_err(|error| failed("caps of a rendition", error))?;
     chain.source.set_caps(Some(&caps));
     chain.start()
@@ -162,6 +170,9 @@ fn coded_caps(codec: Codec, profile: Option<&str>) -> gst::Caps {
     let mut caps = gst::Caps::builder(name);
     if matches!(codec, Codec::H264 | Codec::Hevc) {
         caps = caps.field("stream-format", "byte-stream").field("alignment", "au");
+    }
+    if codec == Codec::Av1 {
+        caps = caps.field("alignment", "tu");
     }
     caps.field_if_some("profile", profile).build()
 }
@@ -217,7 +228,7 @@ impl Chain {
                 gst::BusSyncReply::Drop
             });
         }
-        Ok(Self { place, pipeline, source })
+        Ok(Self { place, pipeline, source, restarts: false })
     }
 
     fn start(self) -> Result<Self, Fault> {
@@ -243,6 +254,12 @@ impl Chain {
 
     /// Makes a drained chain ready for the next segment.
     pub fn recycle(&self) {
+        if self.restarts {
+            // What fails here fails again at the next picture, and says so on the bus.
+            let _ = self.pipeline.set_state(gst::State::Ready);
+            let _ = self.pipeline.set_state(gst::State::Playing);
+            return;
+        }
         self.source.send_event(gst::event::FlushStart::new());
         self.source.send_event(gst::event::FlushStop::new(true));
     }

@@ -1,6 +1,8 @@
 //! Segments in, renditions out.
 
+mod align;
 pub mod board;
+mod coded;
 mod collect;
 pub mod cut;
 pub mod demux;

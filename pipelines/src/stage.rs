@@ -11,7 +11,7 @@
 //! Everything here runs in the decoder's thread, or in that of the chain that prepares pictures.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -51,7 +51,6 @@ pub(crate) enum Event {
     Encoded {
         rung: usize,
         time: Ticks,
-        key: bool,
         data: Bytes,
     },
     /// A rendition has all its frames.
@@ -88,6 +87,8 @@ pub(crate) struct Counters {
     pub decoded: AtomicU64,
     pub pixels: AtomicU64,
     pub encoded: AtomicU64,
+    /// A picture at this time or later is there only for others to refer to; see `coded::hidden`.
+    pub hidden_from: AtomicI64,
 }
 
 /// Times in a segment as the chains count them: nanoseconds from ten seconds before the first frame, so that
@@ -167,6 +168,7 @@ impl Counters {
         for count in [&self.fed, &self.decoded, &self.pixels, &self.encoded] {
             count.store(0, Relaxed);
         }
+        self.hidden_from.store(i64::MAX, Relaxed);
     }
 }
 
@@ -318,11 +320,15 @@ impl Stage {
     }
 
     fn picture(&mut self, mut buffer: gst::Buffer, info: gst_video::VideoInfo) -> Result<(), Failed> {
+        let decoded = buffer.pts().map(|pts| self.segment.origo.ticks(pts));
+        if decoded.is_some_and(|time| time.0 >= self.counters.hidden_from.load(Relaxed)) {
+            return Ok(());
+        }
         let size = Size::new(info.width(), info.height());
         if self.shown.is_none() {
             self.arrange(&info)?;
         }
-        let time = buffer.pts().map(|pts| self.in_order(self.segment.origo.ticks(pts)));
+        let time = decoded.map(|time| self.in_order(time));
         let Some(outputs) = &mut self.outputs else { return Err(Failed::Flow(gst::FlowError::Flushing)) };
         if self.decoded_size != Some(size) {
             self.decoded_size = Some(size);
@@ -552,7 +558,6 @@ struct Encoded {
 impl Taker for Encoded {
     fn sample(&mut self, sample: gst::Sample) -> Result<(), gst::FlowError> {
         let buffer = sample.buffer_owned().ok_or(gst::FlowError::Error)?;
-        let key = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
         let pts = buffer.pts();
         let mapped = buffer.into_mapped_buffer_readable().map_err(|_| gst::FlowError::Error)?;
         let data = Bytes::from_owner(mapped);
@@ -571,7 +576,7 @@ impl Taker for Encoded {
             return Err(gst::FlowError::Error);
         }
         self.counters.encoded.fetch_add(1, Relaxed);
-        send(&self.events, Event::Encoded { rung: self.rung, time, key, data })
+        send(&self.events, Event::Encoded { rung: self.rung, time, data })
     }
 
     fn end(&mut self) {

@@ -119,7 +119,8 @@ impl TsMuxer {
         if !begins_with_delimiter(self.codec, &frame.data) {
             head.extend_from_slice(match self.codec {
                 Codec::Hevc => &[0, 0, 0, 1, 0x46, 0x01, 0x50],
-                Codec::H264 | Codec::Av1 | Codec::Vp9 | Codec::Vp8 => &[0, 0, 0, 1, 0x09, 0xf0],
+                Codec::H264 => &[0, 0, 0, 1, 0x09, 0xf0],
+                Codec::Av1 | Codec::Vp9 | Codec::Vp8 => &[],
             });
         }
         set_pes_length(&mut head, frame.data.len());
@@ -319,7 +320,7 @@ impl Tables {
         let video_type = match codec {
             Codec::H264 => 0x1b,
             Codec::Hevc => 0x24,
-            // Nothing makes these for a transport stream; private data is what they would be.
+            // A ladder that asks for it is refused, for players do not know them there: private data.
             Codec::Av1 | Codec::Vp9 | Codec::Vp8 => 0x06,
         };
         put_stream(&mut streams, video_type, VIDEO, &[]);

@@ -5,7 +5,7 @@
 //!          └────── one NAL unit ─┘
 //! ```
 
-mod bits;
+pub(crate) mod bits;
 mod sps;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -53,7 +53,9 @@ pub fn kind(codec: Codec, nal: &[u8]) -> Kind {
     let Some(&head) = nal.first() else { return Kind::Other };
     match codec {
         Codec::Hevc => hevc_kind(head, nal),
-        Codec::H264 | Codec::Av1 | Codec::Vp9 | Codec::Vp8 => h264_kind(head, nal),
+        Codec::H264 => h264_kind(head, nal),
+        // Not made of NAL units.
+        Codec::Av1 | Codec::Vp9 | Codec::Vp8 => Kind::Other,
     }
 }
 
@@ -171,7 +173,8 @@ impl Picture {
 fn is_sps(codec: Codec, nal: &[u8]) -> bool {
     match codec {
         Codec::Hevc => nal[0] >> 1 & 0x3f == 33,
-        Codec::H264 | Codec::Av1 | Codec::Vp9 | Codec::Vp8 => nal[0] & 0x1f == 7,
+        Codec::H264 => nal[0] & 0x1f == 7,
+        Codec::Av1 | Codec::Vp9 | Codec::Vp8 => false,
     }
 }
 
@@ -279,7 +282,8 @@ fn set_key(codec: Codec, nal: &[u8]) -> Option<(u8, u32)> {
             };
             Some((order, id))
         }
-        Codec::H264 | Codec::Av1 | Codec::Vp9 | Codec::Vp8 => {
+        Codec::Av1 | Codec::Vp9 | Codec::Vp8 => None,
+        Codec::H264 => {
             let order = (nal.first()? & 0x1f).checked_sub(6)?;
             let mut bits = Bits::new(nal.get(1..)?);
             if order == 1 {
