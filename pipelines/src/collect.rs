@@ -109,7 +109,12 @@ impl<'a> Collector<'a> {
 
     fn event(&mut self, event: Event) -> Result<(), Stopped> {
         match event {
-            Event::Tracks(tracks) => self.tracks = tracks,
+            Event::Tracks(tracks) => {
+                for mux in self.rungs.iter_mut().filter_map(|rung| rung.mux.as_mut()) {
+                    mux.tracks(&tracks.audio);
+                }
+                self.tracks = tracks;
+            }
             Event::Before(before) => {
                 // A transport stream has no time before 0 that all players understand; MP4 has edits for it.
                 for rung in self.rungs.iter_mut().filter(|rung| rung.wanted.container == Container::Ts) {

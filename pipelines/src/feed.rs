@@ -16,6 +16,7 @@ use crate::engine::{Input, Next, TICK};
 use crate::es::{CLOCK, Frame, Item, Ticks, Tracks};
 use crate::fit::measure_rate;
 use crate::graph::{Chain, Faults};
+use crate::known::Known;
 use crate::stage::{Counters, Event, Events, Origo, Segment, Stage, lock, send};
 
 /// Frames looked at to tell the frame rate before the first goes to the decoder.
@@ -64,6 +65,7 @@ struct Feeding<'a, D> {
     decoder: D,
     demuxer: Demuxer,
     tracks: Option<Tracks>,
+    known: Known,
     /// Frames from the first keyframe on, until the rate is known.
     head: Vec<Frame>,
     chain: Option<Arc<Chain>>,
@@ -93,6 +95,7 @@ impl<'a> Feeder<'a> {
             decoder,
             demuxer,
             tracks: None,
+            known: Known::default(),
             head: Vec::new(),
             chain: None,
             origo: Origo::default(),
@@ -179,11 +182,14 @@ where
         for item in items.drain(..) {
             match item {
                 Item::Tracks(tracks) => {
+                    let tracks = self.known.take(tracks);
                     self.tracks = Some(tracks.clone());
                     send(self.feeder.events, Event::Tracks(tracks)).map_err(|_| Over)?;
                 }
-                Item::Audio(packet) => {
+                Item::Audio(mut packet) => {
                     self.audio_packets += 1;
+                    let Some(place) = self.known.place(packet.track) else { continue };
+                    packet.track = place;
                     send(self.feeder.events, Event::Audio(packet)).map_err(|_| Over)?;
                 }
                 Item::Video(frame) => self.frame(frame)?,

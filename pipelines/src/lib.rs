@@ -12,6 +12,7 @@ pub mod exit;
 mod feed;
 pub mod fit;
 pub mod graph;
+mod known;
 pub mod ladder;
 pub mod log;
 pub mod mux;

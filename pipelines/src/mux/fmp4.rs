@@ -66,19 +66,19 @@ struct Sound {
 
 impl Fmp4Muxer {
     pub(super) fn new(video: MuxVideo, audio: &[AudioFormat]) -> Self {
-        let track = |format| {
-            let cutter = Cutter::new(format)?;
-            Some(AudioTrack { cutter, sounds: Vec::new(), next: None, listed: false })
-        };
         Self {
             video,
             config: None,
             frames: Vec::new(),
-            audio: audio.iter().map(track).collect(),
+            audio: audio.iter().map(AudioTrack::new).collect(),
             shift: None,
             sequence: 0,
             last_duration: None,
         }
+    }
+
+    pub(super) fn tracks(&mut self, audio: &[AudioFormat]) {
+        self.audio.extend(audio.iter().skip(self.audio.len()).map(AudioTrack::new));
     }
 
     pub(super) fn video(&mut self, frame: &Frame, out: &mut BytesMut) {
@@ -336,6 +336,12 @@ fn put_run(
 }
 
 impl AudioTrack {
+    /// None: MP4 does not carry the format.
+    fn new(format: &AudioFormat) -> Option<Self> {
+        let cutter = Cutter::new(format)?;
+        Some(Self { cutter, sounds: Vec::new(), next: None, listed: false })
+    }
+
     fn push(&mut self, packet: &AudioPacket) {
         // A timestamp is that of the first frame that begins in its packet.
         let mut carried = self.cutter.pending();
