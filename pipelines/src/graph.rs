@@ -130,10 +130,11 @@ pub fn prepare_chain(rotation: Rotation, faults: &Arc<Faults>, taker: impl Taker
         Rotation::Clockwise270 => "90l",
     };
     let elements = vec![
+        // First, for the others do not take every kind of pixels.
+        plain("videoconvert", &[])?,
         // One picture per coded frame: 50 fields become 25 pictures.
         plain("deinterlace", &[("mode", "auto"), ("fields", "top"), ("method", "linear")])?,
         plain("videoflip", &[("video-direction", direction)])?,
-        plain("videoconvert", &[])?,
     ];
     let caps = gst_video::VideoCapsBuilder::new().format(gst_video::VideoFormat::I420).build();
     let chain =

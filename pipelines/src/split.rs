@@ -313,7 +313,9 @@ impl<'a> Cutter<'a> {
     }
 
     fn cuts(&self, open: &Open, frame: &Frame) -> bool {
-        if !frame.key || open.elapsed < self.target {
+        // What is shown before an open keyframe is still to come; a jump of the clock is no length.
+        let shown = (frame.pts.0 - open.start).clamp(open.elapsed, open.elapsed + CLOCK);
+        if !frame.key || shown < self.target {
             return false;
         }
         // Where pictures are refreshed little by little a cut costs some of them; better than one huge segment.
