@@ -15,7 +15,9 @@ pub(crate) enum Misaligned {
     Start { name: RenditionName },
     #[error("rendition {name} has no keyframe at frame {frame}, where one was asked for each {every} frames")]
     Missing { name: RenditionName, frame: u64, every: u32 },
-    #[error("rendition {name} has a keyframe at frame {frame}, where none was asked for: each {every} frames")]
+    #[error(
+        "rendition {name} has a keyframe at frame {frame}, where none was asked for: each {every} frames"
+    )]
     Unasked { name: RenditionName, frame: u64, every: u32 },
 }
 

@@ -289,7 +289,10 @@ where
         } else if self.frames > 0 {
             Fault::new(Code::NoKeyframe, "no frame is a keyframe; cut segments so that each starts with one")
         } else if self.audio_packets > 0 && self.demuxer.is_matroska() {
-            Fault::new(Code::NoFrames, "the video stream has no frame, and Matroska cannot be handed on as it is")
+            Fault::new(
+                Code::NoFrames,
+                "the video stream has no frame, and Matroska cannot be handed on as it is",
+            )
         } else if self.audio_packets > 0 {
             let kept = std::mem::take(&mut self.kept);
             return send(

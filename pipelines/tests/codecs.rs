@@ -20,7 +20,8 @@ const AV1_REORDERED: &str = "-t 1 -c:v libaom-av1 -cpu-used 8 -lag-in-frames 19 
 /// Hidden alternate references, in superframes.
 const VP9: &str = "-c:v libvpx-vp9 -deadline good -cpu-used 5 -auto-alt-ref 1 -lag-in-frames 12 -g 15 -b:v 300k -c:a libopus";
 /// …and in packets of their own.
-const VP8: &str = "-c:v libvpx -deadline good -cpu-used 5 -auto-alt-ref 1 -lag-in-frames 12 -g 30 -b:v 300k -c:a libopus";
+const VP8: &str =
+    "-c:v libvpx -deadline good -cpu-used 5 -auto-alt-ref 1 -lag-in-frames 12 -g 30 -b:v 300k -c:a libopus";
 
 fn newer(folder: &Folder) -> Vec<(Codec, std::path::PathBuf)> {
     vec![
@@ -106,7 +107,8 @@ fn every_shown_frame_is_transcoded_and_no_hidden_one() {
     for (codec, file) in newer(&folder) {
         let name = file.display();
         let input = std::fs::read(&file).unwrap();
-        let done = run_as(&mut engine, Container::Mp4, &input).unwrap_or_else(|fault| panic!("{name}: {fault}"));
+        let done =
+            run_as(&mut engine, Container::Mp4, &input).unwrap_or_else(|fault| panic!("{name}: {fault}"));
         let shown = pictures(&file).len() as u64;
         let video = done.report.input.video.clone().unwrap();
         assert_eq!((video.codec, video.frames, video.decoded), (codec, shown, shown), "{name}");
@@ -217,7 +219,9 @@ fn a_codec_that_nothing_reads_is_named() {
 fn sample() -> Vec<u8> {
     use std::sync::OnceLock;
     static SAMPLE: OnceLock<Vec<u8>> = OnceLock::new();
-    SAMPLE.get_or_init(|| std::fs::read(Folder::new().make("in.mkv", &format!("{VP9} -t 0.3"))).unwrap()).clone()
+    SAMPLE
+        .get_or_init(|| std::fs::read(Folder::new().make("in.mkv", &format!("{VP9} -t 0.3"))).unwrap())
+        .clone()
 }
 
 proptest! {

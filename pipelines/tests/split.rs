@@ -78,7 +78,8 @@ fn open_groups_are_cut_without_losing_or_doubling_a_picture() {
     let folder = Folder::new();
     let rig = Rig::new();
     let mut engine = engine(vec![rendition("a", 160, 90)]);
-    let x264 = "-c:v libx264 -preset veryfast -x264-params open-gop=1:bframes=3:b-adapt=0:keyint=15:scenecut=0";
+    let x264 =
+        "-c:v libx264 -preset veryfast -x264-params open-gop=1:bframes=3:b-adapt=0:keyint=15:scenecut=0";
     let x265 = "-c:v libx265 -preset veryfast -x265-params log-level=none:open-gop=1:bframes=4:b-adapt=0:keyint=15:scenecut=0";
     let files = [
         folder.make("h264.ts", &format!("{x264} -c:a mp2")),

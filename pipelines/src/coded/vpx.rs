@@ -63,9 +63,9 @@ fn superframe(data: &[u8]) -> Option<impl Iterator<Item = usize>> {
     let index = data.get(data.len().checked_sub(2 + bytes * frames)?..data.len() - 1)?;
     let (&first, sizes) = index.split_first()?;
     (first == marker).then(|| {
-        sizes.chunks_exact(bytes).map(|size| {
-            size.iter().rev().fold(0usize, |value, byte| value << 8 | usize::from(*byte))
-        })
+        sizes
+            .chunks_exact(bytes)
+            .map(|size| size.iter().rev().fold(0usize, |value, byte| value << 8 | usize::from(*byte)))
     })
 }
 

@@ -13,8 +13,8 @@ use headwater_protocol::Codec;
 use super::MuxVideo;
 use super::boxes::{self, Config, Kind, put_box, put_full, put32, put64};
 use super::sound::Cutter;
-use crate::es::{AudioFormat, AudioPacket, CLOCK, Frame};
 use crate::coded::{av1, vpx};
+use crate::es::{AudioFormat, AudioPacket, CLOCK, Frame};
 use crate::nal::{self, ParameterSets};
 
 /// A fragment is not longer than this, even without a keyframe.
@@ -133,7 +133,8 @@ impl Fmp4Muxer {
     /// Start codes become lengths. Delimiters and what the header has go.
     fn length_prefixed(&mut self, unit: &[u8]) -> Bytes {
         let mut out = BytesMut::with_capacity(unit.len() + 16);
-        let Config::Sets(sets) = self.config.get_or_insert_with(|| Config::Sets(ParameterSets::default())) else {
+        let Config::Sets(sets) = self.config.get_or_insert_with(|| Config::Sets(ParameterSets::default()))
+        else {
             return out.freeze();
         };
         for nal in nal::units(unit) {

@@ -18,7 +18,8 @@ fn numbers(seed: u64) -> impl FnMut() -> u64 {
 #[test]
 fn frames_before_the_first_keyframe_are_lost_and_reported() {
     let rig = Rig::new();
-    let input = rig.clip("320x180", 2.0, "-c:v libx264 -preset ultrafast -bf 0 -g 30 -sc_threshold 0", "in.ts");
+    let input =
+        rig.clip("320x180", 2.0, "-c:v libx264 -preset ultrafast -bf 0 -g 30 -sc_threshold 0", "in.ts");
     // The tables, then from somewhere in the first group on.
     let frames = rig.times(&input);
     let from = input.len() / 4 / 188 * 188;
@@ -81,7 +82,9 @@ fn broken_bytes_in_pictures_cost_pictures_and_no_segment() {
 fn a_segment_cut_off_anywhere_is_used_as_far_as_it_goes() {
     let folder = Folder::new();
     let mut engine = engine(vec![rendition("a", 160, 90)]);
-    for (name, options) in [("in.ts", ""), ("in.mkv", ""), ("in.mp4", "-movflags frag_keyframe+empty_moov -g 15")] {
+    for (name, options) in
+        [("in.ts", ""), ("in.mkv", ""), ("in.mp4", "-movflags frag_keyframe+empty_moov -g 15")]
+    {
         let bytes = std::fs::read(folder.make(name, &format!("{PLAIN} {options} -c:a aac"))).unwrap();
         let mut before = 0;
         for percent in [20, 40, 70, 95, 100] {

@@ -61,7 +61,8 @@ fn the_wrap_of_33_bits_inside_a_segment_is_passed_in_pictures_sound_and_decoding
         let done = run(&mut engine, &std::fs::read(&file).unwrap()).unwrap();
         // Ahead of the first frame, wherever that is.
         let first = input.iter().map(|p| p.pts).filter(|pts| *pts > WRAP / 2).min().unwrap();
-        let ahead = |times: Vec<i64>| sorted(times.iter().map(|pts| (pts - first).rem_euclid(WRAP)).collect());
+        let ahead =
+            |times: Vec<i64>| sorted(times.iter().map(|pts| (pts - first).rem_euclid(WRAP)).collect());
         let wanted = ahead(input.iter().map(|p| p.pts).collect());
         let ts = folder.write("out.ts", &done.outputs[0]);
         let video: Vec<i64> = probe(&ts, "v:0").iter().map(|p| p.pts).collect();
@@ -108,18 +109,22 @@ fn no_tick_is_lost_over_ten_thousand_segments_and_the_wrap() {
     let (base, start) = (read.video[0].pts.0, WRAP - 5_000 * SEGMENT);
     let items = |shift: i64| {
         let video = read.video.iter().map(move |frame| {
-            Item::Video(Frame { pts: Ticks(frame.pts.0 + shift), dts: Ticks(frame.dts.0 + shift), ..frame.clone() })
+            Item::Video(Frame {
+                pts: Ticks(frame.pts.0 + shift),
+                dts: Ticks(frame.dts.0 + shift),
+                ..frame.clone()
+            })
         });
-        let audio = read
-            .audio
-            .iter()
-            .map(move |packet| Item::Audio(AudioPacket { pts: Ticks(packet.pts.0 + shift), ..packet.clone() }));
+        let audio = read.audio.iter().map(move |packet| {
+            Item::Audio(AudioPacket { pts: Ticks(packet.pts.0 + shift), ..packet.clone() })
+        });
         video.chain(audio)
     };
     for number in 0..10_000 {
         let shift = start + number * SEGMENT - base;
         // Each tenth is enough for MP4, which does the same sums in 64 bits.
-        let containers = if number % 10 == 0 { &[Container::Ts, Container::Mp4][..] } else { &[Container::Ts] };
+        let containers =
+            if number % 10 == 0 { &[Container::Ts, Container::Mp4][..] } else { &[Container::Ts] };
         for container in containers {
             let video = MuxVideo { codec, width: 320, height: 180, fps: None };
             let mut muxer = Muxer::new(*container, video, &tracks.audio);

@@ -81,7 +81,14 @@ fn a_gap_stays_a_gap() {
 fn segments_may_come_in_any_order_and_again() {
     let rig = Rig::new();
     let segments: Vec<Vec<u8>> = (0..4)
-        .map(|at| rig.clip("320x180", 0.4, &format!("{REORDERED} -output_ts_offset {}", f64::from(at) * 0.4), "in.ts"))
+        .map(|at| {
+            rig.clip(
+                "320x180",
+                0.4,
+                &format!("{REORDERED} -output_ts_offset {}", f64::from(at) * 0.4),
+                "in.ts",
+            )
+        })
         .collect();
     let mut engine = two();
     let mut first: [Option<(usize, Vec<u64>)>; 4] = Default::default();
@@ -166,7 +173,8 @@ fn uneven_frames_keep_their_times_and_become_even_where_a_rate_is_asked() {
     for (name, codec) in [("in.ts", PLAIN), ("in.mp4", REORDERED)] {
         let input = rig.clip("320x180", 2.0, &format!("{options} {codec}"), name);
         let wanted = in_order(rig.times(&input));
-        let steps: std::collections::BTreeSet<i64> = wanted.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        let steps: std::collections::BTreeSet<i64> =
+            wanted.windows(2).map(|pair| pair[1] - pair[0]).collect();
         assert!(steps.len() > 1, "{steps:?}");
         let mut even = rendition("even", 160, 90);
         even.fps = Some(FrameRate::new(25, 1).unwrap());
@@ -189,9 +197,8 @@ fn uneven_frames_keep_their_times_and_become_even_where_a_rate_is_asked() {
 #[test]
 fn a_flood_of_single_frames_gives_one_for_one_from_a_warm_worker() {
     let rig = Rig::new();
-    let input = rig.ffmpeg(&format!(
-        "-f lavfi -i testsrc2=s=320x180:r=30 -frames:v 1 -pix_fmt yuv420p {PLAIN} in.ts"
-    ));
+    let input = rig
+        .ffmpeg(&format!("-f lavfi -i testsrc2=s=320x180:r=30 -frames:v 1 -pix_fmt yuv420p {PLAIN} in.ts"));
     let wanted = rig.times(&input);
     let mut engine = two();
     for number in 0..50 {

@@ -126,7 +126,10 @@ fn odd_sides_and_wide_pixels_become_even_sizes_with_square_ones() {
         let (width, height) = (frames[0].width, frames[0].height);
         assert_eq!((width % 2, height % 2), (0, 0), "{filter}");
         // The longer side goes to the longer side of the box.
-        assert!(width.abs_diff(wanted.0) <= 2 && height.abs_diff(wanted.1) <= 2, "{filter}: {width}x{height}");
+        assert!(
+            width.abs_diff(wanted.0) <= 2 && height.abs_diff(wanted.1) <= 2,
+            "{filter}: {width}x{height}"
+        );
     }
 }
 
@@ -136,7 +139,8 @@ fn a_rendition_larger_than_the_source_is_made_if_it_is_asked_for() {
     let input = rig.clip("320x180", 0.3, PLAIN, "in.ts");
     let mut hevc = rendition("hevc", 960, 540);
     hevc.codec = Codec::Hevc;
-    let done = run(&mut engine(vec![rendition("big", 1280, 720), hevc, rendition("small", 160, 90)]), &input).unwrap();
+    let done = run(&mut engine(vec![rendition("big", 1280, 720), hevc, rendition("small", 160, 90)]), &input)
+        .unwrap();
     let sizes: Vec<(u32, u32)> = done.report.renditions.iter().map(|r| (r.width.0, r.height.0)).collect();
     assert_eq!(sizes, [(1280, 720), (960, 540), (160, 90)]);
     for bytes in &done.outputs {

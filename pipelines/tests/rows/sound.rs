@@ -38,7 +38,8 @@ fn sound_may_come_and_go_from_one_segment_to_the_next() {
 fn sound_that_comes_or_goes_in_the_middle_is_carried_over_to_the_packet() {
     let rig = Rig::new();
     let mut engine = engine(vec![rendition("a", 320, 180)]);
-    let kinds = [["-c:a mp2", "-an"], ["-an", "-c:a mp2"], ["-c:a ac3", "-c:a mp2"], ["-c:a mp2", "-c:a mp2"]];
+    let kinds =
+        [["-c:a mp2", "-an"], ["-an", "-c:a mp2"], ["-c:a ac3", "-c:a mp2"], ["-c:a mp2", "-c:a mp2"]];
     for [first, second] in kinds {
         let input = [clip(&rig, first, 1.0), clip(&rig, second, 1.5)].concat();
         let read = demux_in(&input, 65_536).unwrap();

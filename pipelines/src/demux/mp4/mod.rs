@@ -154,9 +154,14 @@ impl Movie {
             .map(|(number, codec, track)| (number, VideoTrack { codec, rotation: track.rotation }));
         let sets = match video.as_ref().map(|(number, _)| &index.tracks[*number].entry) {
             Some(Entry::Video { framing: Framing::Lengths { sets, .. }, .. }) => sets.clone(),
-            Some(Entry::Video { .. } | Entry::Audio(_) | Entry::Unsupported(_) | Entry::Encrypted | Entry::Other) | None => {
-                ParameterSets::default()
-            }
+            Some(
+                Entry::Video { .. }
+                | Entry::Audio(_)
+                | Entry::Unsupported(_)
+                | Entry::Encrypted
+                | Entry::Other,
+            )
+            | None => ParameterSets::default(),
         };
         Self {
             audio: numbers,

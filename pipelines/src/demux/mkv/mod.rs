@@ -8,11 +8,14 @@
 //! The walk is our own: it must survive files that are cut off, of unknown length or damaged, never trust a size, and
 //! leave frames where they lie. Blocks have one time, that of presentation; decoding times are made from the order.
 
-use bytes::Bytes;
-use headwater_protocol::Codec;
+mod ebml;
+mod track;
 
+use bytes::Bytes;
+
+use self::ebml::{Head, elements, find, number, unsigned, unsigned_in};
 use super::DemuxError;
-use super::mp4::entry::{self, Entry};
+use super::mp4::entry::Entry;
 use super::mp4::index::{Index, MAX_SAMPLES, Sample, Track, to_ticks};
 use super::mp4::{MAX_HEADER, Source, read};
 use crate::es::AudioFormat;
@@ -31,67 +34,6 @@ const REFERENCE: u32 = 0xfb;
 const TRACK_ENTRY: u32 = 0xae;
 
 const NANOSECONDS: i64 = 1_000_000_000;
-
-/// An element's header.
-#[derive(Debug, Clone, Copy)]
-struct Head {
-    id: u32,
-    /// Bytes of the header.
-    len: usize,
-    /// Bytes of the content; None where the file does not say.
-    size: Option<u64>,
-}
-
-impl Head {
-    /// Longest header there is.
-    const MOST: usize = 12;
-
-    fn parse(data: &[u8]) -> Option<Self> {
-        let first = *data.first()?;
-        let id_len = first.leading_zeros() as usize + 1;
-        if id_len > 4 {
-            return None;
-        }
-        let id = data.get(..id_len)?.iter().fold(0u32, |id, byte| id << 8 | u32::from(*byte));
-        let (size, size_len) = number(data.get(id_len..)?)?;
-        let unknown = size == (1 << (7 * size_len)) - 1;
-        Some(Self { id, len: id_len + size_len, size: (!unknown).then_some(size) })
-    }
-}
-
-/// A number of 1 to 8 bytes, its length told by the zeros in front.
-fn number(data: &[u8]) -> Option<(u64, usize)> {
-    let first = *data.first()?;
-    let len = first.leading_zeros() as usize + 1;
-    let bytes = data.get(..len).filter(|_| len <= 8)?;
-    let value = bytes.iter().fold(0u64, |value, byte| value << 8 | u64::from(*byte));
-    // The mark of the length is taken off.
-    Some((value & !(1 << (7 * len)), len))
-}
-
-/// Id and content of each element in `data`; what does not fit ends the walk.
-fn elements(data: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
-    let mut rest = data;
-    std::iter::from_fn(move || {
-        let head = Head::parse(rest)?;
-        let size = usize::try_from(head.size?).ok()?;
-        let body = rest.get(head.len..head.len.checked_add(size)?)?;
-        rest = &rest[head.len + size..];
-        Some((head.id, body))
-    })
-}
-
-fn find(data: &[u8], id: u32) -> Option<&[u8]> {
-    elements(data).find(|(found, _)| *found == id).map(|(_, body)| body)
-}
-
-fn unsigned(body: &[u8]) -> u64 {
-    body.iter().take(8).fold(0, |value, byte| value << 8 | u64::from(*byte))
-}
-
-fn unsigned_in(data: &[u8], id: u32) -> Option<u64> {
-    find(data, id).map(unsigned)
-}
 
 /// What a track needs besides what the index keeps.
 #[derive(Debug, Clone, Copy)]
@@ -203,10 +145,14 @@ impl<S: Source> Walk<'_, S> {
         for (_, body) in elements(data).filter(|(id, _)| *id == TRACK_ENTRY) {
             let Some(number) = unsigned_in(body, 0xd7) else { continue };
             let nanoseconds = |id| unsigned_in(body, id).and_then(|t| i64::try_from(t).ok()).unwrap_or(0);
-            let (entry, stripped) = read_track(body);
+            let (entry, stripped) = track::read(body);
             let usual = match &entry {
                 Entry::Audio(AudioFormat::Aac { rate, .. }) => 1024 * NANOSECONDS / i64::from(*rate).max(1),
-                Entry::Audio(_) | Entry::Video { .. } | Entry::Unsupported(_) | Entry::Encrypted | Entry::Other => 0,
+                Entry::Audio(_)
+                | Entry::Video { .. }
+                | Entry::Unsupported(_)
+                | Entry::Encrypted
+                | Entry::Other => 0,
             };
             let length = Some(nanoseconds(0x23_e383)).filter(|length| *length > 0).unwrap_or(usual);
             self.numbers.push(Numbered { number, delay: nanoseconds(0x56_aa), length });
@@ -301,72 +247,6 @@ fn lace(kind: u8, data: &[u8], total: u64) -> Option<(usize, Vec<u64>)> {
     Some((at, sizes))
 }
 
-/// What a track carries, and the bytes its frames leave out.
-fn read_track(body: &[u8]) -> (Entry, Bytes) {
-    const VIDEO: u64 = 1;
-    const AUDIO: u64 = 2;
-    let mut stripped = Bytes::new();
-    if let Some(encoding) = find(body, 0x6d80).and_then(|list| find(list, 0x6240)) {
-        let Some(compression) = find(encoding, 0x5034) else { return (Entry::Encrypted, stripped) };
-        match unsigned_in(compression, 0x4254) {
-            // Header stripping; all else unpacks.
-            Some(3) => stripped = Bytes::copy_from_slice(find(compression, 0x4255).unwrap_or_default()),
-            _ => return (Entry::Unsupported("a compressed Matroska track".to_owned()), stripped),
-        }
-    }
-    let codec = find(body, 0x86).map(String::from_utf8_lossy).unwrap_or_default();
-    let codec = codec.trim_end_matches('\0');
-    let private = find(body, 0x63a2).unwrap_or_default();
-    let entry = match unsigned_in(body, 0x83) {
-        Some(VIDEO) => video(codec, private),
-        Some(AUDIO) => audio(codec, private, find(body, 0xe1).unwrap_or_default())
-            .map_or(Entry::Other, Entry::Audio),
-        _ => Entry::Other,
-    };
-    (entry, stripped)
-}
-
-fn video(codec: &str, private: &[u8]) -> Entry {
-    let entry = match codec {
-        "V_MPEG4/ISO/AVC" => entry::avc_config(private),
-        "V_MPEGH/ISO/HEVC" => entry::hevc_config(private),
-        "V_AV1" => Some(entry::av1_config(private)),
-        "V_VP9" => Some(entry::bare(Codec::Vp9)),
-        "V_VP8" => Some(entry::bare(Codec::Vp8)),
-        // Covers.
-        "V_MJPEG" => return Entry::Other,
-        _ => None,
-    };
-    entry.unwrap_or_else(|| Entry::Unsupported(codec.to_owned()))
-}
-
-fn audio(codec: &str, private: &[u8], settings: &[u8]) -> Option<AudioFormat> {
-    let channels = unsigned_in(settings, 0x9f).unwrap_or(1);
-    let rate = find(settings, 0xb5).map_or(8000.0, |body| match *body {
-        [a, b, c, d] => f64::from(f32::from_be_bytes([a, b, c, d])),
-        [a, b, c, d, e, f, g, h] => f64::from_be_bytes([a, b, c, d, e, f, g, h]),
-        _ => 8000.0,
-    });
-    match codec {
-        "A_AAC" if private.len() >= 2 => Some(AudioFormat::Aac {
-            config: Bytes::copy_from_slice(private),
-            // Saturates: sizes of broken files are no numbers to trust, only to survive.
-            rate: rate as u32,
-            channels: channels as u16,
-        }),
-        "A_MPEG/L1" | "A_MPEG/L2" | "A_MPEG/L3" => Some(AudioFormat::Mpeg),
-        "A_AC3" => Some(AudioFormat::Ac3),
-        "A_EAC3" => Some(AudioFormat::Eac3),
-        // An `OpusHead`, little end first.
-        "A_OPUS" if private.len() >= 16 => Some(AudioFormat::Opus {
-            channels: private[9],
-            pre_skip: u16::from_le_bytes([private[10], private[11]]),
-            rate: u32::from_le_bytes([private[12], private[13], private[14], private[15]]),
-        }),
-        _ => None,
-    }
-}
-
 /// A frame is decoded in its turn: at the time of the frame that is shown in that turn, and all so much earlier
 /// that none is shown before it is decoded.
 fn decoding_times(index: &mut Index) {
@@ -387,17 +267,6 @@ fn decoding_times(index: &mut Index) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_tell_their_own_length() {
-        assert_eq!(number(&[0x81]), Some((1, 1)));
-        assert_eq!(number(&[0x40, 0x02]), Some((2, 2)));
-        assert_eq!(number(&[0x01, 0, 0, 0, 0, 0, 1, 0]), Some((256, 8)));
-        assert_eq!(number(&[0]), None);
-        assert_eq!(number(&[0x40]), None);
-        let head = Head::parse(&[0x1f, 0x43, 0xb6, 0x75, 0xff]).unwrap();
-        assert_eq!((head.id, head.len, head.size), (CLUSTER, 5, None));
-    }
 
     #[test]
     fn laced_frames_are_told_apart_in_all_three_ways() {
