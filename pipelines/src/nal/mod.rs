@@ -14,7 +14,7 @@ use memchr::memmem;
 
 use self::bits::{Bits, unescape};
 use self::sps::skip_profile_tier_level;
-pub use self::sps::{Sps, parse_sps};
+pub use self::sps::{FieldCoding, Sps, parse_sps};
 
 /// What a NAL unit means for cutting a stream into access units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,6 +129,28 @@ pub struct Picture {
     pub intra: bool,
     pub has_delimiter: bool,
     pub has_sps: bool,
+    /// Only one field of a frame, in H.264.
+    pub field: Option<Field>,
+}
+
+/// Two fields of one frame have the same number and are not both the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Field {
+    pub frame: u32,
+    pub bottom: bool,
+}
+
+fn field(slice: &[u8], coding: FieldCoding) -> Option<Field> {
+    let payload = unescape(slice.get(1..slice.len().min(32))?);
+    let mut bits = Bits::new(&payload);
+    for _ in ["first_mb_in_slice", "slice_type", "pic_parameter_set_id"] {
+        bits.ue()?;
+    }
+    bits.skip(if coding.separate_planes { 2 } else { 0 })?;
+    let frame = bits.bits(coding.frame_num_bits)?;
+    let is_field = bits.flag()?;
+    let bottom = bits.flag()?;
+    is_field.then_some(Field { frame, bottom })
 }
 
 impl Picture {
@@ -155,6 +177,7 @@ impl Picture {
                 if !self.has_slice {
                     self.random_access = slice.random_access;
                     self.closed = slice.closed;
+                    self.field = sets.field_coding.and_then(|coding| field(nal, coding));
                 }
                 self.intra &= slice.intra;
                 self.has_slice = true;
@@ -210,6 +233,8 @@ fn sei_number(mut rest: &[u8]) -> Option<(usize, &[u8])> {
 pub struct ParameterSets {
     /// Kind (order in which they are written) and id, then the NAL unit. Few: a Vec is quickest.
     sets: Vec<((u8, u32), Bytes)>,
+    /// What the last sequence parameter set of H.264 says.
+    field_coding: Option<FieldCoding>,
 }
 
 impl ParameterSets {
@@ -218,6 +243,9 @@ impl ParameterSets {
 
     pub fn put(&mut self, codec: Codec, nal: &[u8]) {
         let Some(key) = set_key(codec, nal) else { return };
+        if codec == Codec::H264 && is_sps(codec, nal) {
+            self.field_coding = parse_sps(codec, nal).and_then(|sps| sps.field_coding);
+        }
         let room = self.sets.len() < Self::MAX;
         match self.sets.iter_mut().find(|(k, _)| *k == key) {
             Some((_, old)) if old.as_ref() == nal => {}
