@@ -81,7 +81,7 @@ pub(crate) fn send(events: &Events, event: Event) -> Result<(), gst::FlowError> 
 }
 
 /// Counts that prove life.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Counters {
     pub fed: AtomicU64,
     pub decoded: AtomicU64,
@@ -161,6 +161,14 @@ pub(crate) struct Stage {
     step: Option<i64>,
     /// Rate of an earlier segment, for those too short to tell.
     usual_rate: Option<FrameRate>,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        let zero = AtomicU64::default;
+        let hidden_from = AtomicI64::new(i64::MAX);
+        Self { fed: zero(), decoded: zero(), pixels: zero(), encoded: zero(), hidden_from }
+    }
 }
 
 impl Counters {
