@@ -53,6 +53,8 @@ pub struct Chain {
     pipeline: gst::Pipeline,
     source: gst_app::AppSrc,
     force_key: Vec<(gst::Element, ForceKey)>,
+    /// A flush does not make its elements begin afresh, only a restart does.
+    by_ready: bool,
 }
 
 /// Where a chain stands, from the far end: the order in which chains are stopped.
@@ -107,9 +109,15 @@ pub fn decode_chain(plan: &DecodePlan, faults: &Arc<Faults>, taker: impl Taker) 
         queue: Queue::Bytes(CODED_QUEUE),
         trunk: Vec::new(),
         branches: vec![Branch { elements, caps: None, taker: Box::new(taker), force_key: None }],
+        by_ready: false,
     }
     .build(faults)?;
-    chain.source.set_caps(Some(&coded_caps(plan.codec, &Properties::new())));
+    let mut caps = coded_caps(plan.codec, &Properties::new());
+    if plan.codec == Codec::Av1 {
+        // Encoders leave it out.
+        caps.make_mut().set("stream-format", "obu-stream");
+    }
+    chain.source.set_caps(Some(&caps));
     chain.start()
 }
 
@@ -143,6 +151,7 @@ pub fn prepare_chain(
         queue: Queue::Pictures(PICTURE_QUEUE),
         trunk: Vec::new(),
         branches: vec![Branch { elements, caps: Some(caps), taker: Box::new(taker), force_key: None }],
+        by_ready: false,
     }
     .build(faults)?
     .start()
@@ -175,6 +184,7 @@ pub fn encode_chain(
         queue: Queue::Pictures(PICTURE_QUEUE),
         trunk: Vec::new(),
         branches: vec![encode_branch(plan, taker)?],
+        by_ready: plan.by_ready,
     }
     .build(faults)?;
     if let Some(input) = input {
@@ -190,12 +200,14 @@ pub fn split_chain<T: Taker>(
     rungs: Vec<(&RungPlan, T)>,
     faults: &Arc<Faults>,
 ) -> Result<Chain, Fault> {
+    let by_ready = rungs.iter().any(|(plan, _)| plan.by_ready);
     let branches = rungs.into_iter().map(|(plan, taker)| encode_branch(plan, taker));
     Shape {
         place: Place::Encode,
         queue: Queue::Pictures(PICTURE_QUEUE),
         trunk: vec![make(scaler)?],
         branches: branches.collect::<Result<_, _>>()?,
+        by_ready,
     }
     .build(faults)?
     .start()
@@ -205,7 +217,7 @@ fn coded_caps(codec: Codec, fields: &Properties) -> gst::Caps {
     let (name, form): (&str, &[(&str, &str)]) = match codec {
         Codec::H264 => ("video/x-h264", &[("stream-format", "byte-stream"), ("alignment", "au")]),
         Codec::Hevc => ("video/x-h265", &[("stream-format", "byte-stream"), ("alignment", "au")]),
-        Codec::Av1 => ("video/x-av1", &[("stream-format", "obu-stream"), ("alignment", "tu")]),
+        Codec::Av1 => ("video/x-av1", &[("alignment", "tu")]),
         Codec::Vp9 => ("video/x-vp9", &[]),
         Codec::Vp8 => ("video/x-vp8", &[]),
         Codec::Jpeg => ("image/jpeg", &[]),
@@ -240,6 +252,7 @@ struct Shape {
     queue: Queue,
     trunk: Vec<gst::Element>,
     branches: Vec<Branch>,
+    by_ready: bool,
 }
 
 impl Shape {
@@ -294,7 +307,7 @@ impl Shape {
                 gst::BusSyncReply::Drop
             });
         }
-        Ok(Chain { place: self.place, pipeline, source, force_key })
+        Ok(Chain { place: self.place, pipeline, source, force_key, by_ready: self.by_ready })
     }
 }
 
@@ -335,6 +348,12 @@ impl Chain {
 
     /// Makes a drained chain ready for the next segment.
     pub fn recycle(&self) {
+        if self.by_ready {
+            // What fails here fails again at the next picture, and says so on the bus.
+            let _ = self.pipeline.set_state(gst::State::Ready);
+            let _ = self.pipeline.set_state(gst::State::Playing);
+            return;
+        }
         self.source.send_event(gst::event::FlushStart::new());
         self.source.send_event(gst::event::FlushStop::new(true));
         for (encoder, how) in &self.force_key {

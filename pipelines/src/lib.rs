@@ -1,7 +1,9 @@
 //! Segments in, renditions out.
 
 pub mod album;
+mod align;
 pub mod board;
+mod coded;
 mod collect;
 pub mod cut;
 pub mod demux;
@@ -14,6 +16,7 @@ pub mod graph;
 mod groups;
 pub mod hardware;
 pub mod jpeg;
+mod known;
 pub mod ladder;
 pub mod log;
 pub mod machine;

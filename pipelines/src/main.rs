@@ -31,7 +31,7 @@ enum Command {
     ProbeOne { number: usize },
     /// Cut a file at keyframes; segments go to standard output in the worker's framing
     Split {
-        /// MPEG-TS or MP4 file
+        /// MPEG-TS, MP4 or Matroska file
         input: PathBuf,
         /// Each at least so long
         #[arg(long, value_name = "SECONDS", default_value = "2s", value_parser = seconds)]
@@ -100,7 +100,7 @@ struct Storyboard {
 
 #[derive(Debug, clap::Args)]
 struct Transcode {
-    /// MPEG-TS or MP4 file
+    /// MPEG-TS, MP4 or Matroska file
     input: PathBuf,
     /// Folder for the renditions: RENDITION/NUMBER.ts, index.m3u8 and master.m3u8
     #[arg(short, long, value_name = "DIR")]

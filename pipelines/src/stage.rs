@@ -12,7 +12,7 @@
 //! Everything here runs in the decoder's thread, or in that of the chain that prepares pictures.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -59,7 +59,6 @@ pub(crate) enum Event {
     Encoded {
         rung: usize,
         time: Ticks,
-        key: bool,
         data: Bytes,
     },
     /// A rendition has all its frames.
@@ -91,12 +90,14 @@ pub(crate) fn send(events: &Events, event: Event) -> Result<(), gst::FlowError> 
 }
 
 /// Counts that prove life.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Counters {
     pub fed: AtomicU64,
     pub decoded: AtomicU64,
     pub pixels: AtomicU64,
     pub encoded: AtomicU64,
+    /// A picture at this time or later is there only for others to refer to; see `coded::hidden`.
+    pub hidden_from: AtomicI64,
 }
 
 /// Times in a segment as the chains count them: nanoseconds from ten seconds before the first frame, so that
@@ -204,11 +205,20 @@ pub(crate) struct Stage {
     usual_rate: Option<FrameRate>,
 }
 
+impl Default for Counters {
+    fn default() -> Self {
+        let zero = AtomicU64::default;
+        let hidden_from = AtomicI64::new(i64::MAX);
+        Self { fed: zero(), decoded: zero(), pixels: zero(), encoded: zero(), hidden_from }
+    }
+}
+
 impl Counters {
     pub(crate) fn reset(&self) {
         for count in [&self.fed, &self.decoded, &self.pixels, &self.encoded] {
             count.store(0, Relaxed);
         }
+        self.hidden_from.store(i64::MAX, Relaxed);
     }
 }
 
@@ -418,13 +428,17 @@ impl Stage {
         info: gst_video::VideoInfo,
         caps: Option<&gst::CapsRef>,
     ) -> Result<(), Failed> {
+        let decoded = buffer.pts().map(|pts| self.segment.origo.ticks(pts));
+        if decoded.is_some_and(|time| time.0 >= self.counters.hidden_from.load(Relaxed)) {
+            return Ok(());
+        }
         let size = Size::new(info.width(), info.height());
         let hdr = tone::hdr(&info);
         let (mut buffer, info) = self.tone.picture(buffer, info)?;
         if self.shown.is_none() {
             self.arrange(&info, hdr)?;
         }
-        let time = buffer.pts().map(|pts| self.in_order(self.segment.origo.ticks(pts)));
+        let time = decoded.map(|time| self.in_order(time));
         let Some(outputs) = &mut self.outputs else { return Err(Failed::Flow(gst::FlowError::Flushing)) };
         if self.decoded_size != Some(size) {
             self.decoded_size = Some(size);
@@ -775,7 +789,6 @@ struct Encoded {
 impl Taker for Encoded {
     fn sample(&mut self, sample: gst::Sample) -> Result<(), gst::FlowError> {
         let buffer = sample.buffer_owned().ok_or(gst::FlowError::Error)?;
-        let key = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
         let pts = buffer.pts();
         let mapped = buffer.into_mapped_buffer_readable().map_err(|_| gst::FlowError::Error)?;
         let data = Bytes::from_owner(mapped);
@@ -794,7 +807,7 @@ impl Taker for Encoded {
             return Err(gst::FlowError::Error);
         }
         self.counters.encoded.fetch_add(1, Relaxed);
-        send(&self.events, Event::Encoded { rung: self.rung, time, key, data })
+        send(&self.events, Event::Encoded { rung: self.rung, time, data })
     }
 
     fn end(&mut self) {

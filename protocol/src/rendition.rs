@@ -41,6 +41,18 @@ impl Container {
         }
     }
 
+    /// Whether players know video of this codec in this container.
+    pub fn carries(self, codec: Codec) -> bool {
+        match (self, codec) {
+            (Container::Ts, Codec::H264 | Codec::Hevc) => true,
+            (Container::Ts, Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg) => false,
+            (Container::Mp4, Codec::H264 | Codec::Hevc | Codec::Av1 | Codec::Vp9 | Codec::Vp8) => true,
+            (Container::Mp4, Codec::Jpeg) => false,
+            (Container::Jpeg, Codec::Jpeg) => true,
+            (Container::Jpeg, Codec::H264 | Codec::Hevc | Codec::Av1 | Codec::Vp9 | Codec::Vp8) => false,
+        }
+    }
+
     pub fn content_type(self) -> &'static str {
         match self {
             Container::Ts => "video/mp2t",
@@ -150,6 +162,8 @@ pub enum LadderError {
     Gop { name: RenditionName, gop: Millis },
     #[error("rendition {name} wants codec {codec:?}; outputs are h264, hevc, av1 or jpeg")]
     Codec { name: RenditionName, codec: Codec },
+    #[error("rendition {name} wants codec {codec:?} in MPEG-TS, which has no place for it; ask for mp4")]
+    Container { name: RenditionName, codec: Codec },
     #[error("rendition {name} wants an H.264 profile for codec {codec:?}; leave the profile out")]
     Profile { name: RenditionName, codec: Codec },
     #[error("rendition {name} wants {source}")]
@@ -219,6 +233,10 @@ impl Rendition {
             Codec::Jpeg => (16, 4096, 16, 4096),
             Codec::Vp8 | Codec::Vp9 => return Err(LadderError::Codec { name: name(), codec: self.codec }),
         };
+        let still = self.codec == Codec::Jpeg || self.container == Container::Jpeg;
+        if !still && !self.container.carries(self.codec) {
+            return Err(LadderError::Container { name: name(), codec: self.codec });
+        }
         let (width, height) = (self.width.0, self.height.0);
         // A portrait box is a landscape box turned.
         let (long, short) = (width.max(height), width.min(height));
@@ -342,6 +360,7 @@ mod tests {
         assert!(one(|r| r.rate = Rate::Bitrate(BitsPerSecond(0))).contains("1000 bit/s"));
         assert!(one(|r| r.rate = Rate::Quality(0)).contains("1 to 51"));
         assert!(one(|r| r.codec = Codec::Vp8).contains("outputs are"));
+        assert!(one(|r| r.codec = Codec::Av1).contains("ask for mp4"));
         assert_eq!(Ladder::new(vec![]), Err(LadderError::Empty));
         assert!(matches!(
             Ladder::new(vec![rendition("a"), rendition("a")]),

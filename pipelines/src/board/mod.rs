@@ -263,6 +263,8 @@ pub struct Encoder {
     #[serde(default)]
     pub map: EncoderMap,
     #[serde(default)]
+    pub recycle: Recycle,
+    #[serde(default)]
     pub max_instances: u32,
     #[serde(skip)]
     pub software: bool,
@@ -285,6 +287,17 @@ impl Board {
         }
         self
     }
+}
+
+/// How a drained encoder is made ready for the next segment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Recycle {
+    /// By a flush, which keeps every context.
+    #[default]
+    Flush,
+    /// Through the state READY, where a flush does not make it begin afresh.
+    Ready,
 }
 
 /// Behaviour that needs code. Each is explained where it is implemented.

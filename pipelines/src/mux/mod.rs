@@ -50,6 +50,15 @@ impl Muxer {
         })
     }
 
+    /// The list of tracks has grown at its end. MP4 can take that until its header is written, with the first fragment.
+    pub fn tracks(&mut self, audio: &[AudioFormat]) {
+        match &mut self.0 {
+            Inner::Ts(ts) => ts.tracks(audio),
+            Inner::Mp4(mp4) => mp4.tracks(audio),
+            Inner::Jpeg => {}
+        }
+    }
+
     pub fn video(&mut self, frame: &Frame, out: &mut BytesMut) {
         match &mut self.0 {
             Inner::Ts(ts) => ts.video(frame, out),

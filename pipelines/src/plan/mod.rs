@@ -145,6 +145,8 @@ pub struct RungPlan {
     pub force_key: Option<ForceKey>,
     /// A new encoder for each segment.
     pub fresh: bool,
+    /// The chain goes through the state READY between segments.
+    pub by_ready: bool,
     /// It drives a device.
     pub hardware: bool,
     /// Only some pictures are encoded, on sheets; the feed's size is that of one of them.

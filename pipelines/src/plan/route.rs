@@ -113,6 +113,7 @@ fn rung(rendition: &Rendition, said: Said<'_>, feed: Feed, before: Vec<Element>)
         gate: rendition.fps,
         force_key: said.force_key,
         fresh: said.fresh,
+        by_ready: said.by_ready,
     }
 }
 

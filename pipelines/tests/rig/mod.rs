@@ -42,10 +42,14 @@ pub(crate) struct Done {
     pub(crate) outputs: Vec<Vec<u8>>,
 }
 
+fn start() {
+    static START: Once = Once::new();
+    START.call_once(|| log::init().unwrap());
+}
+
 impl Rig {
     pub(crate) fn new() -> Self {
-        static START: Once = Once::new();
-        START.call_once(|| log::init().unwrap());
+        start();
         Self { folder: tempfile::tempdir().unwrap() }
     }
 
@@ -256,6 +260,7 @@ pub(crate) fn rendition(name: &str, width: u32, height: u32) -> Rendition {
 }
 
 pub(crate) fn engine(renditions: Vec<Rendition>) -> Engine {
+    start();
     let (board, machine) = survey::board().unwrap();
     Engine::new(board, machine, Ladder::new(renditions).unwrap())
 }
