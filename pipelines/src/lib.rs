@@ -22,3 +22,4 @@ pub mod serve;
 pub mod split;
 mod stage;
 pub mod transcode;
+pub mod v4l2;
