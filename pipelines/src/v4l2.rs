@@ -1,10 +1,11 @@
 //! What can be known of V4L2 devices without touching them, and what GStreamer's elements say of their controls.
 //!
-//! Which devices there are stands in sysfs. Which controls a device has is asked of the element that drives it:
-//! when it opens the device it tries each control it was given in `extra-controls`, and warns of those it cannot
-//! set. That needs no system call of our own, and it asks the one who will set the control later.
+//! Which devices there are stands in sysfs. Which controls a device has is heard from the element that drives it:
+//! opening the device it lists them in its debug log. That needs no system call of our own, and it is the list that
+//! the element looks into when it sets `extra-controls`. Ranges are not told, and drivers clamp without a word:
+//! whether a value was taken shows only in its effect.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -51,18 +52,6 @@ pub fn normalised(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect()
 }
 
-/// What became of a control that was to be set.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Control {
-    /// The device took the value. Drivers clamp it to their range without a word; only its effect tells.
-    Taken,
-    /// The device has no control of that name.
-    Missing,
-    /// The device has it and refused the value; with the element's words.
-    Refused(String),
-}
-
 /// Why the controls of a device could not be asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unasked {
@@ -70,79 +59,55 @@ pub enum Unasked {
     NoElement(String),
     #[error("{0} takes no V4L2 controls: it has no property extra-controls")]
     NoControls(String),
-    #[error("{0:?} is no name of a V4L2 control")]
-    BadName(String),
-    #[error("{element} could not open its device: {why}")]
-    NotOpened { element: String, why: String },
-    #[error("{0} does not say which controls it cannot set; this GStreamer was built without its debug log")]
+    #[error("{0} could not open its device; it may be in use, or this user may not open it")]
+    NotOpened(String),
+    #[error("{0} does not list its controls; this GStreamer was built without its debug log")]
     Silent(String),
 }
 
-/// A control that no device has. An element that does not warn of it would not warn of others either.
-const NOBODY_HAS: &str = "headwater_asks";
-
-/// Sets `controls` on the device behind `factory` and tells what became of each. Names as [`normalised`] makes them.
+/// The controls that `extra-controls` of `factory` can set, by the names it takes. Flips, rotations and volumes,
+/// which other properties set, may be absent.
 ///
 /// Opens the device, so it belongs into a child process with a deadline.
-pub fn ask(factory: &str, controls: &BTreeMap<String, i32>) -> Result<BTreeMap<String, Control>, Unasked> {
-    if let Some(bad) = controls.keys().find(|name| normalised(name) != **name || name.is_empty()) {
-        return Err(Unasked::BadName(bad.clone()));
-    }
-    let element = gst::ElementFactory::make(factory)
-        .build()
-        .map_err(|_| Unasked::NoElement(factory.to_owned()))?;
+pub fn controls(factory: &str) -> Result<BTreeSet<String>, Unasked> {
+    let element =
+        gst::ElementFactory::make(factory).build().map_err(|_| Unasked::NoElement(factory.to_owned()))?;
     if !element.has_property("extra-controls") {
         return Err(Unasked::NoControls(factory.to_owned()));
     }
-    let names = controls.keys().map(String::as_str);
-    let warnings: BTreeMap<String, Vec<String>> = names
-        .chain([NOBODY_HAS])
-        .map(|name| (name.to_owned(), warnings_of(&element, name, controls.get(name).copied().unwrap_or(0))))
-        .map(|(name, heard)| heard.map(|heard| (name, heard)))
-        .collect::<Result<_, _>>()
-        .map_err(|why| Unasked::NotOpened { element: factory.to_owned(), why })?;
-    if warnings.get(NOBODY_HAS).is_none_or(Vec::is_empty) {
-        return Err(Unasked::Silent(factory.to_owned()));
-    }
-    Ok(controls.keys().map(|name| (name.clone(), verdict(warnings.get(name)))).collect())
-}
-
-/// Reads the words of GStreamer's `v4l2_calls.c`, the same from 1.16 to 1.28.
-fn verdict(warnings: Option<&Vec<String>>) -> Control {
-    let first = warnings.and_then(|warnings| warnings.first());
-    match first {
-        None => Control::Taken,
-        Some(text) if text.contains("does not exist") => Control::Missing,
-        Some(text) => Control::Refused(text.clone()),
-    }
-}
-
-/// Opens the element's device with one control and gives the warnings of its opening.
-fn warnings_of(element: &gst::Element, name: &str, value: i32) -> Result<Vec<String>, String> {
-    let heard: Arc<Mutex<Vec<String>>> = Arc::default();
-    let to = Arc::clone(&heard);
-    let wanted = element.clone().downgrade();
-    let listener = gst::log::add_log_function(move |category, level, _file, _function, _line, object, text| {
-        // Its own messages only: other elements of the process log too.
-        let ours = || {
-            let object = object.map(|object| object.to_string()).unwrap_or_default();
-            wanted.upgrade().is_some_and(|element| object.contains(element.name().as_str()))
-        };
-        if level <= gst::DebugLevel::Warning && category.name().starts_with("v4l2") && ours() {
-            let text = text.get().map(|text| text.to_string()).unwrap_or_default();
-            to.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+    let before = gst::log::get_default_threshold();
+    gst::log::set_threshold_for_name("v4l2", gst::DebugLevel::Debug);
+    let lines: Arc<Mutex<Vec<String>>> = Arc::default();
+    let heard = Arc::clone(&lines);
+    let listener = gst::log::add_log_function(move |category, _level, _file, _function, _line, _object, text| {
+        if let (true, Some(text)) = (category.name() == "v4l2", text.get()) {
+            heard.lock().unwrap_or_else(PoisonError::into_inner).push(text.to_string());
         }
     });
-    let controls = gst::Structure::builder("controls").field(name, value).build();
-    element.set_property("extra-controls", controls);
     let opened = element.set_state(gst::State::Ready);
-    let closed = element.set_state(gst::State::Null);
+    // What it says here is of no use: the device is let go of in any case.
+    let _ = element.set_state(gst::State::Null);
     gst::log::remove_log_function(listener);
-    let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
-    match opened.and(closed) {
-        Ok(_) => Ok(std::mem::take(&mut heard)),
-        Err(_) => Err(heard.join("; ")),
+    gst::log::set_threshold_for_name("v4l2", before);
+    if opened.is_err() {
+        return Err(Unasked::NotOpened(factory.to_owned()));
     }
+    let lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+    listed(&lines).ok_or_else(|| Unasked::Silent(factory.to_owned()))
+}
+
+/// Reads the words of GStreamer's `v4l2_calls.c`; none where they are not there at all.
+fn listed(lines: &[String]) -> Option<BTreeSet<String>> {
+    lines.iter().find(|line| line.contains("controls+menus"))?;
+    let name = |line: &String| {
+        let rest = line.strip_prefix("Adding ").unwrap_or(line).strip_prefix("ControlID ")?;
+        Some(normalised(rest.rsplit_once(" (")?.0))
+    };
+    let not_to_set = |line: &String| {
+        Some(normalised(line.strip_prefix("Control type for '")?.split_once("' not supported")?.0))
+    };
+    let without: BTreeSet<String> = lines.iter().filter_map(not_to_set).collect();
+    Some(lines.iter().filter_map(name).filter(|name| !without.contains(name)).collect())
 }
 
 #[cfg(test)]
@@ -181,12 +146,24 @@ mod tests {
     }
 
     #[test]
+    fn controls_are_read_from_what_the_element_lists() {
+        let lines = [
+            "  controls+menus",
+            "ControlID video_gop_size (9909cb) unhandled, FIXME",
+            "Adding ControlID brightness (980900)",
+            "Control type for 'FWHT Stateless Parameters' not supported for extra controls.",
+            "ControlID FWHT Stateless Parameters (a40964) unhandled, FIXME",
+        ];
+        let lines = lines.map(str::to_owned);
+        let wanted = ["brightness", "video_gop_size"].map(str::to_owned);
+        assert_eq!(listed(&lines), Some(BTreeSet::from(wanted)));
+        assert_eq!(listed(&[]), None);
+    }
+
+    #[test]
     fn an_element_that_is_not_there_or_takes_no_controls_is_told_in_words() {
         gst::init().unwrap();
-        let none = BTreeMap::new();
-        assert_eq!(ask("v4l2nosuchenc", &none), Err(Unasked::NoElement("v4l2nosuchenc".to_owned())));
-        assert_eq!(ask("identity", &none), Err(Unasked::NoControls("identity".to_owned())));
-        let bad = BTreeMap::from([("Video GOP".to_owned(), 1)]);
-        assert_eq!(ask("identity", &bad), Err(Unasked::BadName("Video GOP".to_owned())));
+        assert_eq!(controls("v4l2nosuchenc"), Err(Unasked::NoElement("v4l2nosuchenc".to_owned())));
+        assert_eq!(controls("identity"), Err(Unasked::NoControls("identity".to_owned())));
     }
 }

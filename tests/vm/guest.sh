@@ -8,7 +8,7 @@ export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/run LC_ALL=C TMPDIR=/tmp XDG_CAC
 # Only what the steps need: to look at every plugin takes an emulated machine minutes.
 export GST_PLUGIN_SYSTEM_PATH=/run/plugins GST_REGISTRY=/run/registry.bin GST_REGISTRY_FORK=no
 mkdir -p /run/plugins
-for plugin in coreelements app video4linux2 $plugins; do
+for plugin in coreelements app video4linux2 videoconvertscale videoconvert videoscale $plugins; do
     for file in /usr/lib/*-linux-gnu/gstreamer-1.0/libgst$plugin.so; do
         [ ! -e "$file" ] || ln -sf "$file" /run/plugins/
     done
