@@ -1,7 +1,7 @@
 //! Drives real V4L2 devices through GStreamer's own elements and prints what happened as JSON. The test in the
 //! emulated machine runs it and judges; it also says on a board what its V4L2 codecs do.
 //!
-//! usage: `v4l2_chains devices | elements | controls | recycle N | recycle-ready N | round-trip N | scale | instances N | unplug-busy`
+//! usage: `v4l2_chains devices | elements | controls | recycle N | recycle-ready N | round-trip | scale | instances N | unplug-busy`
 //!
 //! `V4L2_ENCODER`, `V4L2_DECODER` and `V4L2_SCALER` name other elements than those of the kernel's virtual devices.
 
@@ -189,11 +189,11 @@ fn encode_chain(how: Recycling) -> Result<Chain> {
 }
 
 /// Whether a frame needs no other, read from its own header: GStreamer 1.22 marks none of the virtual codec's.
-/// The flags are the sixth word of a FWHT frame, and bit 20 is its I-frame (`codec-fwht.h` of the kernel).
+/// The flags are the sixth word of a FWHT frame, and bit 10 says I-frame (`V4L2_FWHT_FL_I_FRAME` of the kernel).
 fn is_key(sample: &gst::Sample) -> bool {
     let mut flags = [0; 4];
     let read = sample.buffer().map(|buffer| buffer.copy_to_slice(20, &mut flags));
-    matches!(read, Some(Ok(()))) && u32::from_be_bytes(flags) & 1 << 20 != 0
+    matches!(read, Some(Ok(()))) && u32::from_be_bytes(flags) & (1 << 10) != 0
 }
 
 fn times(samples: &[gst::Sample]) -> Vec<Option<u64>> {
@@ -219,21 +219,17 @@ fn recycle(segments: usize, how: Recycling) -> Result<Value> {
 }
 
 /// Encodes, decodes, and compares with what went in: peak signal to noise of the luma, in dB, of the worst picture.
-fn round_trip(rounds_wanted: usize) -> Result<Value> {
-    let coded = encode_chain(Recycling::Flush)?.segment(pictures())?;
+fn round_trip() -> Result<Value> {
+    let coded = encode_chain(Recycling::Ready)?.segment(pictures())?;
     let caps = coded.first().and_then(|sample| sample.caps()).context("nothing was encoded")?;
+    // In the format that was encoded: asked for another, the kernel's virtual decoder writes past its buffer.
     let out = gst::Caps::builder("video/x-raw").field("format", "I420").build();
     let decoder = make(&named("V4L2_DECODER", "v4l2fwhtdec"))?;
     let chain = Chain::new(&caps.to_owned(), &[decoder], Some(&out))?;
-    let mut rounds = Vec::new();
-    for _ in 0..rounds_wanted {
-        let buffers = coded.iter().filter_map(|sample| sample.buffer_owned());
-        let decoded = chain.segment(buffers)?;
-        let worst = decoded.iter().zip(pictures()).map(|(sample, picture)| quality(sample, &picture));
-        let worst = worst.collect::<Result<Vec<_>>>()?.into_iter().fold(f64::INFINITY, f64::min);
-        rounds.push(json!({"frames": decoded.len(), "worst_psnr": worst}));
-    }
-    Ok(json!({"pictures": PICTURES, "coded": said(&coded), "rounds": rounds}))
+    let decoded = chain.segment(coded.iter().filter_map(|sample| sample.buffer_owned()))?;
+    let all = decoded.iter().zip(pictures()).map(|(sample, picture)| quality(sample, &picture));
+    let worst = all.collect::<Result<Vec<_>>>()?.into_iter().fold(f64::INFINITY, f64::min);
+    Ok(json!({"coded": said(&coded), "frames": decoded.len(), "worst_psnr": worst}))
 }
 
 fn quality(sample: &gst::Sample, picture: &gst::BufferRef) -> Result<f64> {
@@ -245,8 +241,9 @@ fn quality(sample: &gst::Sample, picture: &gst::BufferRef) -> Result<f64> {
     let stride = usize::try_from(frame.plane_stride()[0])?;
     let luma = frame.plane_data(0)?;
     let wanted = picture.map_readable()?;
-    let (wide, high) = (info.width(), info.height());
-    ensure!((wide as usize, high as usize) == SIZE, "a picture of {wide}x{high}");
+    let (wide, high) = (info.width() as usize, info.height() as usize);
+    // Decoders may give the whole blocks that were coded: 640x368.
+    ensure!(wide == width && (height..height + 16).contains(&high), "a picture of {wide}x{high}");
     let squares: u64 = (0..height)
         .flat_map(|row| luma[row * stride..].iter().zip(&wanted[row * width..(row + 1) * width]))
         .map(|(a, b)| u64::from(a.abs_diff(*b)).pow(2))
@@ -271,19 +268,22 @@ fn scale() -> Result<Value> {
 
 /// Several encoders that are all open before the first works.
 fn instances(number: usize) -> Result<Value> {
-    let mut chains: Vec<Chain> = (0..number).map(|_| encode_chain(Recycling::Flush)).collect::<Result<_>>()?;
+    let mut chains: Vec<Chain> =
+        (0..number).map(|_| encode_chain(Recycling::Ready)).collect::<Result<_>>()?;
     let each = std::thread::scope(|scope| {
         let work = |chain: &mut Chain| chain.segment(pictures()).map(|samples| said(&samples));
         let working: Vec<_> = chains.iter_mut().map(|chain| scope.spawn(move || work(chain))).collect();
         let ended = working.into_iter().map(|thread| thread.join());
-        ended.map(|result| result.map_err(|_| anyhow::anyhow!("a thread panicked"))?).collect::<Result<Vec<_>>>()
+        ended
+            .map(|result| result.map_err(|_| anyhow::anyhow!("a thread panicked"))?)
+            .collect::<Result<Vec<_>>>()
     })?;
     Ok(json!({"pictures": PICTURES, "instances": each}))
 }
 
 /// Tries to take the driver away under a working encoder, then goes on.
 fn unplug_busy() -> Result<Value> {
-    let chain = encode_chain(Recycling::Flush)?;
+    let chain = encode_chain(Recycling::Ready)?;
     let before = chain.segment(pictures())?;
     let removed = Command::new("rmmod").arg("vicodec").output().context("rmmod")?;
     let after = chain.segment(pictures())?;
@@ -319,7 +319,7 @@ fn main() -> Result<()> {
         "controls" => controls()?,
         "recycle" => recycle(number()?, Recycling::Flush)?,
         "recycle-ready" => recycle(number()?, Recycling::Ready)?,
-        "round-trip" => round_trip(number()?)?,
+        "round-trip" => round_trip()?,
         "scale" => scale()?,
         "instances" => instances(number()?)?,
         "unplug-busy" => unplug_busy()?,

@@ -79,11 +79,12 @@ pub fn controls(factory: &str) -> Result<BTreeSet<String>, Unasked> {
     gst::log::set_threshold_for_name("v4l2", gst::DebugLevel::Debug);
     let lines: Arc<Mutex<Vec<String>>> = Arc::default();
     let heard = Arc::clone(&lines);
-    let listener = gst::log::add_log_function(move |category, _level, _file, _function, _line, _object, text| {
-        if let (true, Some(text)) = (category.name() == "v4l2", text.get()) {
-            heard.lock().unwrap_or_else(PoisonError::into_inner).push(text.to_string());
-        }
-    });
+    let listener =
+        gst::log::add_log_function(move |category, _level, _file, _function, _line, _object, text| {
+            if let (true, Some(text)) = (category.name() == "v4l2", text.get()) {
+                heard.lock().unwrap_or_else(PoisonError::into_inner).push(text.to_string());
+            }
+        });
     let opened = element.set_state(gst::State::Ready);
     // What it says here is of no use: the device is let go of in any case.
     let _ = element.set_state(gst::State::Null);
@@ -119,7 +120,9 @@ mod tests {
     #[test]
     fn devices_are_read_from_sysfs_by_number_and_radios_are_none() {
         let folder = tempfile::tempdir().unwrap();
-        for (node, name) in [("video10", "second"), ("video2", "first\n"), ("radio0", "fm"), ("v4l-subdev0", "s")] {
+        for (node, name) in
+            [("video10", "second"), ("video2", "first\n"), ("radio0", "fm"), ("v4l-subdev0", "s")]
+        {
             fs::create_dir_all(folder.path().join(node).join("device")).unwrap();
             fs::write(folder.path().join(node).join("name"), name).unwrap();
         }
