@@ -227,7 +227,12 @@ fn round_trip() -> Result<Value> {
     let decoder = make(&named("V4L2_DECODER", "v4l2fwhtdec"))?;
     let chain = Chain::new(&caps.to_owned(), &[decoder], Some(&out))?;
     let decoded = chain.segment(coded.iter().filter_map(|sample| sample.buffer_owned()))?;
-    let all = decoded.iter().zip(pictures()).map(|(sample, picture)| quality(sample, &picture));
+    // By time, since GStreamer 1.22 may lose the first pictures of this decoder; how many came is told.
+    let all = decoded.iter().map(|sample| {
+        let time = sample.buffer().and_then(|buffer| buffer.pts());
+        let picture = pictures().find(|picture| picture.pts() == time).context("a time that none had")?;
+        quality(sample, &picture)
+    });
     let worst = all.collect::<Result<Vec<_>>>()?.into_iter().fold(f64::INFINITY, f64::min);
     Ok(json!({"coded": said(&coded), "frames": decoded.len(), "worst_psnr": worst}))
 }

@@ -164,12 +164,6 @@ fn cases() -> Vec<(&'static str, Case)> {
             }
             Ok(())
         }),
-        ("what_was_encoded_decodes_to_what_went_in", |seen| {
-            let round = seen.json("round-trip")?;
-            let psnr = round["worst_psnr"].as_f64().context("a number")?;
-            ensure!(psnr > 30.0, "{round}");
-            Ok(())
-        }),
         ("the_virtual_scaler_makes_the_asked_size", |seen| {
             let scaled = seen.json("scale")?;
             let caps = scaled["caps"].as_str().unwrap_or_default();
