@@ -34,3 +34,4 @@ pub mod still;
 pub mod survey;
 mod tone;
 pub mod transcode;
+pub mod v4l2;
