@@ -44,6 +44,7 @@ fn probe() -> ExitCode {
             speed_fps: 1000.0,
             width: Pixels(1280),
             height: Pixels(720),
+            instances: None,
         }],
         unproved: vec![],
     };

@@ -10,6 +10,7 @@ use gstreamer::glib;
 use gstreamer::prelude::*;
 
 use crate::board::{BadProfile, Board, Boards, user_folder};
+use crate::probe::{self, cache};
 use crate::machine::{
     DeviceTree, ElementFacts, Machine, PciDevice, PropertyFacts, PropertyKind, Version, VideoDevice,
 };
@@ -18,14 +19,26 @@ use crate::machine::{
 const FILE_HEAD: usize = 4096;
 
 /// The board profile for this machine, or the one that `HEADWATER_BOARD` names, and the machine as far as that
-/// profile asks.
+/// profile asks. What an earlier probe did not prove is refused.
 pub fn board() -> Result<(Board, Machine), BadProfile> {
+    let (board, machine) = unproved(None)?;
+    let findings = cache::load(&cache::key(&board, &machine));
+    let known = probe::apply(findings.as_ref(), board, machine);
+    Ok((known.board, known.machine))
+}
+
+/// The same before any probe, with the profile `named` in place of the environment's.
+pub fn unproved(named: Option<&str>) -> Result<(Board, Machine), BadProfile> {
     let boards = Boards::with_folder(&user_folder())?;
     let mut machine = machine(&boards);
-    let named = std::env::var("HEADWATER_BOARD").ok();
-    let board = boards.board(named.as_deref(), &machine)?;
+    let board = boards.board(named.map(str::to_owned).or_else(named_board).as_deref(), &machine)?;
     look_at(&mut machine, board.factories());
     Ok((board, machine))
+}
+
+/// The profile that the environment asks for.
+pub fn named_board() -> Option<String> {
+    std::env::var("HEADWATER_BOARD").ok()
 }
 
 /// The machine without GStreamer: enough to choose what must be set before GStreamer starts.

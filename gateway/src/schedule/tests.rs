@@ -142,6 +142,7 @@ fn birth(name: &str) -> Birth {
             speed_fps: 1.0,
             width: Pixels(1),
             height: Pixels(1),
+            instances: None,
         }],
         limits: Limits { workers: 1, queue: 1, max_input_bytes: 100 },
         extra: Extra::new(),
