@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use headwater_pipelines::doctor::{self, Secrets, Style};
+use headwater_pipelines::doctor::{self, Diagnosis, Secrets, Style};
 use headwater_pipelines::exit::{self, Exit};
-use headwater_pipelines::transcode::{Cut, Summary};
+use headwater_pipelines::machine::Machine;
 use headwater_pipelines::probe::{Candidate, Options, Said, cache};
+use headwater_pipelines::transcode::{Cut, Summary};
 use headwater_pipelines::{cut, environment, ladder, listing, log, probe, serve, survey, transcode};
 use headwater_protocol::{Container, Ladder, Rendition};
 
@@ -198,14 +199,19 @@ fn run(command: Command) -> Result<Exit, (Exit, anyhow::Error)> {
             run_probe(cached, deadline).map(done).map_err(|error| (Exit::Start, error))
         }
         Command::ProbeOne { key, deadline, parent } => run_probe_one(&key, deadline, parent),
-        Command::Doctor(arguments) => run_doctor(arguments).map_err(|error| (Exit::Start, error)),
+        Command::Doctor(arguments) => run_doctor(arguments),
         Command::Boards { command: None, json } => run_boards(json).map(done).map_err(failed),
         Command::Boards { command: Some(BoardsCommand::Show { id }), .. } => {
             let shown = listing::show(&id).map_err(anyhow::Error::from);
             shown.and_then(|text| print(&text)).map(done).map_err(failed)
         }
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "headwater-worker", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Arguments::command(),
+                "headwater-worker",
+                &mut std::io::stdout(),
+            );
             Ok(Exit::Done)
         }
         Command::Man { dir } => man(dir.as_deref()).map(done).map_err(|error| failed(error.into())),
@@ -272,13 +278,20 @@ fn run_probe_one(key: &str, deadline: Duration, parent: u32) -> Result<Exit, (Ex
     exit.now()
 }
 
-fn run_doctor(arguments: Doctor) -> anyhow::Result<Exit> {
-    let Doctor { json, plan, report, board, deadline } = arguments;
-    let (diagnosis, machine) = doctor::diagnose(&Options { deadline, board }, &mut tell)?;
+fn run_doctor(arguments: Doctor) -> Result<Exit, (Exit, anyhow::Error)> {
+    let options = Options { deadline: arguments.deadline, board: arguments.board.clone() };
+    let found = doctor::diagnose(&options, &mut tell);
+    let (diagnosis, machine) = found.map_err(|error| (Exit::Start, error.into()))?;
     let exit = diagnosis.verdict.exit();
-    if json {
+    show(&arguments, diagnosis, machine).map_err(|error| (Exit::Failed, error))?;
+    Ok(exit)
+}
+
+fn show(arguments: &Doctor, diagnosis: Diagnosis, machine: Machine) -> anyhow::Result<()> {
+    let Doctor { json, plan, report, .. } = arguments;
+    if *json {
         print(&serde_json::to_string_pretty(&diagnosis)?)?;
-    } else if plan {
+    } else if *plan {
         print(&serde_json::to_string_pretty(&diagnosis.plan)?)?;
     } else {
         let stdout = std::io::stdout();
@@ -287,10 +300,11 @@ fn run_doctor(arguments: Doctor) -> anyhow::Result<Exit> {
     }
     if let Some(path) = report {
         let text = doctor::Report::new(diagnosis, machine).to_json(&Secrets::here())?;
-        std::fs::write(&path, text + "\n")
-            .map_err(|error| anyhow::anyhow!("the report cannot be written to {}: {error}", path.display()))?;
+        std::fs::write(path, text + "\n").map_err(|error| {
+            anyhow::anyhow!("the report cannot be written to {}: {error}", path.display())
+        })?;
     }
-    Ok(exit)
+    Ok(())
 }
 
 fn run_boards(json: bool) -> anyhow::Result<()> {

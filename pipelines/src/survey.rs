@@ -10,10 +10,10 @@ use gstreamer::glib;
 use gstreamer::prelude::*;
 
 use crate::board::{BadProfile, Board, Boards, user_folder};
-use crate::probe::{self, cache};
 use crate::machine::{
     DeviceTree, ElementFacts, Machine, PciDevice, PropertyFacts, PropertyKind, Version, VideoDevice,
 };
+use crate::probe::{self, cache};
 
 /// So much of a file that a profile asks for.
 const FILE_HEAD: usize = 4096;
@@ -24,6 +24,10 @@ pub fn board() -> Result<(Board, Machine), BadProfile> {
     let (board, machine) = unproved(None)?;
     let findings = cache::load(&cache::key(&board, &machine));
     let known = probe::apply(findings.as_ref(), board, machine);
+    if findings.is_none() && !known.machine.refused.is_empty() {
+        let elements: Vec<&str> = known.machine.refused.keys().map(String::as_str).collect();
+        tracing::warn!(?elements, "not used, for nothing is proved yet: run `headwater-worker probe`");
+    }
     Ok((known.board, known.machine))
 }
 

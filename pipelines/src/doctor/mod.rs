@@ -121,7 +121,10 @@ pub fn diagnose(
         status: board.status,
         asked_for: named.is_some(),
         notes: board.notes.clone(),
-        lacking: environment::lacking(&board).into_iter().map(|(name, value)| format!("{name}={value}")).collect(),
+        lacking: environment::lacking(&board)
+            .into_iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect(),
     };
     let facts = facts(&machine);
     let known = probe::apply(Some(&findings), board, machine);

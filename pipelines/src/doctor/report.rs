@@ -69,7 +69,8 @@ impl Secrets {
             pattern(r"(?i)\bserial(?:[ _-]?(?:number|no))?\s*[:=]\s*\S+", "<serial>"),
         ];
         // Placeholders of firmware ("None", "0") are no serial numbers.
-        let units = units.iter().filter(|unit| unit.len() >= 6 && unit.bytes().any(|byte| byte.is_ascii_digit()));
+        let units =
+            units.iter().filter(|unit| unit.len() >= 6 && unit.bytes().any(|byte| byte.is_ascii_digit()));
         anywhere.extend(units.map(|unit| exactly(unit, "<serial>")));
         if home.len() > 1 && home != "/root" {
             anywhere.push(exactly(home, "~"));
@@ -90,9 +91,10 @@ impl Secrets {
 
     fn clean(&self, text: &str, in_text: bool) -> String {
         let more = self.in_text.iter().filter(|_| in_text);
-        self.anywhere.iter().chain(more).fold(text.to_owned(), |text, (secret, with)| {
-            secret.replace_all(&text, *with).into_owned()
-        })
+        self.anywhere
+            .iter()
+            .chain(more)
+            .fold(text.to_owned(), |text, (secret, with)| secret.replace_all(&text, *with).into_owned())
     }
 
     /// Every string of `value`, keys included.

@@ -152,7 +152,9 @@ fn table(page: &mut Page, found: &[Finding]) {
             CapabilityKind::Scale => "scale",
             CapabilityKind::Encode => "encode",
         };
-        let what = candidate.codec.map_or_else(|| kind.to_owned(), |codec| format!("{kind} {}", words::codec(codec)));
+        let what = candidate
+            .codec
+            .map_or_else(|| kind.to_owned(), |codec| format!("{kind} {}", words::codec(codec)));
         let memory = match &candidate.from {
             Some(from) => format!("{from} > {}", candidate.memory),
             None => candidate.memory.clone(),
@@ -193,7 +195,8 @@ fn reasons(page: &mut Page, diagnosis: &Diagnosis) {
         let notes = outcome.proof().map(|proof| proof.notes.as_slice()).unwrap_or_default();
         notes.iter().map(|note| format!("{}: {note}", candidate.element))
     });
-    let broken = diagnosis.broken_plugins.iter().map(|file| format!("GStreamer could not load the plugin {file}"));
+    let broken =
+        diagnosis.broken_plugins.iter().map(|file| format!("GStreamer could not load the plugin {file}"));
     let all: Vec<String> = notes.chain(broken).chain(diagnosis.chosen.notes.iter().cloned()).collect();
     if !all.is_empty() {
         page.title("Notes");
@@ -225,7 +228,9 @@ fn lines(plan: &Explanation) -> [String; 2] {
     let splits = plan.outputs.splits.iter().map(|element| element.factory.as_str());
     for rung in &plan.outputs.rungs {
         encoders.push(&rung.element.factory);
-        scalers.extend(rung.before.first().filter(|_| rung.feed == Feed::Decoded).map(|one| one.factory.as_str()));
+        scalers.extend(
+            rung.before.first().filter(|_| rung.feed == Feed::Decoded).map(|one| one.factory.as_str()),
+        );
     }
     scalers.extend(splits);
     for list in [&mut encoders, &mut scalers] {
@@ -240,13 +245,21 @@ fn lines(plan: &Explanation) -> [String; 2] {
 }
 
 fn conclusion(page: &mut Page, diagnosis: &Diagnosis) {
-    let hardware = diagnosis.findings.found.iter().filter(|finding| !finding.candidate.software);
+    let tried = |finding: &&Finding| match finding.outcome {
+        Outcome::NotTried(_) => false,
+        Outcome::Proved(_) | Outcome::Missing(_) | Outcome::Failed(_) => !finding.candidate.software,
+    };
+    let hardware = diagnosis.findings.found.iter().filter(tried);
     let (proved, all) = hardware.fold((0, 0), |(proved, all), finding| {
         (proved + usize::from(finding.outcome.proof().is_some()), all + 1)
     });
     let (tone, text) = match diagnosis.verdict {
-        Verdict::Works if all == 0 => (Tone::Good, "It works, in software: this profile names no hardware.".to_owned()),
-        Verdict::Works => (Tone::Good, format!("It works: {proved} of {all} uses of its hardware are proved.")),
+        Verdict::Works if all == 0 => {
+            (Tone::Good, "It works, in software: this profile names no hardware.".to_owned())
+        }
+        Verdict::Works => {
+            (Tone::Good, format!("It works: {proved} of {all} uses of its hardware are proved."))
+        }
         Verdict::Partly => (
             Tone::Warning,
             format!(
@@ -255,7 +268,8 @@ fn conclusion(page: &mut Page, diagnosis: &Diagnosis) {
         ),
         Verdict::Nothing => (
             Tone::Bad,
-            "It does not work: there is no way to make the standard ladder. Install what is missing above.".to_owned(),
+            "It does not work: there is no way to make the standard ladder. Install what is missing above."
+                .to_owned(),
         ),
     };
     let text = wrapped(0, &text);

@@ -21,8 +21,8 @@ use std::collections::BTreeMap;
 use headwater_protocol::{Code, Codec, Fault, FrameRate, Ladder};
 use serde::Serialize;
 
-pub use self::explain::{Explanation, explain};
 pub(crate) use self::encode::fixed;
+pub use self::explain::{Explanation, explain};
 pub(crate) use self::route::raw_caps;
 use crate::board::{Board, Decoder, ForceKey, Interlaced, LossyInput, Properties, Quirk, SYSTEM};
 use crate::es::Rotation;

@@ -39,8 +39,9 @@ impl Candidate {
             (CapabilityKind::Decode, Some(codec), _) => Some(Use::Decode { codec, memory: &self.memory }),
             (CapabilityKind::Encode, Some(codec), _) => Some(Use::Encode { codec, memory: &self.memory }),
             (CapabilityKind::Scale, _, Some(from)) => Some(Use::Scale { from, to: &self.memory }),
-            (CapabilityKind::Scale, _, None)
-            | (CapabilityKind::Decode | CapabilityKind::Encode, None, _) => None,
+            (CapabilityKind::Scale, _, None) | (CapabilityKind::Decode | CapabilityKind::Encode, None, _) => {
+                None
+            }
         }
     }
 
@@ -54,9 +55,8 @@ impl Candidate {
 /// an element, each that is here is a candidate; where none is, the first.
 pub fn candidates(board: &Board, machine: &Machine) -> Vec<Candidate> {
     let here = |factories: &[String]| -> Vec<String> {
-        let known = |name: &&String| {
-            machine.elements.contains_key(*name) || machine.refused.contains_key(*name)
-        };
+        let known =
+            |name: &&String| machine.elements.contains_key(*name) || machine.refused.contains_key(*name);
         let known: Vec<String> = factories.iter().filter(known).cloned().collect();
         if known.is_empty() { factories.first().cloned().into_iter().collect() } else { known }
     };

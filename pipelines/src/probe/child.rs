@@ -35,6 +35,8 @@ const MAX_OUTPUT: u64 = 1 << 20;
 const MAX_ERRORS: usize = 4096;
 /// After SIGKILL a process that is not stuck in the kernel is gone in milliseconds.
 const REAP: Duration = Duration::from_secs(5);
+/// What the command line takes at most.
+const LONGEST: Duration = Duration::from_secs(300);
 /// How often a child that was killed is asked for.
 const POLL: Duration = Duration::from_millis(10);
 
@@ -55,13 +57,19 @@ pub(super) fn prove(candidate: &Candidate, options: &Options) -> (Outcome, bool)
     };
     let errors = keep_tail(&mut child);
     let lines = read_lines(&mut child);
-    let (said, end) = listen(&mut child, &lines, options.deadline);
+    let deadline = deadline(candidate, options);
+    let (said, end) = listen(&mut child, &lines, deadline);
     let tail = {
         let kept = errors.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8_lossy(&Vec::from(kept.clone())).into_owned()
     };
     let stuck = matches!(end, End::Stuck);
-    (judge(candidate, options, said, &end, &tail), stuck)
+    (judge(candidate, deadline, said, &end, &tail), stuck)
+}
+
+/// Software is slow on a small board, and does not hang.
+fn deadline(candidate: &Candidate, options: &Options) -> Duration {
+    if candidate.software { (options.deadline * 2).min(LONGEST) } else { options.deadline }
 }
 
 fn start(candidate: &Candidate, options: &Options) -> std::io::Result<Child> {
@@ -70,7 +78,12 @@ fn start(candidate: &Candidate, options: &Options) -> std::io::Result<Child> {
         command.env("HEADWATER_BOARD", board);
     }
     command
-        .args(["probe-one", &candidate.key(), "--deadline", &options.deadline.as_secs_f64().to_string()])
+        .args([
+            "probe-one",
+            &candidate.key(),
+            "--deadline",
+            &deadline(candidate, options).as_secs_f64().to_string(),
+        ])
         .args(["--parent", &std::process::id().to_string()])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -172,7 +185,7 @@ fn kill(child: &mut Child) {
     let _ = child.kill();
 }
 
-fn judge(candidate: &Candidate, options: &Options, said: Vec<Said>, end: &End, tail: &str) -> Outcome {
+fn judge(candidate: &Candidate, deadline: Duration, said: Vec<Said>, end: &End, tail: &str) -> Outcome {
     let mut proof = None;
     for one in said {
         match (one, &mut proof) {
@@ -192,7 +205,7 @@ fn judge(candidate: &Candidate, options: &Options, said: Vec<Said>, end: &End, t
             proof.instances = Some(count);
             Outcome::Proved(proof)
         }
-        (End::Killed, None) => Outcome::Failed(words::hung(candidate, options.deadline, tail)),
+        (End::Killed, None) => Outcome::Failed(words::hung(candidate, deadline, tail)),
         (End::Exited(status), None) => Outcome::Failed(words::crashed(candidate, *status, tail)),
     }
 }

@@ -100,7 +100,8 @@ mod tests {
 
     #[test]
     fn a_keyframe_is_known_by_its_bits() {
-        let sets = [&[0, 0, 0, 1, 0x67, 0x42, 0xc0, 0x1e, 0x95][..], &[0, 0, 0, 1, 0x68, 0xce, 0x3c]].concat();
+        let sets =
+            [&[0, 0, 0, 1, 0x67, 0x42, 0xc0, 0x1e, 0x95][..], &[0, 0, 0, 1, 0x68, 0xce, 0x3c]].concat();
         let idr = [0, 0, 1, 0x65, 0x88, 0x84];
         assert_eq!(start(Codec::H264, &[&sets[..], &idr].concat()), Start::Yes);
         assert_eq!(start(Codec::H264, &idr), Start::WithoutSets);

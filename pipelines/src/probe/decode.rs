@@ -6,11 +6,11 @@ use gstreamer_video as gst_video;
 use headwater_protocol::{Codec, Fault};
 
 use super::drive::{Driven, Shelf, take};
+use super::finding::Proof;
 use super::instances::AtOnce;
 use super::pictures::{Luma, psnr};
 use super::prove::{ALIKE, Bench, proof, speed};
 use super::sample::{self, Clip};
-use super::finding::Proof;
 use super::{PICTURES, SIZE, words};
 use crate::board::{Board, Decoder, LossyInput, SYSTEM};
 use crate::es::Rotation;
@@ -108,14 +108,19 @@ fn again(
     clip: &Clip,
     found: &mut Proof,
 ) -> Result<(), Fault> {
-    let run = |driven: &Driven, count: &Arc<Mutex<Count>>| {
+    let run = |driven: &Driven, count: &Arc<Mutex<Count>>, recycle: bool| {
         let fed = clip.clone();
-        let ran = driven.segment(bench.again, move |chain| fed.feed(chain, 1));
+        let ran = driven.segment(bench.again, move |chain| {
+            // In the feeder's thread, for a flush may hang too.
+            if recycle {
+                chain.recycle();
+            }
+            fed.feed(chain, 1)
+        });
         judge(bench, ran, &std::mem::take(&mut *lock(count)), clip.len())
     };
     if !plan.fresh {
-        driven.chain().recycle();
-        match run(driven, count) {
+        match run(driven, count, true) {
             Ok(_) => return Ok(()),
             Err(fault) if bench.candidate.software => return Err(second(bench, &fault)),
             Err(fault) => {
@@ -125,7 +130,7 @@ fn again(
         }
     }
     let (driven, count) = counting(plan)?;
-    run(&driven, &count).map(drop).map_err(|fault| second(bench, &fault))
+    run(&driven, &count, false).map(drop).map_err(|fault| second(bench, &fault))
 }
 
 fn second(bench: &Bench<'_>, fault: &Fault) -> Fault {
@@ -136,11 +141,15 @@ fn second(bench: &Bench<'_>, fault: &Fault) -> Fault {
 /// Its pictures against those of a software decoder, where the processor can see them.
 fn compare(bench: &Bench<'_>, plan: &DecodePlan, clip: &Clip, found: &mut Proof) -> Result<(), Fault> {
     if plan.memory != SYSTEM && plan.download.is_empty() {
-        found.notes.push("its pictures cannot be brought to system memory, so they were not looked at".into());
+        found
+            .notes
+            .push("its pictures cannot be brought to system memory, so they were not looked at".into());
         return Ok(());
     }
     let Some(reference) = bench.reference(clip)? else {
-        found.notes.push("no other decoder is here to compare its pictures with".into());
+        if !bench.candidate.software {
+            found.notes.push("no software decoder is here to compare its pictures with".into());
+        }
         return Ok(());
     };
     let shelf = Shelf::default();

@@ -57,7 +57,7 @@ pub(super) fn prove(bench: &Bench<'_>) -> Result<(Proof, Option<AtOnce>), Fault>
     let (entry, rung, source) = plan(bench, codec)?;
     let trial = Trial { bench, codec, rung, source };
     let (driven, shelf) = trial.build()?;
-    let ran = trial.run(&driven, PICTURES, bench.first);
+    let ran = trial.run(&driven, PICTURES, bench.first, false);
     let (coded, time) = trial.judge(ran, take(&shelf), PICTURES)?;
     trial.keyframes(&coded)?;
     trial.bits(&coded)?;
@@ -154,7 +154,8 @@ impl Trial<'_> {
         Ok((driven, shelf))
     }
 
-    fn run(&self, driven: &Driven, count: u64, patience: Duration) -> Result<Duration, Fault> {
+    /// `recycle`: the chain has had a segment before.
+    fn run(&self, driven: &Driven, count: u64, patience: Duration, recycle: bool) -> Result<Duration, Fault> {
         let (source, size) = (self.source.clone(), self.size());
         // Drawn before, so that only the encoder's time counts.
         let pictures = match source {
@@ -162,9 +163,15 @@ impl Trial<'_> {
             Source::Decoded(..) => Vec::new(),
         };
         let into = Arc::clone(driven.chain());
-        driven.segment(patience, move |chain| match source {
-            Source::Drawn => pictures.into_iter().try_for_each(|picture| chain.push(picture)),
-            Source::Decoded(plan, clip) => decoded(&plan, &clip, into, count, patience),
+        driven.segment(patience, move |chain| {
+            // In the feeder's thread, for a flush may hang too.
+            if recycle {
+                chain.recycle();
+            }
+            match source {
+                Source::Drawn => pictures.into_iter().try_for_each(|picture| chain.push(picture)),
+                Source::Decoded(plan, clip) => decoded(&plan, &clip, into, count, patience),
+            }
         })
     }
 
@@ -229,8 +236,7 @@ impl Trial<'_> {
             words::wrong(bench.candidate, text).with_detail(fault.detail)
         };
         if !self.rung.fresh {
-            driven.chain().recycle();
-            let ran = self.run(&driven, FEW, bench.again);
+            let ran = self.run(&driven, FEW, bench.again, true);
             match self.judge(ran, take(shelf), FEW) {
                 Ok(_) => return Ok(()),
                 Err(fault) if bench.candidate.software => return Err(second(fault)),
@@ -242,7 +248,7 @@ impl Trial<'_> {
         }
         drop(driven);
         let (driven, shelf) = self.build()?;
-        let ran = self.run(&driven, FEW, bench.again);
+        let ran = self.run(&driven, FEW, bench.again, false);
         self.judge(ran, take(&shelf), FEW).map(drop).map_err(second)
     }
 
@@ -291,7 +297,9 @@ impl Trial<'_> {
                     Ok(())
                 })
             }),
-            feed: Arc::new(move |chain: &Chain| (0..FEW).try_for_each(|number| chain.push(draw(number, size)))),
+            feed: Arc::new(move |chain: &Chain| {
+                (0..FEW).try_for_each(|number| chain.push(draw(number, size)))
+            }),
             pictures: FEW,
             limit: entry.max_instances,
             patience: self.bench.again,

@@ -103,7 +103,9 @@ impl Findings {
                     instances: proof.instances,
                 }),
                 Outcome::Missing(fault) | Outcome::Failed(fault) | Outcome::NotTried(fault) => {
-                    report.unproved.push(Unproved { element: candidate.element.clone(), fault: fault.clone() });
+                    report
+                        .unproved
+                        .push(Unproved { element: candidate.element.clone(), fault: fault.clone() });
                 }
             }
         }
@@ -116,9 +118,8 @@ pub fn apply(findings: Option<&Findings>, board: Board, machine: Machine) -> Kno
     let mut known = Known { board, machine };
     for candidate in candidates(&known.board, &known.machine) {
         let key = candidate.key();
-        let found = findings.and_then(|findings| {
-            findings.found.iter().find(|finding| finding.candidate.key() == key)
-        });
+        let found = findings
+            .and_then(|findings| findings.found.iter().find(|finding| finding.candidate.key() == key));
         match found.map(|finding| &finding.outcome) {
             Some(Outcome::Proved(proof)) => {
                 let quirk = match candidate.kind {

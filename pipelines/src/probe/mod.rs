@@ -144,7 +144,8 @@ fn without_trial(
 /// Files of the plugins that GStreamer could not load and will not try again.
 pub fn broken_plugins() -> Vec<String> {
     let plugins = gst::Registry::get().plugins();
-    let broken = plugins.into_iter().filter(|plugin| plugin.plugin_flags().contains(gst::PluginFlags::BLACKLISTED));
+    let broken =
+        plugins.into_iter().filter(|plugin| plugin.plugin_flags().contains(gst::PluginFlags::BLACKLISTED));
     let file = |plugin: gst::Plugin| Some(plugin.filename()?.file_name()?.to_string_lossy().into_owned());
     broken.filter_map(file).collect()
 }

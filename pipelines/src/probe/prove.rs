@@ -1,5 +1,6 @@
 //! The child's side: one candidate proved in this process.
 
+use std::panic::{self, AssertUnwindSafe};
 use std::time::Duration;
 
 use headwater_protocol::{CapabilityKind, Code, Fault};
@@ -41,14 +42,15 @@ pub fn prove(
     let candidate = candidates(board, machine).into_iter().find(|candidate| candidate.key() == key);
     let candidate = candidate
         .ok_or_else(|| Fault::new(Code::PipelineFailed, format!("{key} is no candidate of {}", board.id)))?;
-    // Half of the time for the first run leaves some for those after it.
-    let bench =
-        Bench { board, machine, candidate: &candidate, first: deadline / 2, again: deadline / 10 };
-    let proved = match candidate.kind {
+    // Half of the time for the first run leaves some for those after it, which are short.
+    let bench = Bench { board, machine, candidate: &candidate, first: deadline / 2, again: deadline / 5 };
+    // An element that takes no value of a property ends in a panic, which is an answer too.
+    let proved = panic::catch_unwind(AssertUnwindSafe(|| match candidate.kind {
         CapabilityKind::Decode => decode::prove(&bench),
         CapabilityKind::Scale => scale::prove(&bench).map(|proof| (proof, None)),
         CapabilityKind::Encode => encode::prove(&bench),
-    };
+    }));
+    let proved = proved.unwrap_or_else(|panicked| Err(words::wrong(&candidate, surprise(&*panicked))));
     let (proof, at_once) = proved.map_err(|fault| bench.told(fault))?;
     say(&Said::Proved(proof));
     if let Some(at_once) = at_once {
@@ -92,6 +94,12 @@ impl Bench<'_> {
         driven.segment(self.first, move |chain| clip.feed(chain, 1))?;
         Ok(Some(drive::take(&shelf)))
     }
+}
+
+fn surprise(panicked: &(dyn std::any::Any + Send)) -> String {
+    let said = panicked.downcast_ref::<String>().map(String::as_str);
+    let said = said.or_else(|| panicked.downcast_ref::<&str>().copied()).unwrap_or("it panicked");
+    format!("cannot be used as its profile says: {said}")
 }
 
 /// What drivers say of a session too many.

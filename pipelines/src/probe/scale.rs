@@ -111,7 +111,9 @@ fn element(bench: &Bench<'_>, from: &str) -> Result<Proof, Fault> {
         let likeness = psnr(&take(&shelf), &ours);
         tracing::debug!(element = candidate.element, likeness, "scaled");
         if likeness < ALIKE {
-            return Err(wrong(format!("makes another picture than Headwater's own scaler ({likeness:.1} dB)")));
+            return Err(wrong(format!(
+                "makes another picture than Headwater's own scaler ({likeness:.1} dB)"
+            )));
         }
     } else {
         found.notes.push("its pictures were counted and not looked at".to_owned());
@@ -129,7 +131,8 @@ fn into(bench: &Bench<'_>, entry: &Scaler, from: &str) -> Result<(Source, Vec<El
         line.push(raw_caps(Some(memory), format, None));
         return Ok((Source::Drawn, line));
     }
-    let decoders = bench.board.decoders.iter().filter(|one| one.codec == Codec::H264 && one.out.memory == from);
+    let decoders =
+        bench.board.decoders.iter().filter(|one| one.codec == Codec::H264 && one.out.memory == from);
     for one in decoders {
         if let (Ok(decode), Some(clip)) =
             (plan::decode_with(bench.board, bench.machine, one), sample::clip(Codec::H264)?)
@@ -137,7 +140,10 @@ fn into(bench: &Bench<'_>, entry: &Scaler, from: &str) -> Result<(Source, Vec<El
             return Ok((Source::Decoded(decode, clip), Vec::new()));
         }
     }
-    Err(words::wrong(bench.candidate, format!("cannot be tried: nothing here brings pictures into {from} memory")))
+    Err(words::wrong(
+        bench.candidate,
+        format!("cannot be tried: nothing here brings pictures into {from} memory"),
+    ))
 }
 
 /// The elements that bring its pictures where the processor sees them; None where there are none.

@@ -52,10 +52,7 @@ pub(super) fn missing(candidate: &Candidate, broken: &[String]) -> Fault {
     let text = if broken.is_empty() {
         text
     } else {
-        format!(
-            "{text}, or it is in one of the plugins that GStreamer could not load: {}",
-            broken.join(", ")
-        )
+        format!("{text}, or it is in one of the plugins that GStreamer could not load: {}", broken.join(", "))
     };
     Fault::new(lacking(candidate), text)
 }
@@ -82,7 +79,9 @@ pub(super) fn unproved(candidate: &Candidate) -> String {
 /// There by name, and nothing came out of it.
 pub(super) fn nothing(candidate: &Candidate, why: &Fault) -> Fault {
     let Candidate { element, block, software, .. } = candidate;
-    let reason = if *software {
+    let reason = if why.code == Code::WorkerHung {
+        "it stood still until its time was over".to_owned()
+    } else if *software {
         why.text.clone()
     } else if block.is_empty() {
         format!("this board has no {} behind it", role(candidate))
@@ -98,24 +97,21 @@ pub(super) fn wrong(candidate: &Candidate, what: impl std::fmt::Display) -> Faul
 }
 
 pub(super) fn busy(candidate: &Candidate, why: &Fault) -> Fault {
-    let text = format!(
-        "{} has all the work it can do; probe again while nothing else uses it",
-        candidate.element
-    );
+    let text =
+        format!("{} has all the work it can do; probe again while nothing else uses it", candidate.element);
     Fault::new(Code::Busy, text).with_detail(format!("{}\n{}", why.text, why.detail))
 }
 
 pub(super) fn hung(candidate: &Candidate, after: Duration, tail: &str) -> Fault {
-    let text = format!("{} did not answer within {} s and was killed", candidate.element, after.as_secs_f32());
+    let text =
+        format!("{} did not answer within {} s and was killed", candidate.element, after.as_secs_f32());
     Fault::new(Code::WorkerHung, text).with_detail(tail)
 }
 
 /// In the kernel, and no signal reaches it.
 pub(super) fn unkillable(candidate: &Candidate) -> Fault {
-    let text = format!(
-        "{} hangs in its driver and cannot be killed; reboot to free the device",
-        candidate.element
-    );
+    let text =
+        format!("{} hangs in its driver and cannot be killed; reboot to free the device", candidate.element);
     Fault::new(Code::WorkerHung, text)
 }
 
