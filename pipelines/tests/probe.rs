@@ -92,20 +92,29 @@ fn what_is_not_installed_is_told_with_its_package() {
 }
 
 #[test]
+fn a_plugin_that_cannot_be_loaded_is_told() {
+    let desk = Desk::with_toy(
+        "[[encoder]]\ncodec = 'h264'\nfactory = ['toyh264enc']\npackage = 'toy-codecs'\n\
+         in = { formats = ['NV12'] }\n",
+    );
+    let plugins = desk.path("plugins");
+    std::fs::create_dir(&plugins).unwrap();
+    std::fs::write(plugins.join("libgsttoy.so"), "no library").unwrap();
+    let mut command = desk.command(&["probe", "--deadline", SHORT]);
+    command.env("GST_PLUGIN_PATH", &plugins).env("GST_REGISTRY", desk.path("registry.bin"));
+    let report: ProbeReport = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
+    assert_eq!(
+        report.unproved[0].fault.text,
+        "toyh264enc is not installed; package toy-codecs brings it, or it is in one of the plugins that GStreamer \
+         could not load: libgsttoy.so"
+    );
+}
+
+#[test]
 fn an_element_without_a_device_behind_it_is_told_so() {
-    // It takes everything, and gives raw pictures where coded ones are wanted.
-    let entry = r#"
-[[encoder]]
-codec = "h264"
-factory = ["identity"]
-package = "toy-codecs"
-block = "TOYENC"
-in = { formats = ["NV12"] }
-[encoder.map]
-bitrate = { prop = "ts-offset" }
-gop = { prop = "datarate" }
-"#;
-    assert_eq!(sentence(entry), "identity is registered but encoded no frame: this board has no TOYENC");
+    // What x264 needs for this is not there, so it opens nothing, as a driver without its device.
+    let text = sentence(&x264(", pass = 'pass2', multipass-cache-file = '/no/such/file'", BITRATE, GOP));
+    assert_eq!(text, "x264enc is registered but encoded no frame: this board has no TOYENC");
 }
 
 #[test]
@@ -122,21 +131,9 @@ fn an_encoder_that_breaks_a_promise_is_refused_with_the_promise() {
 
 #[test]
 fn an_element_that_stands_still_is_given_up_at_its_deadline() {
-    let entry = r#"
-[[encoder]]
-codec = "h264"
-factory = ["valve"]
-package = "toy-codecs"
-in = { formats = ["I420"] }
-set = { drop = "true" }
-[encoder.map]
-bitrate = { prop = "drop" }
-gop = { prop = "drop" }
-"#;
-    assert_eq!(
-        sentence(entry),
-        "valve is registered but encoded no frame: it stood still until its time was over"
-    );
+    let shut = "after = [{ factory = 'valve', set = { drop = 'true' } }]\n[encoder.map]";
+    let text = sentence(&x264("", BITRATE, GOP).replace("[encoder.map]", shut));
+    assert_eq!(text, "x264enc is registered but encoded no frame: it stood still until its time was over");
 }
 
 #[test]

@@ -146,3 +146,103 @@ pub fn apply(findings: Option<&Findings>, board: Board, machine: Machine) -> Kno
     }
     known
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::{ElementFacts, Use};
+    use headwater_protocol::Codec;
+
+    const BOARD: &str = r#"
+        schema = 1
+        id = "toy"
+        title = "Toy"
+        status = "experimental"
+        [memory.toy]
+        [[decoder]]
+        codec = "h264"
+        factory = ["toydec"]
+        package = "toy"
+        out = { memory = "toy", formats = ["NV12"] }
+        [[decoder]]
+        codec = "av1"
+        factory = ["toydec"]
+        package = "toy"
+        out = { memory = "toy", formats = ["NV12"] }
+        [[encoder]]
+        codec = "h264"
+        factory = ["toyenc"]
+        package = "toy"
+        in = { formats = ["NV12"] }
+        [[encoder]]
+        codec = "h264"
+        factory = ["softenc"]
+        package = "soft"
+        in = { formats = ["I420"] }
+    "#;
+
+    fn toy() -> (Board, Machine) {
+        let mut board: Board = toml::from_str(BOARD).unwrap();
+        board.encoders[1].software = true;
+        let elements = ["toydec", "toyenc", "softenc"];
+        let elements = elements.map(|name| (name.to_owned(), ElementFacts::default())).into();
+        (board, Machine { elements, ..Machine::default() })
+    }
+
+    fn findings(outcome: impl Fn(&Candidate) -> Outcome) -> Findings {
+        let (board, machine) = toy();
+        let finding = |candidate: Candidate| Finding { outcome: outcome(&candidate), candidate };
+        let found = candidates(&board, &machine).into_iter().map(finding).collect();
+        Findings { board: board.id, found }
+    }
+
+    fn refused(findings: Option<&Findings>) -> Vec<String> {
+        let (board, machine) = toy();
+        apply(findings, board, machine).machine.refused.into_keys().collect()
+    }
+
+    #[test]
+    fn without_results_software_is_believed_and_hardware_is_not() {
+        assert_eq!(
+            refused(None),
+            ["decode:av1:toydec:toy", "decode:h264:toydec:toy", "encode:h264:toyenc:system"]
+        );
+    }
+
+    #[test]
+    fn a_decoder_is_used_for_the_codecs_that_it_proved() {
+        let av1 = |one: &Candidate| one.codec == Some(Codec::Av1);
+        let found = findings(|one| match one {
+            one if av1(one) => Outcome::Failed(Fault::new(Code::BadOutput, "toydec decoded 3 of 60 frames")),
+            _ => Outcome::Proved(Proof::default()),
+        });
+        assert_eq!(refused(Some(&found)), ["decode:av1:toydec:toy"]);
+        let (board, machine) = toy();
+        let machine = apply(Some(&found), board, machine).machine;
+        let toydec = ["toydec".to_owned()];
+        assert!(machine.first_for(&toydec, Use::Decode { codec: Codec::H264, memory: "toy" }).is_some());
+        assert!(machine.first_for(&toydec, Use::Decode { codec: Codec::Av1, memory: "toy" }).is_none());
+    }
+
+    #[test]
+    fn what_was_not_tried_is_used_only_where_it_is_software() {
+        let found = findings(|_| Outcome::NotTried(Fault::new(Code::UnsupportedCodec, "not tried")));
+        assert_eq!(refused(Some(&found)).len(), 3);
+        let broken = findings(|_| Outcome::Failed(Fault::new(Code::BadOutput, "broken")));
+        assert!(refused(Some(&broken)).contains(&"encode:h264:softenc:system".to_owned()));
+    }
+
+    #[test]
+    fn an_encoder_that_survives_no_flush_is_made_anew_for_each_segment() {
+        let found = findings(|_| Outcome::Proved(Proof { fresh: true, ..Proof::default() }));
+        let (board, machine) = toy();
+        let board = apply(Some(&found), board, machine).board;
+        assert_eq!(board.quirks, [Quirk::FreshDecoderPerSegment, Quirk::FreshEncoderPerSegment]);
+    }
+
+    #[test]
+    fn a_busy_device_is_asked_again() {
+        assert!(findings(|_| Outcome::Failed(Fault::new(Code::Busy, "busy"))).passing());
+        assert!(!findings(|_| Outcome::Failed(Fault::new(Code::BadOutput, "broken"))).passing());
+    }
+}
