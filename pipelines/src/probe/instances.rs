@@ -82,7 +82,8 @@ impl AtOnce {
                     })
                 })
                 .collect();
-            running.into_iter().map(|one| one.join().unwrap_or(false)).fold(true, |all, one| all && one)
+            let done: Vec<bool> = running.into_iter().map(|one| one.join().unwrap_or(false)).collect();
+            done.into_iter().all(|one| one)
         })
     }
 
