@@ -84,6 +84,7 @@ fn a_board_can_be_asked_for() {
     assert_eq!(found["chosen"]["asked_for"], true);
     assert_eq!(found["verdict"], "works");
     assert_eq!(found["plan"]["outputs"]["rungs"].as_array().unwrap().len(), 4);
+    assert!(!desk.cache().exists(), "it is not the board that workers use");
 }
 
 #[test]

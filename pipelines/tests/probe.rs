@@ -83,6 +83,33 @@ fn a_devices_element_is_counted_and_proved_through_its_own_memory() {
 }
 
 #[test]
+fn what_only_a_decoder_can_feed_is_proved_behind_it() {
+    // Nothing carries pictures into or out of this memory.
+    let desk = Desk::with_toy(&format!(
+        r#"
+[[decoder]]
+codec = "h264"
+factory = ["avdec_h264"]
+package = "toy-codecs"
+out = {{ memory = "toy", formats = ["I420"] }}
+[[scaler]]
+factory = ["videoscale"]
+package = "toy-codecs"
+in = ["toy"]
+out = ["toy"]
+formats = ["I420"]
+can = ["scale"]
+{}"#,
+        x264("", BITRATE, GOP).replace(r#"from_system = ["identity"]"#, "")
+    ));
+    let report = probe(&desk);
+    assert!(report.unproved.is_empty(), "{report:?}");
+    let toys = report.capabilities.iter().filter(|one| one.memory == "toy");
+    let kinds: Vec<CapabilityKind> = toys.map(|one| one.kind).collect();
+    assert_eq!(kinds, [CapabilityKind::Decode, CapabilityKind::Scale, CapabilityKind::Encode]);
+}
+
+#[test]
 fn what_is_not_installed_is_told_with_its_package() {
     let text = sentence(
         "[[encoder]]\ncodec = 'h264'\nfactory = ['toyh264enc', 'oldtoyenc']\npackage = 'toy-codecs'\n\

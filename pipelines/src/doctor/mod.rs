@@ -105,7 +105,11 @@ pub fn diagnose(
     let mut whole = survey::machine(&boards);
     let named = options.board.clone().or_else(survey::named_board);
     let (board, machine) = survey::unproved(options.board.as_deref())?;
-    let findings = probe::probe_and_remember(&board, &machine, options, tell);
+    // A profile that was only looked at is not what a worker will use.
+    let findings = match options.board {
+        None => probe::probe_and_remember(&board, &machine, options, tell),
+        Some(_) => probe::probe(&board, &machine, options, tell),
+    };
     let others = boards.all().filter(|profile| profile.board.id != board.id);
     let others = others.map(|profile| Other {
         id: profile.board.id.clone(),
