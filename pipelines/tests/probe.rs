@@ -4,8 +4,9 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
+use std::process::Stdio;
 
-use headwater_protocol::worker::{Header, Kind};
+use headwater_protocol::worker::{Header, Kind, Open};
 use headwater_protocol::{CapabilityKind, Codec, ProbeReport};
 
 mod desk;
@@ -237,6 +238,39 @@ fn transcode_proves_hardware_once_and_goes_around_what_failed() {
         verdicts.iter().find(|one| one["verdict"].as_str().unwrap().contains("asked for a keyframe"));
     assert!(refused.is_some(), "{verdicts:?}");
     assert!(plan["outputs"]["rungs"].as_array().unwrap().iter().all(|rung| rung["hardware"] == false));
+}
+
+/// What a worker of an agent says on standard error until it is ready and closed.
+fn served(desk: &Desk) -> String {
+    let rendition =
+        r#"{"name":"a","codec":"h264","width":160,"height":90,"rate":{"bitrate":100000},"container":"ts"}"#;
+    let open = format!(r#"{{"stream":"s1","ladder":[{rendition}]}}"#);
+    let open: Open = serde_json::from_str(&open).unwrap();
+    let open = serde_json::to_vec(&open).unwrap();
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    let mut command = desk.command(&["serve"]);
+    let worker = command.stdin(OwnedFd::from(theirs)).stderr(Stdio::piped()).spawn().unwrap();
+    drop(command);
+    let mut say = |kind, payload: &[u8]| {
+        let length = payload.len() as u32;
+        ours.write_all(&Header { length, kind, channel: 0, tag: 0 }.encode()).unwrap();
+        ours.write_all(payload).unwrap();
+    };
+    say(Kind::Open, &open);
+    say(Kind::Close, &[]);
+    let output = worker.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn a_worker_uses_no_hardware_until_a_probe_has_proved_it() {
+    let desk = Desk::with_toy(&x264("", BITRATE, GOP));
+    let said = served(&desk);
+    assert!(said.contains("nothing is proved yet") && said.contains("encode:h264:x264enc:toy"), "{said}");
+    probe(&desk, LONG);
+    let said = served(&desk);
+    assert!(!said.contains("nothing is proved yet"), "{said}");
 }
 
 #[test]
