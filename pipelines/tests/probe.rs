@@ -4,23 +4,30 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
+use std::process::Stdio;
 
-use headwater_protocol::worker::{Header, Kind};
+use headwater_protocol::worker::{Header, Kind, Open};
 use headwater_protocol::{CapabilityKind, Codec, ProbeReport};
 
 mod desk;
 use desk::Desk;
 
-/// The test ends, and with it the worker, long before a shipped deadline.
-const SHORT: &str = "6s";
+/// As shipped: nothing that works comes near it.
+const LONG: &str = "30s";
+/// For what stands still, so that the test does not wait long.
+const SHORT: &str = "8s";
 
-fn probe(desk: &Desk) -> ProbeReport {
-    serde_json::from_str(&desk.text(&["probe", "--deadline", SHORT], 0)).unwrap()
+fn probe(desk: &Desk, deadline: &str) -> ProbeReport {
+    serde_json::from_str(&desk.text(&["probe", "--deadline", deadline], 0)).unwrap()
 }
 
 /// Why the toy board's only entry is not used.
 fn sentence(entry: &str) -> String {
-    let report = probe(&Desk::with_toy(entry));
+    sentence_after(entry, LONG)
+}
+
+fn sentence_after(entry: &str, deadline: &str) -> String {
+    let report = probe(&Desk::with_toy(entry), deadline);
     assert_eq!(report.profile, "toy");
     assert_eq!(report.unproved.len(), 1, "{report:?}");
     // The last resort still works.
@@ -76,7 +83,7 @@ fn everything_that_is_installed_here_is_proved() {
 #[test]
 fn a_devices_element_is_counted_and_proved_through_its_own_memory() {
     let desk = Desk::with_toy(&x264("", BITRATE, GOP));
-    let report = probe(&desk);
+    let report = probe(&desk, LONG);
     let found = report.capabilities.iter().find(|one| one.memory == "toy");
     let found = found.unwrap_or_else(|| panic!("{report:?}"));
     assert!(found.instances.is_some_and(|count| count >= 1), "{found:?}");
@@ -102,7 +109,7 @@ can = ["scale"]
 {}"#,
         x264("", BITRATE, GOP).replace(r#"from_system = ["identity"]"#, "")
     ));
-    let report = probe(&desk);
+    let report = probe(&desk, LONG);
     assert!(report.unproved.is_empty(), "{report:?}");
     let toys = report.capabilities.iter().filter(|one| one.memory == "toy");
     let kinds: Vec<CapabilityKind> = toys.map(|one| one.kind).collect();
@@ -127,7 +134,7 @@ fn a_plugin_that_cannot_be_loaded_is_told() {
     let plugins = desk.path("plugins");
     std::fs::create_dir(&plugins).unwrap();
     std::fs::write(plugins.join("libgsttoy.so"), "no library").unwrap();
-    let mut command = desk.command(&["probe", "--deadline", SHORT]);
+    let mut command = desk.command(&["probe"]);
     command.env("GST_PLUGIN_PATH", &plugins).env("GST_REGISTRY", desk.path("registry.bin"));
     let report: ProbeReport = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
     assert_eq!(
@@ -159,7 +166,7 @@ fn an_encoder_that_breaks_a_promise_is_refused_with_the_promise() {
 #[test]
 fn an_element_that_stands_still_is_given_up_at_its_deadline() {
     let shut = "after = [{ factory = 'valve', set = { drop = 'true' } }]\n[encoder.map]";
-    let text = sentence(&x264("", BITRATE, GOP).replace("[encoder.map]", shut));
+    let text = sentence_after(&x264("", BITRATE, GOP).replace("[encoder.map]", shut), SHORT);
     assert_eq!(text, "x264enc is registered but encoded no frame: it stood still until its time was over");
 }
 
@@ -176,21 +183,21 @@ fn an_element_that_never_starts_is_killed_at_its_deadline() {
         pipe.display()
     );
     desk.profile("toy", &entry);
-    let report = probe(&desk);
+    let report = probe(&desk, SHORT);
     assert_eq!(report.unproved.len(), 1, "{report:?}");
-    assert_eq!(report.unproved[0].fault.text, "gdkpixbufoverlay did not answer within 6 s and was killed");
+    assert_eq!(report.unproved[0].fault.text, "gdkpixbufoverlay did not answer within 8 s and was killed");
 }
 
 #[test]
 fn a_second_probe_answers_from_what_is_remembered_until_something_changes() {
     let desk = Desk::new();
     let file = |desk: &Desk| std::fs::metadata(desk.cache()).unwrap().ino();
-    let cached = |desk: &Desk| desk.text(&["probe", "--cached", "--deadline", SHORT], 0);
+    let cached = |desk: &Desk| desk.text(&["probe", "--cached"], 0);
     let first = cached(&desk);
     let written = file(&desk);
     assert_eq!(cached(&desk), first);
     assert_eq!(file(&desk), written, "it was probed again");
-    desk.text(&["probe", "--deadline", SHORT], 0);
+    desk.text(&["probe"], 0);
     assert_ne!(file(&desk), written, "it was not probed though that was asked for");
 
     let written = file(&desk);
@@ -225,12 +232,45 @@ fn transcode_proves_hardware_once_and_goes_around_what_failed() {
     let second = desk.run(&arguments);
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
     assert!(second.status.success() && !said.contains("proving"), "{said}");
-    let plan = desk.json(&["doctor", "--plan", "--deadline", SHORT], 6);
+    let plan = desk.json(&["doctor", "--plan"], 6);
     let verdicts = plan["candidates"].as_array().unwrap();
     let refused =
         verdicts.iter().find(|one| one["verdict"].as_str().unwrap().contains("asked for a keyframe"));
     assert!(refused.is_some(), "{verdicts:?}");
     assert!(plan["outputs"]["rungs"].as_array().unwrap().iter().all(|rung| rung["hardware"] == false));
+}
+
+/// What a worker of an agent says on standard error until it is ready and closed.
+fn served(desk: &Desk) -> String {
+    let rendition =
+        r#"{"name":"a","codec":"h264","width":160,"height":90,"rate":{"bitrate":100000},"container":"ts"}"#;
+    let open = format!(r#"{{"stream":"s1","ladder":[{rendition}]}}"#);
+    let open: Open = serde_json::from_str(&open).unwrap();
+    let open = serde_json::to_vec(&open).unwrap();
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    let mut command = desk.command(&["serve"]);
+    let worker = command.stdin(OwnedFd::from(theirs)).stderr(Stdio::piped()).spawn().unwrap();
+    drop(command);
+    let mut say = |kind, payload: &[u8]| {
+        let length = payload.len() as u32;
+        ours.write_all(&Header { length, kind, channel: 0, tag: 0 }.encode()).unwrap();
+        ours.write_all(payload).unwrap();
+    };
+    say(Kind::Open, &open);
+    say(Kind::Close, &[]);
+    let output = worker.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn a_worker_uses_no_hardware_until_a_probe_has_proved_it() {
+    let desk = Desk::with_toy(&x264("", BITRATE, GOP));
+    let said = served(&desk);
+    assert!(said.contains("nothing is proved yet") && said.contains("encode:h264:x264enc:toy"), "{said}");
+    probe(&desk, LONG);
+    let said = served(&desk);
+    assert!(!said.contains("nothing is proved yet"), "{said}");
 }
 
 #[test]
