@@ -1,6 +1,9 @@
 //! Segments in, renditions out.
 
+mod alone;
+pub mod bench;
 pub mod board;
+mod clip;
 mod collect;
 pub mod cut;
 pub mod demux;
@@ -14,8 +17,10 @@ pub mod ladder;
 pub mod log;
 pub mod mux;
 pub mod nal;
+pub mod parts;
 pub mod plan;
 pub mod playlist;
+pub mod power;
 pub mod probe;
 pub mod scale;
 pub mod serve;

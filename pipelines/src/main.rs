@@ -1,15 +1,16 @@
 //! `headwater-worker`: the process that runs GStreamer.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use headwater_pipelines::board::Board;
 use headwater_pipelines::exit::{self, Exit};
+use headwater_pipelines::parts::{self, Part};
 use headwater_pipelines::transcode::{Cut, Summary};
-use headwater_pipelines::{cut, ladder, log, probe, serve, transcode};
+use headwater_pipelines::{bench, cut, ladder, log, probe, serve, transcode};
 use headwater_protocol::{Container, Ladder, Rendition};
 
 /// Transcodes video on this machine: probes what it can do, works for an agent, or turns a file into renditions.
@@ -39,6 +40,26 @@ enum Command {
     },
     /// Turn a file into renditions
     Transcode(Transcode),
+    /// Measure this machine on the standard ladder: streams in real time, CPU, memory, power; takes a minute
+    Bench {
+        /// Report as JSON
+        #[arg(long)]
+        json: bool,
+        /// Each load lasts so long
+        #[arg(long, value_name = "SECONDS", default_value = "20s", value_parser = seconds)]
+        load: Duration,
+    },
+    /// Measure one part of the work alone, for `make bench`; prints JSON
+    #[command(hide = true)]
+    Part {
+        /// MPEG-TS file
+        input: PathBuf,
+        #[arg(short, long, value_name = "FILE")]
+        ladder: PathBuf,
+        /// decode, scale, or the number of the rendition to encode
+        #[arg(value_parser = part)]
+        part: Part,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -69,6 +90,14 @@ struct Transcode {
 enum ContainerName {
     Ts,
     Mp4,
+}
+
+fn part(text: &str) -> Result<Part, String> {
+    match text {
+        "decode" => Ok(Part::Decode),
+        "scale" => Ok(Part::Scale),
+        _ => text.parse().map(Part::Encode).map_err(|_| format!("{text:?} is no part of the work")),
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -113,6 +142,10 @@ fn run(command: Command) -> Result<(), (Exit, anyhow::Error)> {
         }
         Command::Probe => run_probe().map_err(|error| (Exit::Start, error)),
         Command::ProbeOne { number } => run_probe_one(number),
+        Command::Bench { json, load } => run_bench(json, load).map_err(|error| (Exit::Failed, error)),
+        Command::Part { input, ladder, part } => {
+            run_part(&input, &ladder, part).map_err(|error| (Exit::Failed, error))
+        }
         Command::Transcode(arguments) => run_transcode(&arguments).map_err(|error| (Exit::Failed, error)),
     }
 }
@@ -133,6 +166,23 @@ fn run_probe_one(number: usize) -> Result<(), (Exit, anyhow::Error)> {
     };
     println!("{}", text.map_err(|error| (Exit::Failed, error.into()))?);
     proved.map(drop).map_err(|fault| (Exit::Failed, fault.into()))
+}
+
+fn run_bench(json: bool, load: Duration) -> anyhow::Result<()> {
+    let times = bench::Times { idle: Duration::from_secs(8), load };
+    let report = bench::bench(&Board::software()?, times)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        bench::print(&report, &mut std::io::stdout())?;
+    }
+    Ok(())
+}
+
+fn run_part(input: &Path, ladder: &Path, part: Part) -> anyhow::Result<()> {
+    let cost = parts::cost(input, &ladder::read(ladder)?, part)?;
+    println!("{}", serde_json::to_string(&cost)?);
+    Ok(())
 }
 
 fn run_transcode(arguments: &Transcode) -> anyhow::Result<()> {
