@@ -86,7 +86,7 @@ fn broken(error: impl std::fmt::Display) -> Fault {
 fn ladder() -> Result<Ladder, Fault> {
     let rung = |(width, height, bitrate): (u32, u32, u32)| {
         Ok(Rendition {
-            name: RenditionName::new(&format!("{height}p")).map_err(broken)?,
+            name: RenditionName::new(format!("{height}p")).map_err(broken)?,
             codec: Codec::H264,
             width: Pixels(width),
             height: Pixels(height),

@@ -80,7 +80,7 @@ impl Work {
         let (mut codec, mut frames) = (None, Vec::new());
         for item in items {
             match item {
-                Item::Tracks(tracks) => codec = codec.or(tracks.video.map(|video| video.codec)),
+                Item::Tracks(tracks) => codec = codec.or_else(|| tracks.video.map(|video| video.codec)),
                 Item::Video(frame) => frames.push(frame),
                 Item::Audio(_) => {}
             }

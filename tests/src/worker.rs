@@ -15,6 +15,9 @@ use headwater_protocol::{Container, Fault, Ladder, Millis, SegmentReport, Stream
 /// Longest silence of a worker before the benchmark gives up.
 const SILENCE: Duration = Duration::from_secs(60);
 
+/// What came of a segment: its report and its renditions' bytes.
+pub type Answer = (SegmentReport, Vec<Vec<u8>>);
+
 #[derive(Debug)]
 pub struct Worker {
     child: Child,
@@ -71,11 +74,7 @@ impl Worker {
 
     /// Sends all `inputs` without waiting for an answer in between; gives what came of each, in their order, and
     /// the time from first byte in to last word out.
-    pub fn at_once(
-        &mut self,
-        inputs: &[&[u8]],
-        renditions: usize,
-    ) -> Result<(Vec<(SegmentReport, Vec<Vec<u8>>)>, Duration)> {
+    pub fn at_once(&mut self, inputs: &[&[u8]], renditions: usize) -> Result<(Vec<Answer>, Duration)> {
         let started = Instant::now();
         let (first, writing) = self.write(inputs)?;
         let mut outputs = vec![vec![Vec::new(); renditions]; inputs.len()];
