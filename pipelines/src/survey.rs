@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use gstreamer as gst;
 use gstreamer::glib;
@@ -35,8 +35,10 @@ pub fn hardware(boards: &Boards, root: &Path) -> Machine {
         let head = &bytes[..bytes.len().min(FILE_HEAD)];
         Some((path.to_owned(), String::from_utf8_lossy(head).into_owned()))
     });
+    // A file that no real machine has: a test's tree for another kind of machine.
+    let arch = text(&under(root, "arch"));
     Machine {
-        arch: std::env::consts::ARCH.to_owned(),
+        arch: if arch.is_empty() { std::env::consts::ARCH.to_owned() } else { arch },
         cores: std::thread::available_parallelism()
             .map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX)),
         device_tree: device_tree(root),
@@ -49,7 +51,7 @@ pub fn hardware(boards: &Boards, root: &Path) -> Machine {
 
 /// The whole machine: every element that any profile names is there by name, without properties.
 pub fn machine(boards: &Boards) -> Machine {
-    let mut machine = hardware(boards, Path::new("/"));
+    let mut machine = hardware(boards, &root());
     let (major, minor, micro, _) = gst::version();
     machine.gstreamer = Version(major, minor, micro);
     for name in boards.factories() {
@@ -146,7 +148,12 @@ fn property(spec: &glib::ParamSpec) -> PropertyFacts {
     }
 }
 
-fn under(root: &Path, path: &str) -> std::path::PathBuf {
+/// Where `/proc`, `/sys` and `/etc` are looked at. `HEADWATER_ROOT` is for tests, which make a tree of another machine.
+fn root() -> PathBuf {
+    std::env::var_os("HEADWATER_ROOT").map_or_else(|| "/".into(), PathBuf::from)
+}
+
+fn under(root: &Path, path: &str) -> PathBuf {
     root.join(path.trim_start_matches('/'))
 }
 
@@ -169,7 +176,7 @@ fn device_tree(root: &Path) -> DeviceTree {
 }
 
 /// Folders below `path`, by name; none where it cannot be read.
-fn folders(path: &Path) -> Vec<std::path::PathBuf> {
+fn folders(path: &Path) -> Vec<PathBuf> {
     let mut all: Vec<_> =
         fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     all.sort();
@@ -177,7 +184,7 @@ fn folders(path: &Path) -> Vec<std::path::PathBuf> {
 }
 
 fn video_devices(root: &Path) -> Vec<VideoDevice> {
-    let device = |folder: &std::path::PathBuf| {
+    let device = |folder: &PathBuf| {
         let node = folder.file_name()?.to_str().filter(|name| name.starts_with("video"))?;
         let driver = fs::read_link(folder.join("device/driver")).ok();
         Some(VideoDevice {
@@ -190,7 +197,7 @@ fn video_devices(root: &Path) -> Vec<VideoDevice> {
 }
 
 fn pci(root: &Path) -> Vec<PciDevice> {
-    let device = |folder: &std::path::PathBuf| PciDevice {
+    let device = |folder: &PathBuf| PciDevice {
         vendor: text(&folder.join("vendor")),
         class: text(&folder.join("class")),
     };

@@ -42,9 +42,8 @@ fn ladder() -> Ladder {
 
 fn explained(boards: &Boards, machine: &Machine) -> Explanation {
     let board = boards.board(None, machine).unwrap();
-    let decoder = board.decoders.iter().find(|one| {
-        one.codec == Codec::H264 && machine.first(&one.factory).is_some()
-    });
+    let decoder =
+        board.decoders.iter().find(|one| one.codec == Codec::H264 && machine.first(&one.factory).is_some());
     let picture = Picture {
         coded: Size::new(1920, 1080),
         aspect: (1, 1),
@@ -73,7 +72,10 @@ fn every_machine_gets_the_plan_that_is_written_down() {
             wrong.push(name);
         }
     }
-    assert!(wrong.is_empty(), "other plans than written down for {wrong:?}; look with UPDATE_GOLDEN=1 and git diff");
+    assert!(
+        wrong.is_empty(),
+        "other plans than written down for {wrong:?}; look with UPDATE_GOLDEN=1 and git diff"
+    );
 }
 
 #[test]
@@ -101,8 +103,10 @@ fn a_board_with_hardware_for_all_of_it_keeps_the_pictures_out_of_the_processor()
     for (name, machine) in machines() {
         let plan = explained(&boards, &machine).outputs;
         if plan.way == Way::Native && plan.rungs.iter().all(|rung| rung.hardware) {
-            let caps = plan.rungs.iter().flat_map(|rung| &rung.before).filter_map(|one| one.properties.get("caps"));
-            let carried = plan.rungs.iter().flat_map(|rung| &rung.before).any(|one| one.factory == "videoconvert");
+            let caps =
+                plan.rungs.iter().flat_map(|rung| &rung.before).filter_map(|one| one.properties.get("caps"));
+            let carried =
+                plan.rungs.iter().flat_map(|rung| &rung.before).any(|one| one.factory == "videoconvert");
             assert!(!carried, "{name}: {:?}", caps.collect::<Vec<_>>());
         }
     }
