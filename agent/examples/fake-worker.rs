@@ -1,8 +1,10 @@
 //! A worker without GStreamer, for this crate's tests only; it is not installed. It speaks the framing of
 //! `headwater_protocol::worker` and has a fault on demand, named in the first bytes of its input:
 //! `hang`, `crash`, `flood` (standard error), `fail`, `wait` (works until it is cancelled), `stubborn` (works on, cancelled
-//! or not), `orphan` (hangs with a child). Anything else is copied to each rendition. A stream `sleepy` never gets ready, and a file
-//! `probe-fails` in its folder makes the probe fail.
+//! or not), `orphan` (hangs with a child), `deaf` (hangs and ignores SIGTERM), `noise` (garbage on both outputs),
+//! `until NAME` (goes on once there is a file of that name in its folder). Anything else is copied to each rendition.
+//! A stream `sleepy` never gets ready, a stream `hard…` uses an element with a device unless it must avoid it, and a
+//! file `probe-fails` in its folder makes the probe fail.
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -10,11 +12,14 @@ use std::os::unix::net::UnixStream;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use headwater_protocol::worker::{HEADER, Header, Kind, Open, Progress, Ready, SegmentStart};
+use headwater_protocol::worker::{HEADER, Hardware, Header, Kind, Open, Progress, Ready, SegmentStart};
 use headwater_protocol::{
-    Capability, CapabilityKind, Code, Codec, Fault, InputFacts, Ladder, Millis, Pixels, ProbeReport,
-    RenditionReport, SegmentReport,
+    Capability, CapabilityKind, Code, Codec, Evidence, Fault, Graph, InputFacts, Ladder, Millis, Pixels,
+    ProbeReport, RenditionReport, SegmentReport,
 };
+
+/// Name of an element with a device behind it.
+const DEVICE: &str = "fakedeviceenc";
 
 fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
@@ -32,19 +37,20 @@ fn probe() -> ExitCode {
         eprintln!("as asked");
         return ExitCode::from(1);
     }
+    let encoder = |codec, element: &str| Capability {
+        kind: CapabilityKind::Encode,
+        codec: Some(codec),
+        element: element.into(),
+        memory: "system".into(),
+        speed_fps: 1000.0,
+        width: Pixels(1280),
+        height: Pixels(720),
+    };
     let report = ProbeReport {
         worker_version: "fake".into(),
         gstreamer_version: "none".into(),
         profile: "fake".into(),
-        capabilities: vec![Capability {
-            kind: CapabilityKind::Encode,
-            codec: Some(Codec::H264),
-            element: "copy".into(),
-            memory: "system".into(),
-            speed_fps: 1000.0,
-            width: Pixels(1280),
-            height: Pixels(720),
-        }],
+        capabilities: vec![encoder(Codec::H264, "copy"), encoder(Codec::Hevc, DEVICE)],
         unproved: vec![],
     };
     println!("{}", serde_json::to_string(&report).unwrap());
@@ -80,6 +86,11 @@ fn serve() -> io::Result<()> {
     let open: Open = serde_json::from_slice(&open)?;
     if open.stream.as_str() == "sleepy" {
         std::thread::sleep(Duration::from_secs(1000));
+    }
+    if let Some(avoid) = open.avoid.iter().find(|avoid| avoid.element == DEVICE) {
+        println!("planned without {DEVICE}: {}", avoid.reason);
+    } else if open.stream.as_str().starts_with("hard") {
+        socket.say(Kind::Hardware, 0, 0, &Hardware { elements: vec![DEVICE.into()] })?;
     }
     socket.say(Kind::Ready, 0, 0, &Ready { worker_version: "fake".into() })?;
     let mut warm = false;
@@ -118,7 +129,12 @@ fn segment(
     if asks("orphan") {
         Command::new("sleep").arg("1000").spawn()?;
     }
-    if asks("hang") || asks("orphan") {
+    if asks("deaf") {
+        let mut term = nix::sys::signal::SigSet::empty();
+        term.add(nix::sys::signal::Signal::SIGTERM);
+        term.thread_block()?;
+    }
+    if asks("hang") || asks("orphan") || asks("deaf") {
         std::thread::sleep(Duration::from_secs(1000));
     }
     if asks("crash") {
@@ -130,7 +146,30 @@ fn segment(
             eprintln!("line {line} of a very talkative driver, which says this for each frame");
         }
     }
+    if asks("noise") {
+        let garbage: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+        for _ in 0..50 {
+            io::stdout().write_all(&garbage)?;
+            io::stderr().write_all(&garbage)?;
+        }
+    }
+    if let Some(name) = input.strip_prefix(b"until ") {
+        socket.say(Kind::Progress, 0, tag, &Progress { decoded: 1, encoded: 2 })?;
+        let name = String::from_utf8_lossy(name).into_owned();
+        for turn in 1.. {
+            if std::path::Path::new(&name).exists() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+            if turn % 100 == 0 {
+                socket.say(Kind::Progress, 0, tag, &Progress { decoded: 1, encoded: 2 })?;
+            }
+        }
+    }
     if asks("fail") {
+        let graph = Graph { chain: "encode".into(), dot: "digraph pipeline {}".into() };
+        let evidence = Evidence { graphs: vec![graph], log: "a last line".into(), ..Evidence::default() };
+        socket.say(Kind::Evidence, 0, tag, &evidence)?;
         // Half a rendition first, more than the agent buffers, so that its upload has begun: it must not be published.
         for _ in 0..40 {
             socket.write(Kind::Data, 0, tag, &[b'x'; 100_000])?;

@@ -15,7 +15,7 @@ pub(crate) struct View<'a> {
     pub(crate) limits: Limits,
     /// None: still being probed.
     pub(crate) capabilities: Option<&'a [Capability]>,
-    /// Attempts in this stream's lane, the running one included; None without a lane.
+    /// Attempts in this stream's lane, those that run included; None without a lane.
     pub(crate) lane: Option<u32>,
     pub(crate) lanes: u32,
     /// A lane without work can be closed for this one.
@@ -42,7 +42,8 @@ pub(crate) fn admit(offer: &Offer, view: View<'_>) -> Result<(), Fault> {
     if !names.eq(offer.outputs.iter().map(|output| &output.rendition)) {
         return no(Code::BadLadder, "the offer's outputs are not the ladder's renditions".into());
     }
-    let mut paths = offer.outputs.iter().map(|output| &output.path).chain([&offer.input.path]);
+    let mut paths =
+        offer.outputs.iter().map(|output| &output.path).chain([&offer.input.path]).chain(&offer.evidence);
     if let Some(path) = paths.find(|path| !is_path(path)) {
         return no(
             Code::FetchFailed,
@@ -72,7 +73,7 @@ pub(crate) fn admit(offer: &Offer, view: View<'_>) -> Result<(), Fault> {
         }
     }
     match lane {
-        Some(attempts) if attempts > limits.queue => {
+        Some(attempts) if attempts >= limits.in_flight.saturating_add(limits.queue) => {
             no(Code::Busy, format!("{attempts} segments of this stream are being done or wait"))
         }
         None if lanes >= limits.workers && !idle_lane => {
@@ -94,8 +95,8 @@ pub(crate) mod tests {
     use super::*;
     use headwater_protocol::message::{Header, Input, Lease, Output, TimeSource};
     use headwater_protocol::{
-        BitsPerSecond, Codec, Container, Epoch, Gop, Ladder, Pixels, Profile, Rate, Rendition, RenditionName,
-        StreamId, TaskId,
+        Audio, BitsPerSecond, Codec, Container, Epoch, Gop, Ladder, Pixels, Profile, Rate, Rendition,
+        RenditionName, StreamId, TaskId,
     };
 
     pub(crate) fn offer(task: &str, stream: &str) -> Offer {
@@ -123,6 +124,7 @@ pub(crate) mod tests {
                 gop: Gop::Segment,
                 profile: Profile::Auto,
                 container: Container::Ts,
+                audio: Audio::Copy,
             }])
             .unwrap(),
             input: Input {
@@ -132,6 +134,7 @@ pub(crate) mod tests {
                 duration: Millis(2_000),
             },
             outputs: vec![Output { rendition: name, path: "/out".into() }],
+            evidence: None,
             extra: Default::default(),
         }
     }
@@ -148,7 +151,7 @@ pub(crate) mod tests {
         }
     }
 
-    pub(crate) const LIMITS: Limits = Limits { workers: 2, queue: 1, max_input_bytes: 5000 };
+    pub(crate) const LIMITS: Limits = Limits { workers: 2, in_flight: 1, queue: 1, max_input_bytes: 5000 };
 
     fn code(change: impl FnOnce(&mut Offer, &mut View<'_>)) -> Option<Code> {
         let mut offer = offer("t1", "s1");
@@ -192,6 +195,7 @@ pub(crate) mod tests {
                 "{path:?} was taken"
             );
             assert_eq!(code(|o, _| o.outputs[0].path = path.into()), Some(Code::FetchFailed));
+            assert_eq!(code(|o, _| o.evidence = Some(path.into())), Some(Code::FetchFailed));
         }
     }
 
@@ -201,5 +205,8 @@ pub(crate) mod tests {
         assert_eq!(code(|_, v| (v.lanes, v.idle_lane) = (2, true)), None);
         assert_eq!(code(|_, v| (v.lanes, v.lane) = (2, Some(1))), None);
         assert_eq!(code(|_, v| (v.lanes, v.lane) = (2, Some(2))), Some(Code::Busy));
+        let two = Limits { in_flight: 2, ..LIMITS };
+        assert_eq!(code(|_, v| (v.limits, v.lane) = (two, Some(2))), None);
+        assert_eq!(code(|_, v| (v.limits, v.lane) = (two, Some(3))), Some(Code::Busy));
     }
 }

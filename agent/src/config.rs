@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use headwater_protocol::message::Limits as WireLimits;
+use headwater_protocol::message::{Board, Limits as WireLimits};
 use serde::Deserialize;
 
 pub(crate) const DEFAULT_PATH: &str = "/etc/headwater/agent.toml";
@@ -36,11 +36,16 @@ pub(crate) struct Config {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Limits {
     pub(crate) workers: u32,
+    /// None: by the board.
+    pub(crate) segments_in_flight: Option<u32>,
     pub(crate) queue: u32,
     pub(crate) max_input_mib: u64,
     pub(crate) worker_memory_mib: u64,
     pub(crate) worker_segments: u64,
+    pub(crate) worker_age_minutes: u64,
     pub(crate) worker_idle_seconds: u64,
+    /// None: by the board.
+    pub(crate) spare_worker: Option<bool>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -108,11 +113,14 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             workers: 2,
+            segments_in_flight: None,
             queue: 4,
             max_input_mib: 300,
             worker_memory_mib: 1024,
             worker_segments: 1000,
+            worker_age_minutes: 360,
             worker_idle_seconds: 30,
+            spare_worker: None,
         }
     }
 }
@@ -171,10 +179,13 @@ impl Config {
             if (low..=high).contains(&value) { Ok(()) } else { Err(ConfigError::Range { key, value, must }) }
         };
         range("limits.workers", limits.workers.into(), 1, 64, "1 to 64")?;
+        let in_flight = limits.segments_in_flight.unwrap_or(1);
+        range("limits.segments_in_flight", in_flight.into(), 1, 16, "1 to 16")?;
         range("limits.queue", limits.queue.into(), 0, 64, "0 to 64")?;
         range("limits.max_input_mib", limits.max_input_mib, 1, 4096, "1 to 4096")?;
         range("limits.worker_memory_mib", limits.worker_memory_mib, 64, 1 << 20, "64 to 1048576")?;
         range("limits.worker_segments", limits.worker_segments, 1, 1_000_000, "1 to 1000000")?;
+        range("limits.worker_age_minutes", limits.worker_age_minutes, 1, 100_000, "1 to 100000")?;
         range("limits.worker_idle_seconds", limits.worker_idle_seconds, 1, 86_400, "1 to 86400")?;
         range("telemetry.interval_seconds", telemetry.interval_seconds, 1, 3600, "1 to 3600")?;
         // The client library stops the program on a keep-alive below 5 s.
@@ -188,9 +199,21 @@ impl Config {
 }
 
 impl Limits {
-    pub(crate) fn wire(&self) -> WireLimits {
+    /// Two where a second core fills the gaps of the first segment's beginning and end: fetching, draining, putting.
+    /// More only adds memory, since one segment's encoders use all cores in its middle.
+    pub(crate) fn in_flight(&self, board: &Board) -> u32 {
+        let usual = if board.cpus >= 2 && is_roomy(board) { 2 } else { 1 };
+        self.segments_in_flight.unwrap_or(usual)
+    }
+
+    pub(crate) fn spare_worker(&self, board: &Board) -> bool {
+        self.spare_worker.unwrap_or_else(|| is_roomy(board))
+    }
+
+    pub(crate) fn wire(&self, board: &Board) -> WireLimits {
         WireLimits {
             workers: self.workers,
+            in_flight: self.in_flight(board),
             queue: self.queue,
             max_input_bytes: self.max_input_mib * 1024 * 1024,
         }
@@ -201,9 +224,26 @@ impl Limits {
     }
 }
 
+/// A board sold with 2 GiB: the kernel and a video core keep up to a quarter of it.
+fn is_roomy(board: &Board) -> bool {
+    board.memory_bytes >= 3 << 29
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_small_board_does_one_segment_at_once_and_keeps_no_spare_worker_unless_told() {
+        let mut board = crate::board::board("");
+        let mut limits = Limits::default();
+        (board.cpus, board.memory_bytes) = (4, 2_000_000_000);
+        assert_eq!((limits.in_flight(&board), limits.spare_worker(&board)), (2, true));
+        board.memory_bytes = 1_000_000_000;
+        assert_eq!((limits.in_flight(&board), limits.spare_worker(&board)), (1, false));
+        (limits.segments_in_flight, limits.spare_worker) = (Some(3), Some(true));
+        assert_eq!((limits.in_flight(&board), limits.spare_worker(&board)), (3, true));
+    }
 
     #[test]
     fn the_example_file_names_every_key_with_its_default() {
@@ -218,10 +258,13 @@ mod tests {
             .collect();
         let mut config: Config = toml::from_str(&uncommented).unwrap();
         assert!(config.worker.take().is_some(), "the example shows `worker`");
+        // By the board where they are left out.
+        assert_eq!(config.limits.segments_in_flight.take(), Some(2));
+        assert_eq!(config.limits.spare_worker.take(), Some(true));
         assert_eq!(config, Config::default());
         config.check().unwrap();
         let keys = uncommented.lines().filter(|line| line.contains(" = ") && !line.starts_with('#')).count();
-        assert_eq!(keys, 18, "a key is missing from dist/agent.toml, or this count is old");
+        assert_eq!(keys, 21, "a key is missing from dist/agent.toml, or this count is old");
     }
 
     #[test]

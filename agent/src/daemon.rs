@@ -11,6 +11,7 @@
 
 mod ending;
 mod events;
+mod hardware;
 mod messages;
 mod probing;
 
@@ -19,8 +20,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use headwater_protocol::message::{EventKind, NodeState, Offer, Status};
+use headwater_protocol::message::{EventKind, Limits, NodeState, Offer, Status};
 use headwater_protocol::topic::Channel;
+use headwater_protocol::worker::Avoid;
 use headwater_protocol::{Code, Fault, ProbeReport};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -36,6 +38,8 @@ use crate::media::Media;
 use crate::mqtt::{self, Control, Extras, Inbox, Publisher, Settings};
 use crate::node::{Action, AttemptId, Event, LaneId, Node, Stop};
 use crate::outbox::{Outbox, OutboxError, Store};
+use crate::quarantine::{self, Quarantine};
+use crate::spare::Spare;
 use crate::{board, probe};
 
 /// Reports of lanes that wait for the owner. Full: a lane waits; its worker's output waits with it.
@@ -95,6 +99,10 @@ struct Daemon {
     worker: PathBuf,
     node: Node,
     shop: Arc<Shop>,
+    limits: Limits,
+    quarantine: Quarantine,
+    /// What workers must plan without, for the lanes.
+    avoid: watch::Sender<Arc<[Avoid]>>,
     outbox: Outbox,
     /// None while a write is on its way.
     store: Option<Store>,
@@ -160,15 +168,23 @@ pub(crate) async fn run(config: Config, identity: Identity, worker: PathBuf) -> 
     openssl::rand::rand_bytes(&mut id)?;
     let id = id.iter().map(|byte| format!("{byte:02x}")).collect();
     let (store, outbox) = Store::open(&config.state_dir, id)?;
-    let limits = config.limits.wire();
+    let machine = board::board("");
+    let limits = config.limits.wire(&machine);
+    let quarantine = Quarantine::new(&boot_id, quarantine::load(&config.state_dir));
+    let (avoid, avoided) = watch::channel(quarantine.avoid());
     let silence = Duration::from_secs(config.deadlines.transfer_silence_seconds);
     let shop = Shop {
-        worker: worker.clone(),
         media: Media::new(&identity.node.gateway_url, tls, limits.max_input_bytes, silence)?,
+        spare: Spare::new(&worker, config.limits.spare_worker(&machine)),
+        avoid: avoided,
+        in_flight: limits.in_flight,
         start: Duration::from_secs(config.deadlines.worker_start_seconds),
         silence: Duration::from_secs(config.deadlines.worker_silence_seconds),
-        max_segments: config.limits.worker_segments,
-        max_memory: config.limits.worker_memory_mib * 1024 * 1024,
+        life: lane::Life {
+            segments: config.limits.worker_segments,
+            memory: config.limits.worker_memory_mib * 1024 * 1024,
+            age: Duration::from_secs(config.limits.worker_age_minutes * 60),
+        },
     };
     let (reports, reports_out) = mpsc::channel(REPORTS);
     let watchdog = sd_notify::watchdog_enabled().map_or(PULSE, |limit| (limit / 2).min(PULSE));
@@ -178,6 +194,9 @@ pub(crate) async fn run(config: Config, identity: Identity, worker: PathBuf) -> 
         stamp,
         worker,
         shop: Arc::new(shop),
+        limits,
+        quarantine,
+        avoid,
         outbox,
         store: Some(store),
         writing: None,
@@ -297,6 +316,9 @@ impl Daemon {
                 Event::Offer { offer, clock: clock::now(), outbox_full }
             }
             Happening::Overflow(attempt) => Event::Overflow(attempt),
+            Happening::Lane(Report::Hardware { elements, task, trouble }) => {
+                self.hardware(&elements, task.as_ref(), trouble)
+            }
             Happening::Lane(report) => Event::Lane(report),
             Happening::LaneEnded(ended) => self.lane_ended(ended),
             Happening::Written(result) => {
@@ -337,8 +359,9 @@ impl Daemon {
                     self.send(Channel::Event, &message, Extras::default());
                 }
                 Action::OpenLane { lane, stream } => {
-                    // What admission allows at once, and one more in the middle of ending.
-                    let (sender, jobs) = mpsc::channel(self.config.limits.queue as usize + 2);
+                    // What admission allows at once, and as many in the middle of ending.
+                    let most = self.limits.queue + 2 * self.limits.in_flight;
+                    let (sender, jobs) = mpsc::channel(most as usize);
                     let run = lane::run(lane, stream, self.shop.clone(), jobs, self.reports.clone());
                     self.lane_ids.insert(self.lanes.spawn(run).id(), lane);
                     self.jobs.insert(lane, sender);

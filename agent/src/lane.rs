@@ -1,37 +1,65 @@
-//! A stream's lane: its worker and its segments, one after the other, the next one's input on its way already.
+//! A stream's lane: its workers and its segments, some at once, the next one's input on its way already.
 //!
 //! ```text
-//! owner ──jobs──▶ prefetch ──one ahead──▶ run: worker, uploads ──reports──▶ owner
+//!                                      ┌─▶ place: worker, uploads ─┐
+//! owner ──jobs──▶ prefetch ──one ahead─┼─▶ place: worker, uploads ─┼─reports──▶ owner
+//!                                      └─▶ …                       ┘
 //! ```
+//!
+//! Each place has a worker process of its own, started when all earlier places are taken. So segments share no
+//! socket on which one could hold up the other, no log and no codec, and one that crashes, hangs or is cancelled
+//! costs itself alone. They end in any order.
 //!
 //! The lane does not decide anything about attempts; it does as told and says how it went. Its only own decisions
 //! are deadlines on silence, and when a worker has served long enough.
 
 mod segment;
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use headwater_protocol::message::Offer;
-use headwater_protocol::{Fault, SegmentReport, StreamId};
+use headwater_protocol::worker::Avoid;
+use headwater_protocol::{Class, Code, Evidence, Fault, SegmentReport, StreamId, TaskId};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tracing::Instrument;
 
 use self::segment::{End, Run, stopped};
 use crate::media::{Fetch, Media};
 use crate::node::{AttemptId, LaneId, Stop};
-use crate::worker::Worker;
+use crate::quarantine::Trouble;
+use crate::spare::Spare;
+use crate::worker::{Fate, Worker};
 
 /// What all lanes share.
 #[derive(Debug)]
 pub(crate) struct Shop {
-    pub(crate) worker: PathBuf,
     pub(crate) media: Media,
+    pub(crate) spare: Spare,
+    /// What workers must plan without.
+    pub(crate) avoid: watch::Receiver<Arc<[Avoid]>>,
+    /// Segments of one stream at once.
+    pub(crate) in_flight: u32,
     pub(crate) start: Duration,
     pub(crate) silence: Duration,
-    pub(crate) max_segments: u64,
-    pub(crate) max_memory: u64,
+    pub(crate) life: Life,
+}
+
+/// How long a worker may serve. Drivers and libraries leak; a fresh process has none of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Life {
+    pub(crate) segments: u64,
+    pub(crate) memory: u64,
+    pub(crate) age: Duration,
+}
+
+impl Life {
+    fn is_over(&self, segments: u64, memory: u64, age: Duration) -> bool {
+        segments >= self.segments || memory > self.memory || age >= self.age
+    }
 }
 
 #[derive(Debug)]
@@ -53,12 +81,19 @@ pub(crate) enum Report {
         lane: LaneId,
         attempt: AttemptId,
         result: Result<Box<SegmentReport>, Fault>,
-        segments: u64,
+        /// Of all the lane's workers.
         memory: u64,
+    },
+    /// How a worker fared with the devices it used; never said of software.
+    Hardware {
+        elements: BTreeSet<String>,
+        task: Option<TaskId>,
+        /// None: it did a segment.
+        trouble: Option<Trouble>,
     },
 }
 
-/// Runs until `jobs` is closed; then closes its worker.
+/// Runs until `jobs` is closed; then closes its workers.
 pub(crate) async fn run(
     id: LaneId,
     stream: StreamId,
@@ -66,20 +101,34 @@ pub(crate) async fn run(
     jobs: mpsc::Receiver<Job>,
     reports: mpsc::Sender<Report>,
 ) {
-    // One ahead: while a segment runs, the next one's bytes may come. Full: further segments wait unfetched.
+    // One ahead: while segments run, the next one's bytes may come. Full: further segments wait unfetched.
     let (ahead, mut ready) = mpsc::channel(1);
     let prefetcher = tokio::spawn(prefetch(jobs, ahead, shop.media.clone()));
-    let mut lane = Lane { id, stream, shop, worker: None, spoilt: None, reports, tag: 0 };
-    let mut segments = 0;
-    while let Some((job, fetch)) = ready.recv().await {
-        let span = job.span.clone();
-        segments += 1;
-        lane.job(job, fetch, segments).instrument(span).await;
+    let mut free: Vec<Place> = (0..shop.in_flight as usize).map(Place::new).collect();
+    let memory = free.iter().map(|_| AtomicU64::new(0)).collect();
+    let crew = Arc::new(Crew { id, stream, shop, reports, memory });
+    // At most one task for each place.
+    let mut running = JoinSet::new();
+    let mut open = true;
+    while open || !running.is_empty() {
+        tokio::select! {
+            job = ready.recv(), if open && !free.is_empty() => match job {
+                Some((job, fetch)) => {
+                    let span = job.span.clone();
+                    running.spawn(crew.clone().segment(choose(&mut free), job, fetch).instrument(span));
+                }
+                None => open = false,
+            },
+            Some(ended) = running.join_next() => match ended {
+                Ok(place) => free.push(place),
+                // A panic is the lane's: its attempts end with it. Nothing else stops these tasks.
+                Err(error) => if let Ok(panic) = error.try_into_panic() { std::panic::resume_unwind(panic) },
+            },
+        }
     }
     prefetcher.abort();
-    if let Some(worker) = lane.worker.take() {
-        worker.close().await;
-    }
+    let workers = free.into_iter().filter_map(|place| place.worker);
+    futures_util::future::join_all(workers.map(|worker| crew.close(worker))).await;
 }
 
 async fn prefetch(mut jobs: mpsc::Receiver<Job>, ahead: mpsc::Sender<(Job, Fetch)>, media: Media) {
@@ -91,60 +140,125 @@ async fn prefetch(mut jobs: mpsc::Receiver<Job>, ahead: mpsc::Sender<(Job, Fetch
     }
 }
 
-struct Lane {
+/// Where one segment at a time is done.
+struct Place {
+    number: usize,
+    /// Warm from an earlier segment.
+    worker: Option<Worker>,
+}
+
+impl Place {
+    fn new(number: usize) -> Self {
+        Self { number, worker: None }
+    }
+}
+
+/// A place with a warm worker, if there is one: a stream that never has two segments at once has one worker.
+fn choose(free: &mut Vec<Place>) -> Place {
+    let warm = free.iter().rposition(|place| place.worker.is_some());
+    free.remove(warm.unwrap_or(0))
+}
+
+/// How an attempt went, and the worker that is not trusted with another one.
+struct Outcome {
+    result: Result<Box<SegmentReport>, Fault>,
+    spoilt: Option<Worker>,
+}
+
+impl Outcome {
+    fn failed(fault: Fault, spoilt: Option<Worker>) -> Self {
+        Self { result: Err(fault), spoilt }
+    }
+}
+
+/// What a lane's places share.
+struct Crew {
     id: LaneId,
     stream: StreamId,
     shop: Arc<Shop>,
-    worker: Option<Worker>,
-    /// A worker that has failed is not trusted with the next segment. Killed before that, after the answer.
-    spoilt: Option<Worker>,
     reports: mpsc::Sender<Report>,
-    tag: u16,
+    /// Of each place's worker, after its last segment.
+    memory: Vec<AtomicU64>,
 }
 
-impl Lane {
-    async fn job(&mut self, job: Job, fetch: Fetch, segments: u64) {
+impl Crew {
+    async fn segment(self: Arc<Self>, mut place: Place, job: Job, fetch: Fetch) -> Place {
         let attempt = AttemptId::of(&job.offer);
-        let result = self.attempt(job, fetch).await;
-        let memory = self.worker.as_ref().map_or(0, Worker::memory);
-        let ended = Report::Ended { lane: self.id, attempt, result, segments, memory };
+        let evidence_path = job.offer.evidence.clone();
+        let Outcome { result, mut spoilt } = self.attempt(&mut place.worker, job, fetch).await;
+        let memory = place.worker.as_ref().map_or(0, Worker::memory);
+        self.memory[place.number].store(memory, Relaxed);
+        let fault = result.as_ref().err().cloned();
+        let ended = Report::Ended {
+            lane: self.id,
+            attempt: attempt.clone(),
+            result,
+            memory: self.memory.iter().map(|memory| memory.load(Relaxed)).sum(),
+        };
         // The answer first: what follows here is not the caller's to wait for. The owner may be gone when the daemon ends.
         let _ = self.reports.send(ended).await;
-        if let Some(worker) = self.spoilt.take() {
-            worker.kill().await;
+        let evidence =
+            fault.as_ref().and_then(|fault| evidence(fault, spoilt.as_mut().or(place.worker.as_mut())));
+        let told = async {
+            if let (Some(evidence), Some(path)) = (evidence, evidence_path) {
+                self.shop.media.evidence(&path, &evidence).await;
+            }
+        };
+        tokio::join!(told, self.part(spoilt, fault.as_ref(), &attempt.task));
+        let shop = &self.shop;
+        if fault.is_none()
+            && let Some(worker) = &place.worker
+        {
+            self.hardware(&worker.notes.hardware, Some(attempt.task), None).await;
         }
-        let worn =
-            |worker: &mut Worker| worker.segments >= self.shop.max_segments || memory > self.shop.max_memory;
-        if let Some(worker) = self.worker.take_if(worn) {
-            tracing::info!(segments = worker.segments, memory, "worker has served its time");
-            worker.close().await;
+        let worn = |worker: &mut Worker| shop.life.is_over(worker.segments, memory, worker.age());
+        if let Some(worker) = place.worker.take_if(worn) {
+            let minutes = worker.age().as_secs() / 60;
+            tracing::info!(segments = worker.segments, memory, minutes, "worker has served its time");
+            self.close(worker).await;
         }
+        shop.spare.prepare();
+        place
     }
 
-    async fn attempt(&mut self, job: Job, fetch: Fetch) -> Result<Box<SegmentReport>, Fault> {
-        let Job { offer, mut stop, span: _ } = job;
-        let other_ladder = |worker: &mut Worker| worker.ladder != offer.ladder;
-        if let Some(worker) = self.worker.take_if(other_ladder) {
-            worker.close().await;
+    async fn attempt(&self, kept: &mut Option<Worker>, job: Job, fetch: Fetch) -> Outcome {
+        let Job { offer, mut stop, span } = job;
+        let shop = &*self.shop;
+        let avoid = shop.avoid.borrow().clone();
+        if let Some(worker) = kept.take_if(|worker| worker.ladder != offer.ladder || worker.avoid != avoid) {
+            self.close(worker).await;
         }
-        let shop = self.shop.clone();
         let mut kill = stop.clone();
-        let mut worker = tokio::select! {
+        let ready = tokio::select! {
             biased;
             // A worker that is not ready yet is not worth waiting for: it ends with the future that starts it.
-            _ = told(&mut stop) => return Err(stopped()),
-            worker = async {
-                match self.worker.take() {
-                    Some(worker) => Ok(worker),
-                    None => Worker::start(&shop.worker, &self.stream, &offer.ladder, shop.start).await,
+            _ = told(&mut stop) => return Outcome::failed(stopped(), None),
+            ready = async {
+                match kept.take() {
+                    Some(worker) => Ok(Ok(worker)),
+                    None => {
+                        let process = shop.spare.take()?;
+                        Ok(Worker::open(process, &self.stream, &offer.ladder, avoid, shop.start).await)
+                    }
                 }
-            } => worker?,
+            } => ready,
         };
-        self.tag = self.tag.wrapping_add(1);
+        let mut worker = match ready {
+            Ok(Ok(worker)) => worker,
+            Ok(Err(unready)) => return Outcome::failed(unready.fault, Some(unready.worker)),
+            Err(error) => {
+                let error: crate::worker::WorkerError = error;
+                return Outcome::failed(Fault::new(Code::WorkerStart, error.to_string()), None);
+            }
+        };
+        worker.works_on(span);
+        worker.segments += 1;
+        worker.notes.evidence = None;
         let run = Run {
-            tag: self.tag,
+            // Low bits tell a segment from the one before.
+            tag: worker.segments as u16,
             offer: &offer,
-            shop: &shop,
+            shop,
             reports: &self.reports,
             uploads: offer.outputs.iter().map(|_| None).collect(),
         };
@@ -153,22 +267,66 @@ impl Lane {
             // Wherever it is: in the middle of a frame, or waiting for the gateway.
             () = told_to_kill(&mut kill) => End::Failed { fault: stopped(), keep: false },
         };
-        worker.segments += 1;
+        worker.works_on(tracing::Span::none());
         match end {
             End::Done(report) => {
-                self.worker = Some(worker);
-                Ok(report)
+                *kept = Some(worker);
+                Outcome { result: Ok(report), spoilt: None }
             }
-            End::Failed { fault, keep } => {
-                if keep {
-                    self.worker = Some(worker);
-                } else {
-                    self.spoilt = Some(worker);
-                }
-                Err(fault)
+            End::Failed { fault, keep: true } => {
+                *kept = Some(worker);
+                Outcome::failed(fault, None)
             }
+            End::Failed { fault, keep: false } => Outcome::failed(fault, Some(worker)),
         }
     }
+
+    /// Ends a worker that has failed, and says what its devices did.
+    async fn part(&self, spoilt: Option<Worker>, fault: Option<&Fault>, task: &TaskId) {
+        let Some(worker) = spoilt else { return };
+        let elements = worker.notes.hardware.clone();
+        let trouble = match fault.map(|fault| fault.code) {
+            Some(Code::WorkerHung | Code::WorkerStart) => Some(Trouble::Hung),
+            Some(Code::WorkerCrashed) => Some(Trouble::Crashed),
+            Some(_) | None => None,
+        };
+        if trouble.is_some() {
+            self.hardware(&elements, Some(task.clone()), trouble).await;
+        }
+        if worker.kill().await == Fate::Stuck {
+            self.stuck(&elements).await;
+        }
+    }
+
+    async fn close(&self, worker: Worker) {
+        let elements = worker.notes.hardware.clone();
+        if worker.close().await == Fate::Stuck {
+            self.stuck(&elements).await;
+        }
+    }
+
+    async fn stuck(&self, elements: &BTreeSet<String>) {
+        tracing::error!(?elements, "a worker is still there after SIGKILL; it is left to the kernel");
+        self.hardware(elements, None, Some(Trouble::Stuck)).await;
+    }
+
+    async fn hardware(&self, elements: &BTreeSet<String>, task: Option<TaskId>, trouble: Option<Trouble>) {
+        if !elements.is_empty() {
+            // Nobody needs to know when the daemon ends.
+            let _ = self.reports.send(Report::Hardware { elements: elements.clone(), task, trouble }).await;
+        }
+    }
+}
+
+/// What is worth keeping of a failure; nothing where it was not the worker's.
+fn evidence(fault: &Fault, worker: Option<&mut Worker>) -> Option<Evidence> {
+    let worker = worker?;
+    let said = worker.notes.evidence.take();
+    if said.is_none() && fault.code.class() != Class::Node {
+        return None;
+    }
+    let said = said.unwrap_or_default();
+    Some(Evidence { fault: Some(fault.clone()), output: worker.printed(), ..said }.bounded())
 }
 
 /// Waits until the attempt must stop.
@@ -189,5 +347,20 @@ async fn told_to_kill(stop: &mut watch::Receiver<Option<Stop>>) {
         if stop.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_is_replaced_by_count_by_memory_and_by_age() {
+        let life = Life { segments: 10, memory: 100, age: Duration::from_secs(60) };
+        let second = Duration::from_secs(1);
+        assert!(!life.is_over(9, 100, 59 * second));
+        assert!(
+            life.is_over(10, 0, second) && life.is_over(1, 101, second) && life.is_over(1, 0, 60 * second)
+        );
     }
 }

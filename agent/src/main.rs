@@ -25,6 +25,8 @@ mod mqtt;
 mod node;
 mod outbox;
 mod probe;
+mod quarantine;
+mod spare;
 mod worker;
 
 use std::io::Read;

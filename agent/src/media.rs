@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use headwater_protocol::error::in_one_line;
 use headwater_protocol::message::Input;
-use headwater_protocol::{Code, Container, Fault};
+use headwater_protocol::{Code, Container, Evidence, Fault};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use reqwest::{Body, Client, StatusCode};
 use tokio::sync::mpsc;
@@ -125,6 +125,19 @@ impl Media {
         Ok(())
     }
 
+    /// Puts what a failed attempt left behind. Best effort: the fault itself goes another way.
+    pub(crate) async fn evidence(&self, path: &str, evidence: &Evidence) {
+        // Plain structs: nothing in them can fail to be written as JSON.
+        let body = serde_json::to_vec(evidence).unwrap_or_default();
+        let request = self.client.put(format!("{}{path}", self.base));
+        let request = request.header(CONTENT_TYPE, "application/json").timeout(EVIDENCE_PATIENCE).body(body);
+        match request.send().await {
+            Ok(response) if response.status().is_success() => tracing::debug!("evidence put"),
+            Ok(response) => tracing::debug!(status = %response.status(), "evidence not taken"),
+            Err(error) => tracing::debug!(error = in_one_line(&error), "evidence not put"),
+        }
+    }
+
     /// Starts to put; the request is made as soon as it runs, the body follows through the channel.
     pub(crate) fn upload(&self, path: &str, container: Container) -> Upload {
         let (sender, receiver) = mpsc::channel(UPLOAD_CHUNKS);
@@ -164,6 +177,9 @@ impl Media {
         Upload { sender: Some(sender), task: Some(task), silence: self.silence }
     }
 }
+
+/// For evidence, which nobody waits for.
+const EVIDENCE_PATIENCE: Duration = Duration::from_secs(5);
 
 fn too_long(offered: u64) -> Fault {
     Fault::new(Code::TooLarge, format!("the segment is longer than the {offered} bytes that were offered"))

@@ -316,10 +316,10 @@ impl Node {
                     (open.decoded, open.encoded) = (decoded, encoded);
                 }
             }
-            Report::Ended { lane, attempt, result, segments, memory } => {
+            Report::Ended { lane, attempt, result, memory } => {
                 if let Some(lane) = self.lanes.get_mut(&lane) {
                     lane.attempts = lane.attempts.saturating_sub(1);
-                    (lane.segments, lane.memory, lane.idle_since) = (segments, memory, now);
+                    (lane.segments, lane.memory, lane.idle_since) = (lane.segments + 1, memory, now);
                 }
                 // Not open: it was revoked or ran out of time, and has its end already.
                 if self.open.remove(&attempt).is_some() {
@@ -330,6 +330,8 @@ impl Node {
                     actions.push(Action::Record(attempt, kind));
                 }
             }
+            // The daemon's: what the node can do changes by `Event::Capabilities`.
+            Report::Hardware { .. } => {}
         }
     }
 

@@ -32,7 +32,7 @@ fn report() -> Box<SegmentReport> {
 }
 
 fn ended(lane: u64, task: &str, result: Result<Box<SegmentReport>, Fault>) -> Event {
-    Event::Lane(Report::Ended { lane: LaneId(lane), attempt: id(task), result, segments: 1, memory: 5 })
+    Event::Lane(Report::Ended { lane: LaneId(lane), attempt: id(task), result, memory: 5 })
 }
 
 fn ends(actions: &[Action]) -> Vec<(String, Option<Code>)> {

@@ -18,6 +18,8 @@ use crate::worker::command;
 
 /// Far more than any board's list.
 const MAX_REPORT: u64 = 1024 * 1024;
+/// From SIGKILL to giving up on the exit status.
+const REAP: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProbeError {
@@ -91,8 +93,9 @@ impl Drop for Group {
 /// Runs the probe; its process group is gone when this returns or is dropped.
 pub(crate) async fn run(worker: &Path, deadline: Duration) -> Result<ProbeReport, ProbeError> {
     let failed = |source| ProbeError::Run { path: worker.to_owned(), source };
-    let mut child =
-        command(worker, "probe").stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;
+    let mut probe = command(worker, "probe");
+    probe.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = probe.spawn().map_err(failed)?;
     let mut group = Group(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw));
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let (out, err) = (child.stdout.take(), child.stderr.take());
@@ -121,7 +124,8 @@ pub(crate) async fn run(worker: &Path, deadline: Duration) -> Result<ProbeReport
         Ok(Ok(_)) => group.0 = None,
         Ok(Err(_)) | Err(_) => {
             drop(group);
-            let _ = child.wait().await;
+            // A driver may hold it for ever; then the runtime reaps it if it ever ends.
+            let _ = timeout(REAP, child.wait()).await;
         }
     }
     match ended {

@@ -34,6 +34,7 @@ pub fn router() -> Router<Shared> {
         .route("/api/v1/nodes/{node}/command", post(command))
         .route("/api/v1/streams", get(streams))
         .route("/api/v1/streams/{stream}", get(stream))
+        .route("/api/v1/streams/{stream}/{segment}/evidence", get(evidence))
         .route("/api/v1/events", get(events))
         .route("/api/v1/enroll", post(issue))
         .route("/healthz", get(health))
@@ -64,6 +65,16 @@ async fn stream(State(app): State<Shared>, Path(name): Path<String>) -> Response
     match app.store.stream(&id).await {
         Ok(Some(stream)) => Json(stream).into_response(),
         Ok(None) => missing(),
+        Err(failed) => error(StatusCode::INTERNAL_SERVER_ERROR, failed),
+    }
+}
+
+async fn evidence(State(app): State<Shared>, Path((name, segment)): Path<(String, u64)>) -> Response<Body> {
+    let Ok(id) = StreamId::new(name.clone()) else {
+        return error(StatusCode::NOT_FOUND, format_args!("no stream is called {name:?}"));
+    };
+    match app.store.evidence(&id, segment).await {
+        Ok(evidence) => Json(evidence).into_response(),
         Err(failed) => error(StatusCode::INTERNAL_SERVER_ERROR, failed),
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{HeaderMap, Response, StatusCode, header};
 use headwater_protocol::FleetId;
+use headwater_protocol::livepeer::Profile;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +17,6 @@ use crate::identity::Identity;
 use crate::media::Media;
 use crate::metrics::Metrics;
 use crate::owner::{Handle, Janitor};
-use crate::push::profile::Profile;
 use crate::secret;
 use crate::store::Store;
 

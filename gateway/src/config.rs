@@ -6,10 +6,9 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use headwater_protocol::livepeer::{self, BadProfiles, Profile};
 use headwater_protocol::{FleetId, Ladder};
 use serde::Deserialize;
-
-use crate::push::profile::{self, BadProfiles, Profile};
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -320,13 +319,13 @@ impl Config {
     pub fn default_ladder(&self) -> Result<Vec<Profile>, ConfigError> {
         let mut profiles = Vec::new();
         for name in &self.ladder.presets {
-            profiles.push(profile::preset(name)?);
+            profiles.push(livepeer::preset(name)?);
         }
         profiles.extend(self.ladder.profiles.iter().cloned());
         if profiles.is_empty() {
             return Err(ConfigError::NoLadder);
         }
-        let _: Ladder = profile::ladder(&profiles, headwater_protocol::Container::Ts)?;
+        let _: Ladder = livepeer::ladder(&profiles, headwater_protocol::Container::Ts)?;
         Ok(profiles)
     }
 

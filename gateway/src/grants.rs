@@ -74,15 +74,20 @@ impl Grants {
     }
 
     pub fn check(&self, task: &TaskId, epoch: Epoch, node: &NodeId) -> Result<Grant, Denied> {
+        match self.given(task, epoch, node)? {
+            (grant, false) => Ok(grant),
+            (_, true) => Err(Denied::Ended),
+        }
+    }
+
+    /// What was given to this node, and whether it has ended.
+    pub fn given(&self, task: &TaskId, epoch: Epoch, node: &NodeId) -> Result<(Grant, bool), Denied> {
         let table = self.table();
         let entry = table.entries.get(&(task.clone(), epoch)).ok_or(Denied::Unknown)?;
         if entry.grant.node != *node {
             return Err(Denied::OtherNode);
         }
-        if entry.ended {
-            return Err(Denied::Ended);
-        }
-        Ok(entry.grant.clone())
+        Ok((entry.grant.clone(), entry.ended))
     }
 
     /// A rendition is whole in the store.

@@ -121,7 +121,8 @@ impl Metrics {
             | Write::Counts { .. }
             | Write::Delay { .. }
             | Write::TokenNew { .. }
-            | Write::TasksRemoved { .. } => {}
+            | Write::TasksRemoved { .. }
+            | Write::Evidence { .. } => {}
         }
     }
 

@@ -3,27 +3,31 @@
 //! ```text
 //! GET /v1/attempts/{task}/{epoch}/input          the segment
 //! PUT /v1/attempts/{task}/{epoch}/{rendition}    a rendition, whole or not at all
+//! PUT /v1/evidence/{task}/{epoch}                what a failed attempt left behind, also after its end
 //! ```
 //! Only for the node that the attempt was given to: 401 without a certificate or with one that a later enrolment replaced, 403 for another
 //! node, 404 where there is no such attempt, 410 after its end.
 
-use axum::body::Body;
+use axum::body::{Body, to_bytes};
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::routing::{get, put};
 use axum::{Extension, Router};
 use futures_util::StreamExt;
-use headwater_protocol::{Epoch, NodeId, RenditionName, TaskId};
+use headwater_protocol::{Epoch, Evidence, NodeId, RenditionName, TaskId};
 
 use crate::app::{Shared, plain};
 use crate::grants::{Denied, Grant};
 use crate::media;
+use crate::owner::unix_millis;
 use crate::serve::{Peer, Shown};
+use crate::store::Write;
 
 pub fn router(app: Shared) -> Router {
     Router::new()
         .route("/v1/attempts/{task}/{epoch}/input", get(input))
         .route("/v1/attempts/{task}/{epoch}/{rendition}", put(rendition))
+        .route("/v1/evidence/{task}/{epoch}", put(evidence))
         .merge(crate::enroll::router())
         .fallback(async || plain(StatusCode::NOT_FOUND, "not found"))
         .with_state(app)
@@ -38,13 +42,21 @@ fn denied(denied: Denied) -> Response<Body> {
     plain(status, denied)
 }
 
+type Attempt = (TaskId, Epoch, NodeId, Grant);
+
 /// The attempt of a path, if it is this node's and runs.
-fn attempt(
-    app: &Shared,
-    peer: Peer,
-    task: &str,
-    epoch: &str,
-) -> Result<(TaskId, Epoch, NodeId, Grant), Box<Response<Body>>> {
+fn attempt(app: &Shared, peer: Peer, task: &str, epoch: &str) -> Result<Attempt, Box<Response<Body>>> {
+    match given(app, peer, task, epoch)? {
+        (attempt, false) => Ok(attempt),
+        ((task, epoch, node, _), true) => {
+            tracing::warn!(%task, epoch = epoch.0, %node, "media denied: the attempt has ended");
+            Err(Box::new(denied(Denied::Ended)))
+        }
+    }
+}
+
+/// The attempt of a path, if it is this node's, and whether it has ended.
+fn given(app: &Shared, peer: Peer, task: &str, epoch: &str) -> Result<(Attempt, bool), Box<Response<Body>>> {
     let Some(Shown { node, sha256 }) = peer.0 else {
         let text = "this path is for enrolled nodes; enrol first (headwater-agent enroll TOKEN)";
         return Err(Box::new(plain(StatusCode::UNAUTHORIZED, text)));
@@ -58,8 +70,8 @@ fn attempt(
         return Err(Box::new(denied(Denied::Unknown)));
     };
     let epoch = Epoch(epoch);
-    match app.grants.check(&task, epoch, &node) {
-        Ok(grant) => Ok((task, epoch, node, grant)),
+    match app.grants.given(&task, epoch, &node) {
+        Ok((grant, ended)) => Ok(((task, epoch, node, grant), ended)),
         Err(why) => {
             tracing::warn!(%task, epoch = epoch.0, %node, %why, "media denied");
             Err(Box::new(denied(why)))
@@ -148,6 +160,32 @@ async fn rendition(
         app.media.remove(&media::rendition_key(&task, epoch, name, *container)).await;
         return denied(why);
     }
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::CREATED;
+    response
+}
+
+async fn evidence(
+    State(app): State<Shared>,
+    Extension(peer): Extension<Peer>,
+    Path((task, epoch)): Path<(String, String)>,
+    request: Request,
+) -> Response<Body> {
+    let ((task, epoch, node, grant), _) = match given(&app, peer, &task, &epoch) {
+        Ok(found) => found,
+        Err(response) => return *response,
+    };
+    let body = to_bytes(request.into_body(), Evidence::MAX_JSON);
+    let Ok(body) = tokio::time::timeout(app.body_idle(), body).await else {
+        return plain(StatusCode::REQUEST_TIMEOUT, "no data for too long");
+    };
+    let Ok(Ok(evidence)) = body.map(|body| serde_json::from_slice::<Evidence>(&body)) else {
+        return plain(StatusCode::BAD_REQUEST, "this is no evidence, or too much of it");
+    };
+    let Grant { stream, segment, .. } = grant;
+    tracing::info!(%stream, segment, %task, epoch = epoch.0, %node, "evidence of a failure was put");
+    let evidence = Box::new(evidence.bounded());
+    app.store.note(Write::Evidence { task, epoch, node, stream, segment, evidence, at: unix_millis() });
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::CREATED;
     response

@@ -256,8 +256,8 @@ mod tests {
     }
 
     fn row(live: bool) -> StreamRow {
-        let profile = crate::push::profile::preset("P240p30fps16x9").unwrap();
-        let ladder = crate::push::profile::ladder(&[profile], Container::Ts).unwrap();
+        let profile = headwater_protocol::livepeer::preset("P240p30fps16x9").unwrap();
+        let ladder = headwater_protocol::livepeer::ladder(&[profile], Container::Ts).unwrap();
         StreamRow { live, ladder: Some(ladder), resolution: Some("1920x1080".into()), removed: 0 }
     }
 

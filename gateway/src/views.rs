@@ -3,7 +3,7 @@
 
 use headwater_protocol::message::{Birth, NodeState, Telemetry};
 use headwater_protocol::{
-    Epoch, Fault, Ladder, Millis, NodeId, RenditionName, SegmentReport, StreamId, TaskId,
+    Epoch, Evidence, Fault, Ladder, Millis, NodeId, RenditionName, SegmentReport, StreamId, TaskId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -83,6 +83,18 @@ pub struct SegmentView {
     pub report: Option<SegmentReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<Fault>,
+}
+
+/// `GET /api/v1/streams/{stream}/{segment}/evidence` gives a list of these, the oldest first.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EvidenceView {
+    pub task: TaskId,
+    pub epoch: Epoch,
+    pub node: NodeId,
+    /// When it came, since 1970.
+    pub at: Millis,
+    #[serde(flatten)]
+    pub evidence: Evidence,
 }
 
 /// `POST /api/v1/enroll`, with the operator's token as bearer.

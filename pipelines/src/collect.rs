@@ -1,25 +1,29 @@
 //! The far end of a segment: coded frames and audio to containers to the output, and a watch over it all.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
 use headwater_protocol::worker::Progress;
 use headwater_protocol::{
-    Code, Container, Fault, FrameRate, Ladder, Millis, Pixels, Rendition, RenditionReport,
+    Code, Container, Evidence, Fault, FrameRate, Ladder, Millis, Pixels, Rendition, RenditionReport,
 };
 
 use crate::engine::{Gone, Output, Stopped, TICK};
 use crate::es::{AudioPacket, CLOCK, Frame, Ticks, Tracks};
 use crate::feed::Shared;
 use crate::fit::Size;
-use crate::graph::Faults;
+use crate::graph::{Faults, Stoppers};
 use crate::mux::{MuxVideo, Muxer};
+use crate::sound::{self, Heard};
 use crate::stage::{Counters, Event};
 
+/// Longest time for drawing the chains of a failed segment.
+const DRAWING: Duration = Duration::from_secs(1);
 const PROGRESS_EACH: Duration = Duration::from_millis(500);
 /// Output is handed on in pieces of about this size.
 const PIECE: usize = 64 * 1024;
@@ -30,6 +34,7 @@ pub(crate) struct Watch<'a> {
     pub counters: &'a Counters,
     pub shared: &'a Shared,
     pub cancel: &'a AtomicBool,
+    pub stoppers: &'a Arc<Stoppers>,
     /// Longest time without any sign of life.
     pub patience: Duration,
 }
@@ -44,6 +49,8 @@ pub(crate) struct Collector<'a> {
 
 struct Rung {
     wanted: Rendition,
+    /// Which of the ladder's encoded sounds it takes.
+    sound: Option<usize>,
     size: Size,
     rate: Option<FrameRate>,
     mux: Option<Muxer>,
@@ -61,7 +68,12 @@ struct Rung {
 
 impl<'a> Collector<'a> {
     pub(crate) fn new(ladder: &Ladder, output: &'a mut dyn Output) -> Self {
-        let rungs: Vec<Rung> = ladder.renditions().iter().map(Rung::new).collect();
+        let sounds = sound::wants(ladder);
+        let rungs: Vec<Rung> = ladder
+            .renditions()
+            .iter()
+            .map(|wanted| Rung::new(wanted, sounds.iter().position(|sound| *sound == wanted.audio)))
+            .collect();
         let reports = rungs.iter().map(|_| None).collect();
         Self { output, tracks: Tracks::default(), shown: None, rungs, reports }
     }
@@ -86,7 +98,7 @@ impl<'a> Collector<'a> {
             match events.recv_timeout(TICK) {
                 Ok(event) => {
                     life.seen();
-                    self.event(event)?;
+                    self.event(event).map_err(|stopped| first(stopped, watch.faults))?;
                 }
                 Err(RecvTimeoutError::Timeout) => self.look(&mut life, watch),
                 Err(RecvTimeoutError::Disconnected) => {
@@ -101,8 +113,23 @@ impl<'a> Collector<'a> {
         if life.goes_on(watch) {
             return;
         }
+        self.evidence(watch.stoppers);
         let text = format!("nothing moved for {} s; the worker ends", watch.patience.as_secs());
         self.output.hung(Fault::new(Code::WorkerHung, text).with_detail(crate::log::tail()));
+    }
+
+    /// Draws the chains in a thread of its own: one that hangs may hold what is needed for it.
+    pub(crate) fn evidence(&mut self, stoppers: &Arc<Stoppers>) {
+        // Before the drawing, which makes some elements complain.
+        let log = crate::log::tail();
+        let (send, drawn) = sync_channel(1);
+        let stoppers = Arc::clone(stoppers);
+        // Without a thread there is no graph, and the rest is still worth something. Nobody may listen any more.
+        let _ = std::thread::Builder::new().name("graphs".into()).spawn(move || send.send(stoppers.graphs()));
+        let graphs = drawn.recv_timeout(DRAWING).unwrap_or_default();
+        let evidence = Evidence { graphs, log, ..Evidence::default() };
+        // Without a reader there is nobody to be told of the failure either.
+        let _ = self.output.evidence(evidence.bounded());
     }
 
     fn event(&mut self, event: Event) -> Result<(), Stopped> {
@@ -115,9 +142,18 @@ impl<'a> Collector<'a> {
                 }
             }
             Event::Audio(packet) => {
-                for rung in self.rungs.iter_mut() {
+                for rung in self.rungs.iter_mut().filter(|rung| rung.wanted.audio.is_copy()) {
                     let pts = Ticks(packet.pts.0 + rung.later);
                     rung.audio.push_back(AudioPacket { pts, ..packet.clone() });
+                }
+            }
+            Event::Sound(Heard { want, packet }) => {
+                for rung in self.rungs.iter_mut().filter(|rung| rung.sound == Some(want)) {
+                    let pts = Ticks(packet.pts.0 + rung.later);
+                    // Only what runs an encoder in can be before 0, and a transport stream has no room for it there.
+                    if pts >= Ticks(0) || rung.wanted.container == Container::Mp4 {
+                        rung.audio.push_back(AudioPacket { pts, ..packet.clone() });
+                    }
                 }
             }
             Event::Planned { shown, rungs } => {
@@ -182,9 +218,10 @@ impl<'a> Collector<'a> {
 }
 
 impl Rung {
-    fn new(wanted: &Rendition) -> Self {
+    fn new(wanted: &Rendition, sound: Option<usize>) -> Self {
         Self {
             wanted: wanted.clone(),
+            sound,
             size: Size::new(0, 0),
             rate: None,
             mux: None,
@@ -218,7 +255,7 @@ impl Rung {
                 height: self.size.height,
                 fps: self.rate,
             };
-            Muxer::new(self.wanted.container, video, &tracks.audio)
+            Muxer::new(self.wanted.container, video, &sound::formats(tracks, &self.wanted.audio))
         });
         while let Some(packet) = self.audio.pop_front_if(|packet| packet.pts <= time) {
             mux.audio(&packet, &mut self.ready);
@@ -255,6 +292,14 @@ impl Rung {
 
     fn take(&mut self, at_least: usize) -> Option<Bytes> {
         (self.ready.len() >= at_least).then(|| self.ready.split().freeze())
+    }
+}
+
+/// A chain that has failed still comes to its end, and an end without a picture is only the consequence.
+fn first(stopped: Stopped, faults: &Faults) -> Stopped {
+    match (stopped, faults.first()) {
+        (Stopped::Failed(_), Some(earlier)) => Stopped::Failed(earlier),
+        (stopped @ (Stopped::Failed(_) | Stopped::Gone), _) => stopped,
     }
 }
 

@@ -22,12 +22,13 @@ use nix::sys::time::TimeValLike;
 use headwater_protocol::media::VideoFacts;
 use headwater_protocol::worker::Progress;
 use headwater_protocol::{
-    Code, Codec, Container, Fault, FrameRate, InputFacts, Ladder, Pixels, RenditionReport, SegmentReport,
+    Class, Code, Codec, Container, Evidence, Fault, FrameRate, InputFacts, Ladder, Pixels, RenditionReport,
+    SegmentReport,
 };
 
 use crate::board::Board;
 use crate::collect::{Collector, Watch, millis};
-use crate::es::CLOCK;
+use crate::es::{CLOCK, Ticks};
 use crate::exit::Exit;
 use crate::feed::{Fed, Feeder, Shared};
 use crate::fit::Size;
@@ -35,11 +36,22 @@ use crate::graph::{self, Chain, Faults, Stoppers};
 use crate::log;
 use crate::machine::Machine;
 use crate::plan::{self, DecodePlan, Trust};
+use crate::sound::Heard;
 use crate::stage::{Counters, Decoded, Event, Events, Front, Setup, Stage, lock};
 
 /// Where a segment's bytes come from.
 pub trait Input: Send {
     fn next(&mut self, wait: Duration) -> Next;
+
+    /// Whether it knows the whole stream. Else no rendition may wish for encoded sound.
+    fn sees_all(&self) -> bool {
+        false
+    }
+
+    /// The segment's encoded sound before `until`, or all that is left of it, and how many frames of it were lost.
+    fn sound(&mut self, _until: Option<Ticks>) -> Result<(Vec<Heard>, u32), Fault> {
+        Ok(Default::default())
+    }
 }
 
 #[derive(Debug)]
@@ -59,6 +71,10 @@ pub trait Output {
     fn data(&mut self, rendition: usize, bytes: Bytes) -> Result<(), Gone>;
     fn whole(&mut self, rendition: usize, report: &RenditionReport) -> Result<(), Gone>;
     fn progress(&mut self, progress: Progress) -> Result<(), Gone>;
+    /// What people may want to see of the failure that is reported next.
+    fn evidence(&mut self, _evidence: Evidence) -> Result<(), Gone> {
+        Ok(())
+    }
     /// Threads do not come back, and only the end of the process frees them. Says so and ends it.
     fn hung(&mut self, fault: Fault) -> !;
 }
@@ -272,6 +288,11 @@ impl Engine {
         let started = Instant::now();
         let cpu = cpu_us();
         log::clear();
+        if let Err(rule) = self.setup.ladder.alone()
+            && !input.sees_all()
+        {
+            return Err(Stopped::Failed(Fault::new(Code::BadLadder, rule.to_string())));
+        }
         let chains = self.chains.take().unwrap_or_else(|| Chains::new(&self.setup));
         chains.counters.reset();
         let built = lock(&chains.stage).built();
@@ -292,6 +313,7 @@ impl Engine {
             counters: &chains.counters,
             shared: &shared,
             cancel,
+            stoppers: &chains.stoppers,
             patience: PATIENCE,
         };
         let mut collector = Collector::new(&self.setup.ladder, output);
@@ -300,7 +322,10 @@ impl Engine {
             let feeding = scope.spawn(move || feeder.run(hint, input, decoder));
             let end = collector.run(&receiver, &watch);
             shared.give_up.store(true, Relaxed);
-            if end.is_err() {
+            if let Err(stopped) = &end {
+                if is_ours(stopped) {
+                    collector.evidence(&chains.stoppers);
+                }
                 // In this order: senders wake up by the first, the feeder and the decoder by the second.
                 drop(receiver);
                 chains.stop();
@@ -321,6 +346,14 @@ impl Engine {
         };
         self.chains = Some(chains);
         Ok(report)
+    }
+}
+
+/// Whether a look at the pipeline could tell more than the fault does.
+fn is_ours(stopped: &Stopped) -> bool {
+    match stopped {
+        Stopped::Failed(fault) => fault.code.class() == Class::Node || fault.code == Code::Undecodable,
+        Stopped::Gone => false,
     }
 }
 

@@ -16,6 +16,7 @@ use crate::es::{CLOCK, Frame, Item, Ticks, Tracks};
 use crate::fit::measure_rate;
 use crate::graph::{Chain, Faults};
 use crate::plan::Trust;
+use crate::sound::Heard;
 use crate::stage::{Counters, Event, Events, Origo, Segment, Stage, lock, send};
 
 /// Frames looked at to tell the frame rate before the first goes to the decoder.
@@ -159,7 +160,7 @@ where
                         self.kept.push(piece.clone());
                     }
                     self.demuxer.push(piece, &mut items).map_err(|fault| self.fault(fault))?;
-                    self.items(&mut items)?;
+                    self.items(&mut items, input)?;
                 }
             }
         }
@@ -168,14 +169,37 @@ where
         }
         self.demuxer.finish(&mut items).map_err(|fault| self.fault(fault))?;
         if self.demuxer.container() == Container::Mp4 {
-            let before = Ticks(-earliest(&items).0.min(0));
+            let first = earliest(&items);
+            let sounds = self.hear(input, Some(Ticks(first.0.max(0) + 1)))?;
+            let heard = sounds.iter().map(|heard| heard.packet.pts).min().unwrap_or(first);
+            let before = Ticks(-first.min(heard).0.min(0));
             send(self.feeder.events, Event::Before(before)).map_err(|_| Over)?;
+            self.tell(sounds)?;
         }
-        self.items(&mut items)?;
+        self.items(&mut items, input)?;
+        let sounds = self.hear(input, None)?;
+        self.tell(sounds)?;
         self.end()
     }
 
-    fn items(&mut self, items: &mut Vec<Item>) -> Result<(), Over> {
+    /// Sound that was encoded elsewhere.
+    fn hear(&mut self, input: &mut dyn Input, until: Option<Ticks>) -> Result<Vec<Heard>, Over> {
+        // All that is left may be an hour after the last picture; anything else is a few seconds.
+        self.feeder.shared.waiting.store(until.is_none(), Relaxed);
+        let sound = input.sound(until);
+        self.feeder.shared.waiting.store(false, Relaxed);
+        let (heard, errors) = sound.map_err(|fault| self.fault(fault))?;
+        self.errors += errors;
+        Ok(heard)
+    }
+
+    fn tell(&self, sounds: Vec<Heard>) -> Result<(), Over> {
+        sounds
+            .into_iter()
+            .try_for_each(|heard| send(self.feeder.events, Event::Sound(heard)).map_err(|_| Over))
+    }
+
+    fn items(&mut self, items: &mut Vec<Item>, input: &mut dyn Input) -> Result<(), Over> {
         for item in items.drain(..) {
             match item {
                 Item::Tracks(tracks) => {
@@ -186,7 +210,11 @@ where
                     self.audio_packets += 1;
                     send(self.feeder.events, Event::Audio(packet)).map_err(|_| Over)?;
                 }
-                Item::Video(frame) => self.frame(frame)?,
+                Item::Video(frame) => {
+                    self.frame(frame)?;
+                    let sounds = self.hear(input, self.last)?;
+                    self.tell(sounds)?;
+                }
             }
         }
         Ok(())

@@ -20,12 +20,12 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
 
-use headwater_protocol::{Code, Codec, Fault};
+use headwater_protocol::{Code, Codec, Fault, Graph};
 
 use crate::board::{ForceKey, Properties};
 use crate::es::Rotation;
-use crate::log;
 use crate::plan::{DecodePlan, Element, RungPlan};
+use crate::{hardware, log};
 
 /// The first error of a worker's chains. Later ones are consequences.
 #[derive(Debug, Default)]
@@ -84,6 +84,7 @@ fn failed(what: &str, error: impl std::fmt::Display) -> Fault {
 }
 
 fn make(element: &Element) -> Result<gst::Element, Fault> {
+    hardware::about_to_use(&element.factory);
     let mut builder = gst::ElementFactory::make(&element.factory);
     for (name, value) in &element.properties {
         builder = builder.property_from_str(name, value);
@@ -343,11 +344,6 @@ impl Chain {
         }
     }
 
-    /// The pipeline as a graph in Graphviz's language: elements, caps, states.
-    pub fn dot(&self) -> String {
-        self.pipeline.debug_to_dot_data(gst::DebugGraphDetails::ALL).to_string()
-    }
-
     /// Puts the chain among those that [`Stoppers::stop`] lets go of.
     pub fn join(&self, stoppers: &Stoppers) {
         stoppers.add(self.place, &self.source);
@@ -389,6 +385,23 @@ impl Stoppers {
         }
         joined.sources.retain(|(_, source)| source.upgrade().is_some());
         joined.sources.push((place, source.downgrade()));
+    }
+
+    /// The chains as Graphviz draws them, with every state and caps; the decoder's first.
+    pub fn graphs(&self) -> Vec<Graph> {
+        let mut joined: Vec<_> = self
+            .lock()
+            .sources
+            .iter()
+            .filter_map(|(place, source)| Some((*place, source.upgrade()?)))
+            .collect();
+        joined.sort_by_key(|(place, _)| std::cmp::Reverse(*place));
+        let chains = joined.iter().filter_map(|(_, source)| source.parent().and_downcast::<gst::Bin>());
+        let draw = |chain: gst::Bin| Graph {
+            chain: chain.name().to_string(),
+            dot: chain.debug_to_dot_data(gst::DebugGraphDetails::all()).to_string(),
+        };
+        chains.map(draw).collect()
     }
 
     /// Lets go of every thread that waits for room in a chain. The chains take nothing afterwards.

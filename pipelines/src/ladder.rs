@@ -10,11 +10,12 @@
 //! height = 720
 //! bitrate = "3M"      # or 3000000, or quality = 23
 //! gop = "2.0"         # seconds, "intra", or left out: one keyframe per segment
+//! audio = { aac = { bitrate = "128k" } }   # or { opus = { … } }, "none", or left out: as it is
 //! ```
 
 use std::path::Path;
 
-use headwater_protocol::{Code, Fault, Ladder};
+use headwater_protocol::{Code, Codec, Fault, Ladder, Profile, livepeer};
 use serde_json::{Map, Value, json};
 
 /// Why a file is not a ladder.
@@ -78,27 +79,32 @@ fn full(value: Value) -> Result<Value, String> {
     }
     fps(&mut short)?;
     gop(&mut short)?;
+    if let Some(Value::Object(audio)) = short.get_mut("audio") {
+        for bitrate in audio.values_mut().filter_map(|codec| codec.get_mut("bitrate")) {
+            *bitrate = json!(bits(bitrate)?);
+        }
+    }
     if let Some(Value::String(profile)) = short.get("profile") {
-        let ours = match profile.to_ascii_lowercase().as_str() {
-            "" | "none" | "auto" => "auto",
-            "h264baseline" | "baseline" => "baseline",
-            "h264main" | "main" => "main",
-            "h264high" | "high" => "high",
-            "h264constrainedhigh" | "constrained_high" => "constrained_high",
-            other => {
+        let word = profile.to_ascii_lowercase();
+        let ours = match livepeer::h264(&word) {
+            Some(ours) => json!(ours),
+            None if serde_json::from_value::<Profile>(json!(word)).is_ok() => json!(word),
+            None => {
                 return Err(format!(
-                    "{other:?} is no profile; it is baseline, main, high or constrained_high"
+                    "{word:?} is no profile; it is baseline, main, high or constrained_high"
                 ));
             }
         };
-        short.insert("profile".into(), json!(ours));
+        short.insert("profile".into(), ours);
     }
     // Livepeer's word for the codec.
     if let Some(Value::String(encoder)) = short.remove("encoder") {
+        // Its own spelling, and how people write it.
         let codec = match encoder.to_ascii_lowercase().as_str() {
-            "" | "h264" | "h.264" => "h264",
-            "hevc" | "h265" | "h.265" => "hevc",
-            other => return Err(format!("{other:?} is no encoder; it is h264 or hevc")),
+            "h264" => Codec::H264,
+            "h265" | "h.265" | "hevc" => Codec::Hevc,
+            _ => livepeer::codec(&encoder.to_ascii_uppercase())
+                .ok_or_else(|| format!("{encoder:?} is no encoder; it is h264 or hevc"))?,
         };
         short.insert("codec".into(), json!(codec));
     }
@@ -135,14 +141,13 @@ fn fps(short: &mut Map<String, Value>) -> Result<(), String> {
 
 fn gop(short: &mut Map<String, Value>) -> Result<(), String> {
     let seconds = match short.get("gop") {
-        Some(Value::String(text)) => match text.as_str() {
-            "" | "0" | "0.0" => {
-                short.remove("gop");
-                return Ok(());
-            }
-            "segment" | "intra" => return Ok(()),
-            text => text.trim_end_matches('s').parse::<f64>().map_err(|_| format!("{text:?} is no GOP"))?,
-        },
+        Some(Value::String(text)) if text == "segment" => return Ok(()),
+        Some(Value::String(text)) => {
+            let gop =
+                livepeer::gop(text.trim_end_matches('s')).ok_or_else(|| format!("{text:?} is no GOP"))?;
+            short.insert("gop".into(), json!(gop));
+            return Ok(());
+        }
         Some(Value::Number(seconds)) => seconds.as_f64().unwrap_or(-1.0),
         Some(_) | None => return Ok(()),
     };
@@ -155,7 +160,7 @@ fn gop(short: &mut Map<String, Value>) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use headwater_protocol::{BitsPerSecond, Gop, Millis, Rate};
+    use headwater_protocol::{Aac, Audio, BitsPerSecond, Gop, Hertz, Millis, Rate};
 
     use super::*;
 
@@ -172,6 +177,20 @@ mod tests {
         assert_eq!(parse(livepeer).unwrap(), want);
         let one = &want.renditions()[0];
         assert_eq!((one.rate, one.gop), (Rate::Bitrate(BitsPerSecond(3_000_000)), Gop::Every(Millis(2000))));
+    }
+
+    #[test]
+    fn sound_may_be_encoded() {
+        let toml = "[[rendition]]\nwidth = 640\nheight = 360\nbitrate = '1M'\naudio = { aac = { bitrate = '128k' } }\n\
+                    [[rendition]]\nwidth = 320\nheight = 180\nbitrate = '1M'\naudio = 'none'\n";
+        let ladder = parse(toml).unwrap();
+        let aac = Aac { bitrate: BitsPerSecond(128_000), rate: Hertz(48_000), channels: 2 };
+        let audio: Vec<Audio> = ladder.renditions().iter().map(|one| one.audio).collect();
+        assert_eq!(audio, [Audio::Aac(aac), Audio::None]);
+        let fast = r#"[{"width":640,"height":360,"bitrate":"3M","audio":{"aac":{"bitrate":"fast"}}}]"#;
+        assert!(parse(fast).unwrap_err().contains("no bitrate"));
+        let high = r#"[{"width":640,"height":360,"bitrate":"3M","audio":{"aac":{"bitrate":"9M"}}}]"#;
+        assert!(parse(high).unwrap_err().contains("rendition 360p wants AAC with 9000000 bit/s"));
     }
 
     #[test]

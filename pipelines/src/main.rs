@@ -48,6 +48,10 @@ struct Transcode {
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
     /// JSON list of renditions or Livepeer profiles, or TOML with [[rendition]] tables
+    ///
+    /// A rendition's audio is copied unless it says otherwise: `audio = "none"`, `audio = { aac = { bitrate =
+    /// "128k", rate = 48000, channels = 2 } }` or `audio = { opus = { bitrate = "96k", channels = 2 } }`. It is
+    /// encoded once over the whole file, so that segments follow each other without a gap.
     #[arg(short, long, value_name = "FILE")]
     ladder: PathBuf,
     /// Cut at keyframes into segments of at least so many seconds

@@ -14,8 +14,8 @@ use gstreamer_video as gst_video;
 
 use headwater_protocol::media::Unproved;
 use headwater_protocol::{
-    BitsPerSecond, Capability, CapabilityKind, Code, Codec, Container, Fault, FrameRate, Gop, Ladder, Pixels,
-    ProbeReport, Profile, Rate, Rendition, RenditionName,
+    Audio, BitsPerSecond, Capability, CapabilityKind, Code, Codec, Container, Fault, FrameRate, Gop, Ladder,
+    Pixels, ProbeReport, Profile, Rate, Rendition, RenditionName,
 };
 
 use crate::board::{Board, SYSTEM};
@@ -345,6 +345,7 @@ fn encode(board: &Board, machine: &Machine, codec: Codec) -> Result<(u64, Durati
         gop: Gop::Segment,
         profile: Profile::Auto,
         container: Container::Ts,
+        audio: Audio::Copy,
     };
     let ladder = Ladder::new(vec![rendition]).map_err(|bad| wrong(bad.to_string()))?;
     let picture_facts = plan::Picture {

@@ -18,13 +18,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use headwater_protocol::worker::{
-    BadFrame, HEADER, Header, Kind, MAX_PAYLOAD, Open, Progress, Ready, SegmentStart,
+    BadFrame, HEADER, Hardware, Header, Kind, MAX_PAYLOAD, Open, Progress, Ready, SegmentStart,
 };
-use headwater_protocol::{Fault, RenditionReport};
+use headwater_protocol::{Evidence, Fault, RenditionReport};
 
+use crate::board::Board;
 use crate::engine::{Engine, Gone, Input, Next, Output, Stopped};
 use crate::exit::Exit;
-use crate::survey;
+use crate::machine::Machine;
+use crate::{hardware, survey};
 
 /// Input bytes that may wait. A full inbox stops the reading of the socket, and with it the agent's sending;
 /// a cancel behind that much data is read as soon as the decoder has taken some.
@@ -197,9 +199,13 @@ impl Reader {
                     continue;
                 }
                 Kind::Close => return Ok(End::Close),
-                Kind::Ready | Kind::Output | Kind::Progress | Kind::Finished | Kind::Failed => {
-                    return Err(ServeError::Order(header.kind));
-                }
+                Kind::Ready
+                | Kind::Output
+                | Kind::Progress
+                | Kind::Finished
+                | Kind::Failed
+                | Kind::Hardware
+                | Kind::Evidence => return Err(ServeError::Order(header.kind)),
             };
             self.inbox.put(letter);
         }
@@ -286,21 +292,33 @@ impl Input for SegmentInput<'_> {
     }
 }
 
+/// The socket's other direction. A segment's answers and the warning that hardware comes into use are written by
+/// different threads, each frame as a whole.
+#[derive(Clone)]
+struct Mouth(Arc<Mutex<UnixStream>>);
+
+impl Mouth {
+    fn lock(&self) -> MutexGuard<'_, UnixStream> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 struct SocketOutput<'a> {
-    socket: &'a mut UnixStream,
+    socket: &'a Mouth,
     tag: u16,
 }
 
 impl SocketOutput<'_> {
     fn say(&mut self, kind: Kind, channel: usize, message: &impl Serialize) -> Result<(), Gone> {
-        write_message(self.socket, kind, channel as u8, self.tag, message).map_err(|_| Gone)
+        write_message(&mut *self.socket.lock(), kind, channel as u8, self.tag, message).map_err(|_| Gone)
     }
 }
 
 impl Output for SocketOutput<'_> {
     fn data(&mut self, rendition: usize, bytes: Bytes) -> Result<(), Gone> {
         for piece in bytes.chunks(MAX_PAYLOAD) {
-            write_frame(self.socket, Kind::Data, rendition as u8, self.tag, piece).map_err(|_| Gone)?;
+            let mut socket = self.socket.lock();
+            write_frame(&mut *socket, Kind::Data, rendition as u8, self.tag, piece).map_err(|_| Gone)?;
         }
         Ok(())
     }
@@ -311,6 +329,10 @@ impl Output for SocketOutput<'_> {
 
     fn progress(&mut self, progress: Progress) -> Result<(), Gone> {
         self.say(Kind::Progress, 0, &progress)
+    }
+
+    fn evidence(&mut self, evidence: Evidence) -> Result<(), Gone> {
+        self.say(Kind::Evidence, 0, &evidence)
     }
 
     fn hung(&mut self, fault: Fault) -> ! {
@@ -329,7 +351,9 @@ pub fn serve() -> Result<(), ServeError> {
     let reader = Reader { socket: socket.try_clone()?, inbox: Arc::clone(&inbox), last: None };
     // Not joined: it ends with the socket, which the other side or the end of the process closes.
     std::thread::Builder::new().name("reader".into()).spawn(move || reader.run())?;
-    Server { socket, inbox, engine: None }.run()
+    // Before it is known what for: a spare worker has its libraries loaded when its stream comes.
+    let board = survey::board().map_err(|error| ServeError::Start(error.to_string()))?;
+    Server { socket: Mouth(Arc::new(Mutex::new(socket))), inbox, board: Some(board), engine: None }.run()
 }
 
 /// The socket that was inherited as standard input, which then reads nothing any more.
@@ -343,8 +367,10 @@ fn take_socket() -> Result<UnixStream, ServeError> {
 }
 
 struct Server {
-    socket: UnixStream,
+    socket: Mouth,
     inbox: Arc<Inbox>,
+    /// None once it is the engine's.
+    board: Option<(Board, Machine)>,
     engine: Option<Engine>,
 }
 
@@ -367,11 +393,18 @@ impl Server {
     }
 
     fn open(&mut self, open: Open) -> Result<(), ServeError> {
-        if self.engine.is_some() {
-            return Err(ServeError::Order(Kind::Open));
-        }
+        let Some((board, mut machine)) = self.board.take() else { return Err(ServeError::Order(Kind::Open)) };
         tracing::info!(stream = %open.stream, renditions = open.ladder.renditions().len(), "open");
-        let (board, machine) = survey::board().map_err(|error| ServeError::Start(error.to_string()))?;
+        let socket = self.socket.clone();
+        hardware::tell(board.hardware(), move |element| {
+            let hardware = Hardware { elements: vec![element.to_owned()] };
+            // A broken socket is noticed by the next answer.
+            let _ = write_message(&mut *socket.lock(), Kind::Hardware, 0, 0, &hardware);
+        });
+        for avoid in open.avoid {
+            tracing::info!(element = avoid.element, reason = avoid.reason, "planned without");
+            machine.refused.insert(avoid.element, avoid.reason);
+        }
         let mut engine = Engine::new(board, machine, open.ladder);
         if let Err(fault) = engine.prewarm() {
             // Each segment will be answered with the reason.
@@ -379,7 +412,7 @@ impl Server {
         }
         self.engine = Some(engine);
         let ready = Ready { worker_version: env!("CARGO_PKG_VERSION").to_owned() };
-        write_message(&mut self.socket, Kind::Ready, 0, 0, &ready)?;
+        write_message(&mut *self.socket.lock(), Kind::Ready, 0, 0, &ready)?;
         Ok(())
     }
 
@@ -387,7 +420,7 @@ impl Server {
     fn segment(&mut self, start: &SegmentStart, tag: u16, cancel: &AtomicBool) -> Result<bool, ServeError> {
         let Some(engine) = &mut self.engine else { return Err(ServeError::Order(Kind::Segment)) };
         let mut input = SegmentInput { inbox: &self.inbox, tag, over: false };
-        let mut output = SocketOutput { socket: &mut self.socket, tag };
+        let mut output = SocketOutput { socket: &self.socket, tag };
         let end = engine.run(start.container, &mut input, &mut output, cancel);
         let said = match end {
             Ok(report) => {

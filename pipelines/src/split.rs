@@ -46,6 +46,8 @@ pub struct SplitSegment {
     pub frames: u64,
     /// Presentation time of its keyframe.
     pub start: Ticks,
+    /// That of the next segment's; None: this is the last one.
+    pub next: Option<Ticks>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,9 +147,7 @@ fn split_file(
             let source = FileSource::new(file).map_err(|error| read_error(path, error))?;
             let mut movie = Movie::open(&source).map_err(Fault::from)?;
             cutter.item(Item::Tracks(movie.tracks().clone()))?;
-            // A transport stream has no time before 0 that all players understand.
-            let first = movie.samples().iter().map(|s| s.dts.min(s.pts)).min().unwrap_or(0);
-            let shift = (-first).max(0);
+            let shift = shift(&movie);
             for at in 0..movie.samples().len() {
                 let mut sample = movie.samples()[at];
                 sample.pts += shift;
@@ -162,13 +162,20 @@ fn split_file(
     cutter.finish(errors)
 }
 
+/// How much later an MP4's segments are than the file: a transport stream has no time before 0 that all players
+/// understand.
+pub(crate) fn shift(movie: &Movie) -> i64 {
+    let first = movie.samples().iter().map(|s| s.dts.min(s.pts)).min().unwrap_or(0);
+    (-first).max(0)
+}
+
 fn read_error(path: &Path, error: io::Error) -> SplitError {
     SplitError::Read { path: path.to_owned(), error }
 }
 
 /// Opens a file and tells what it is by its first bytes.
-fn open(path: &Path) -> Result<(File, Container), SplitError> {
-    let failed = |error| read_error(path, error);
+pub(crate) fn open(path: &Path) -> Result<(File, Container), Fault> {
+    let failed = |error| Fault::from(read_error(path, error));
     let mut file = File::open(path).map_err(failed)?;
     let mut head = Vec::new();
     file.by_ref().take(sniff::ENOUGH as u64).read_to_end(&mut head).map_err(failed)?;
@@ -329,6 +336,7 @@ impl<'a> Cutter<'a> {
             duration,
             frames,
             start: Ticks(open.start),
+            next: self.open.front().map(|next| Ticks(next.start)),
             bytes: write(open),
         };
         (self.sink)(segment).map_err(|error| SplitError::Sink { number: self.number, error })?;

@@ -29,6 +29,7 @@ use crate::graph::{self, Chain, Faults, Stoppers, Taker};
 use crate::machine::Machine;
 use crate::plan::{self, DecodePlan, Element, Feed, OutputPlan, RungPlan, Way};
 use crate::scale::{Canvas, Picture};
+use crate::sound::Heard;
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic in a callback has become a fault by then; the data is thrown away with the chains.
@@ -50,6 +51,8 @@ pub(crate) enum Event {
     /// How far before 0 an MP4 begins.
     Before(Ticks),
     Audio(AudioPacket),
+    /// Encoded sound, for the renditions that wish for it.
+    Sound(Heard),
     Encoded {
         rung: usize,
         time: Ticks,
@@ -243,16 +246,6 @@ impl Stage {
     }
 
     /// The graphs of all chains, for evidence.
-    pub(crate) fn dots(&self) -> Vec<String> {
-        self.outputs.iter().flat_map(|outputs| &outputs.chains).map(Chain::dot).collect()
-    }
-
-    /// The elements that encode and scale, each with whether it drives a device.
-    pub(crate) fn elements(&self) -> Vec<(String, bool)> {
-        let rungs = self.outputs.iter().flat_map(|outputs| &outputs.plan.rungs);
-        rungs.map(|rung| (rung.element.factory.clone(), rung.hardware)).collect()
-    }
-
     pub(crate) fn built(&self) -> u64 {
         self.built
     }

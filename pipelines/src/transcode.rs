@@ -1,5 +1,6 @@
 //! `transcode`: a file in, renditions in a folder, for users and for benchmarks.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
@@ -13,8 +14,10 @@ use headwater_protocol::worker::Progress;
 use headwater_protocol::{Code, Container, Fault, Ladder, RenditionReport, SegmentReport};
 
 use crate::engine::{Engine, Gone, Input, Next, Output, Stopped};
+use crate::es::Ticks;
 use crate::exit::Exit;
 use crate::playlist::{self, Piece};
+use crate::sound::{Heard, Soundtrack, Zero};
 use crate::split::{SplitSegment, split};
 use crate::survey;
 
@@ -137,7 +140,8 @@ impl Work<'_> {
             .map(|wanted| folder.join(format!("{}.{}", wanted.name, wanted.container.extension())))
             .collect();
         self.engine.unlimited();
-        let mut bytes = FileInput { file, failed: None };
+        let sound = Soundtrack::open(input, self.ladder, Zero::File)?;
+        let mut bytes = FileInput { file, failed: None, sound };
         let end = self.run(0, hint, &mut bytes, &paths);
         match bytes.failed {
             Some(source) => Err(TranscodeError::File { path: input.to_owned(), source }),
@@ -147,6 +151,7 @@ impl Work<'_> {
 
     fn segments(&mut self, input: &Path, target: Duration) -> Result<(), TranscodeError> {
         let mut broken = None;
+        let mut soundtrack = Soundtrack::open(input, self.ladder, Zero::Split)?;
         let cut = split(input, target, &mut |segment: SplitSegment| {
             let number = segment.number;
             let paths: Vec<PathBuf> = self
@@ -158,12 +163,16 @@ impl Work<'_> {
                     self.folder.join(wanted.name.as_str()).join(name)
                 })
                 .collect();
-            let mut input = Once(Some(segment.bytes));
-            self.run(number, Container::Ts, &mut input, &paths).map_err(|error| {
+            // Before its video, so that it does not matter in which order segments are done.
+            let part = soundtrack.as_mut().map(|track| Part::of(track, &segment));
+            let mut fail = |error: TranscodeError| {
                 let text = error.to_string();
                 broken = Some(error);
                 io::Error::other(text)
-            })
+            };
+            let sound = part.transpose().map_err(|fault| fail(fault.into()))?;
+            let mut input = Once { bytes: Some(segment.bytes), sound };
+            self.run(number, Container::Ts, &mut input, &paths).map_err(fail)
         });
         match (cut, broken) {
             (_, Some(error)) => Err(error),
@@ -269,6 +278,7 @@ fn part(path: &Path) -> PathBuf {
 struct FileInput {
     file: File,
     failed: Option<io::Error>,
+    sound: Option<Soundtrack>,
 }
 
 impl Input for FileInput {
@@ -286,13 +296,62 @@ impl Input for FileInput {
             }
         }
     }
+
+    fn sees_all(&self) -> bool {
+        true
+    }
+
+    fn sound(&mut self, until: Option<Ticks>) -> Result<(Vec<Heard>, u32), Fault> {
+        let Some(track) = &mut self.sound else { return Ok(Default::default()) };
+        Ok((track.until(until)?, track.errors()))
+    }
 }
 
-struct Once(Option<Bytes>);
+/// A segment's part of the file's sound.
+struct Part {
+    heard: VecDeque<Heard>,
+    errors: u32,
+    start: Ticks,
+    /// What the file's times are later than the segment's, whose clock has turned over since: whole turns of 33 bits.
+    turns: Option<i64>,
+}
+
+impl Part {
+    fn of(track: &mut Soundtrack, segment: &SplitSegment) -> Result<Self, Fault> {
+        let heard = track.until(segment.next)?.into();
+        Ok(Self { heard, errors: track.errors(), start: segment.start, turns: None })
+    }
+
+    fn until(&mut self, until: Option<Ticks>) -> (Vec<Heard>, u32) {
+        const TURN: i64 = 1 << 33;
+        let nearest = |time: Ticks| (self.start.0 - time.0 + TURN / 2).div_euclid(TURN) * TURN;
+        let turns = *self.turns.get_or_insert_with(|| until.map_or(0, nearest));
+        let due = |heard: &mut Heard| until.is_none_or(|until| heard.packet.pts.0 - turns < until.0);
+        let mut found = Vec::new();
+        while let Some(mut heard) = self.heard.pop_front_if(due) {
+            heard.packet.pts.0 -= turns;
+            found.push(heard);
+        }
+        (found, std::mem::take(&mut self.errors))
+    }
+}
+
+struct Once {
+    bytes: Option<Bytes>,
+    sound: Option<Part>,
+}
 
 impl Input for Once {
     fn next(&mut self, _wait: Duration) -> Next {
-        self.0.take().map_or(Next::End, Next::Bytes)
+        self.bytes.take().map_or(Next::End, Next::Bytes)
+    }
+
+    fn sees_all(&self) -> bool {
+        true
+    }
+
+    fn sound(&mut self, until: Option<Ticks>) -> Result<(Vec<Heard>, u32), Fault> {
+        Ok(self.sound.as_mut().map_or_else(Default::default, |part| part.until(until)))
     }
 }
 

@@ -7,8 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use headwater_pipelines::serve::{write_frame, write_message};
-use headwater_protocol::worker::{HEADER, Header, Kind, Open, SegmentStart};
-use headwater_protocol::{Code, Container, Fault, Ladder, Millis, SegmentReport, StreamId};
+use headwater_protocol::worker::{Avoid, HEADER, Header, Kind, Open, SegmentStart};
+use headwater_protocol::{Code, Container, Evidence, Fault, Ladder, Millis, SegmentReport, StreamId};
 
 mod rig;
 use rig::{Rig, rendition};
@@ -16,6 +16,7 @@ use rig::{Rig, rendition};
 struct Worker {
     child: Child,
     socket: UnixStream,
+    evidence: Option<Evidence>,
 }
 
 enum Answer {
@@ -34,13 +35,19 @@ impl Worker {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        Self { child, socket: ours }
+        Self { child, socket: ours, evidence: None }
     }
 
     fn open() -> Self {
+        Self::open_without(&[])
+    }
+
+    fn open_without(elements: &[&str]) -> Self {
         let mut worker = Self::start();
+        let avoid = |element: &&str| Avoid { element: (*element).to_owned(), reason: "a test".into() };
+        let avoid = elements.iter().map(avoid).collect();
         let ladder = Ladder::new(vec![rendition("a", 320, 180), rendition("b", 160, 90)]).unwrap();
-        let open = Open { stream: StreamId::new("s").unwrap(), ladder };
+        let open = Open { stream: StreamId::new("s").unwrap(), ladder, avoid };
         write_message(&mut worker.socket, Kind::Open, 0, 0, &open).unwrap();
         assert_eq!(worker.frame().0.kind, Kind::Ready);
         worker
@@ -85,11 +92,18 @@ impl Worker {
             match header.kind {
                 Kind::Data => outputs[usize::from(header.channel)].extend(payload),
                 Kind::Output | Kind::Progress => {}
+                Kind::Evidence => self.evidence = Some(serde_json::from_slice(&payload).unwrap()),
                 Kind::Finished => {
                     return Answer::Finished(Box::new(serde_json::from_slice(&payload).unwrap()), outputs);
                 }
                 Kind::Failed => return Answer::Failed(serde_json::from_slice(&payload).unwrap()),
-                Kind::Open | Kind::Segment | Kind::End | Kind::Cancel | Kind::Close | Kind::Ready => {
+                Kind::Open
+                | Kind::Segment
+                | Kind::End
+                | Kind::Cancel
+                | Kind::Close
+                | Kind::Ready
+                | Kind::Hardware => {
                     panic!("{:?} from a worker", header.kind)
                 }
             }
@@ -105,7 +119,7 @@ impl Worker {
 
     /// Exit status after the socket is gone.
     fn end(self) -> Option<i32> {
-        let Self { mut child, socket } = self;
+        let Self { mut child, socket, evidence: _ } = self;
         drop(socket);
         child.wait().unwrap().code()
     }
@@ -166,6 +180,43 @@ fn a_cancelled_segment_is_answered_as_revoked_and_the_worker_goes_on() {
     worker.say(Kind::Cancel, 2);
     worker.finished(3, &input);
     assert_eq!(worker.end(), Some(0));
+}
+
+#[test]
+fn an_element_to_avoid_is_planned_without() {
+    let rig = Rig::new();
+    let input = clip(&rig);
+    let mut worker = Worker::open_without(&["x264enc", "openh264enc"]);
+    match worker.segment(1, &input) {
+        Answer::Failed(fault) => assert_eq!(fault.code, Code::NoEncoder, "{fault} {}", fault.detail),
+        Answer::Finished(..) => panic!("it was encoded all the same"),
+    }
+    assert_eq!(worker.evidence, None, "the fault says it all");
+    let mut worker = Worker::open_without(&["avdec_h264"]);
+    let (report, _) = worker.finished(1, &input);
+    assert_eq!(report.renditions[0].frames, 30, "openh264dec decoded it");
+}
+
+#[test]
+fn a_failure_inside_the_pipeline_comes_with_its_graphs_and_its_log() {
+    let rig = Rig::new();
+    // Ten bits, which openh264dec does not decode.
+    let input =
+        rig.ffmpeg("-f lavfi -i testsrc2=s=320x180:r=30 -t 1 -pix_fmt yuv420p10le -c:v libx264 deep.ts");
+    let mut worker = Worker::open_without(&["avdec_h264"]);
+    match worker.segment(1, &input) {
+        Answer::Failed(fault) => assert_eq!(fault.code, Code::Undecodable, "{fault} {}", fault.detail),
+        Answer::Finished(..) => panic!("ten bits were decoded"),
+    }
+    let evidence = worker.evidence.take().unwrap();
+    let decode = evidence.graphs.iter().find(|graph| graph.chain == "decode").unwrap();
+    assert!(
+        decode.dot.starts_with("digraph pipeline") && decode.dot.contains("openh264dec"),
+        "{}",
+        decode.dot
+    );
+    assert_eq!(evidence.graphs.len(), 3, "the decoder and two encoders");
+    worker.finished(2, &clip(&rig));
 }
 
 #[test]

@@ -42,3 +42,30 @@ fn an_input_without_a_frame_is_an_error_and_leaves_no_file() {
     let files: Vec<_> = std::fs::read_dir(rig.path("out")).unwrap().map(|f| f.unwrap().file_name()).collect();
     assert_eq!(files, ["a.ts"]);
 }
+
+#[test]
+fn a_ladder_file_may_ask_for_encoded_sound() {
+    let rig = Rig::new();
+    rig.ffmpeg(
+        "-f lavfi -i testsrc2=s=320x180:r=30 -f lavfi -i sine=440 -t 1 -pix_fmt yuv420p -c:v libx264 -preset \
+         ultrafast -c:a mp2 in.ts",
+    );
+    let ladder = "[[rendition]]\nname = 'a'\nwidth = 320\nheight = 180\nbitrate = '200k'\n\
+                  audio = { opus = { bitrate = '64k', channels = 1 } }\n";
+    let output = Command::new(env!("CARGO_BIN_EXE_headwater-worker"))
+        .arg("transcode")
+        .arg(rig.path("in.ts"))
+        .arg("-o")
+        .arg(rig.path("out"))
+        .arg("-l")
+        .arg(rig.write("ladder.toml", ladder.as_bytes()))
+        .args(["--container", "mp4"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let sound = rig.audio(&std::fs::read(rig.path("out/a/0.mp4")).unwrap());
+    assert_eq!(sound.iter().map(|track| track.channels).collect::<Vec<_>>(), [1]);
+    let help =
+        Command::new(env!("CARGO_BIN_EXE_headwater-worker")).args(["transcode", "--help"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&help.stdout).contains("audio = \"none\""));
+}

@@ -129,14 +129,18 @@ impl Fault {
     /// Adds evidence, keeping its end where it is too long: the last lines tell most.
     #[must_use]
     pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
-        let detail = detail.into();
-        let mut cut = detail.len().saturating_sub(Self::MAX_DETAIL);
-        while !detail.is_char_boundary(cut) {
-            cut += 1;
-        }
-        self.detail = detail[cut..].to_owned();
+        self.detail = last_bytes(&detail.into(), Self::MAX_DETAIL).to_owned();
         self
     }
+}
+
+/// The end of a text, at most so many bytes.
+pub(crate) fn last_bytes(text: &str, most: usize) -> &str {
+    let mut cut = text.len().saturating_sub(most);
+    while !text.is_char_boundary(cut) {
+        cut += 1;
+    }
+    &text[cut..]
 }
 
 /// An error and its causes in one line for people, each text once: many errors show their cause already.

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! ids ── units ── rendition ──▶ message ──▶ topic        gateway ◀─ MQTT ─▶ agent
-//!                     │
-//!                     └───────▶ worker                   agent ◀─ socket ─▶ worker
+//!                  │  │
+//!                  │  └───────▶ worker                   agent ◀─ socket ─▶ worker
+//!                  └─ livepeer                           what callers write
 //! ```
 //!
 //! Everything here is plain data with serde; nothing opens a socket, reads a clock or starts a thread.
@@ -11,19 +12,24 @@
 
 pub mod enroll;
 pub mod error;
+pub mod evidence;
 pub mod ids;
+pub mod livepeer;
 pub mod media;
 pub mod message;
 pub mod rendition;
+pub mod sound;
 pub mod topic;
 pub mod units;
 pub mod worker;
 
 pub use error::{Class, Code, Fault};
+pub use evidence::{Evidence, Graph};
 pub use ids::{BadId, FleetId, NodeId, RenditionName, StreamId, TaskId};
 pub use media::{Capability, CapabilityKind, InputFacts, ProbeReport, RenditionReport, SegmentReport};
 pub use rendition::{Codec, Container, Gop, Ladder, LadderError, Profile, Rate, Rendition};
-pub use units::{BitsPerSecond, Epoch, FrameRate, Millis, Pixels};
+pub use sound::{Aac, Audio, Opus};
+pub use units::{BitsPerSecond, Epoch, FrameRate, Hertz, Millis, Pixels};
 
 /// Version of the wire format: the `v` of every message and the second level of every topic.
 pub const VERSION: u16 = 1;

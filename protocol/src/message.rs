@@ -11,6 +11,7 @@ use crate::ids::{FleetId, NodeId, RenditionName, StreamId, TaskId};
 use crate::media::{Capability, SegmentReport};
 use crate::rendition::{Container, Ladder};
 use crate::units::{Epoch, Millis};
+use crate::worker::Avoid;
 
 /// Largest message, bytes of JSON. Both sides set it as MQTT's maximum packet size plus room for the topic.
 pub const MAX_MESSAGE: usize = 64 * 1024;
@@ -56,6 +57,9 @@ pub struct Birth {
     pub worker_version: String,
     pub board: Board,
     pub capabilities: Vec<Capability>,
+    /// What it proved and does not use any more until it boots again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub avoids: Vec<Avoid>,
     pub limits: Limits,
     #[serde(flatten)]
     pub extra: Extra,
@@ -79,11 +83,18 @@ pub struct Board {
 /// What admission allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Streams at once, one worker each.
+    /// Streams at once, with [`Limits::in_flight`] workers each.
     pub workers: u32,
-    /// Segments of one stream that may wait behind the one being done.
+    /// Segments of one stream that are done at once.
+    #[serde(default = "one")]
+    pub in_flight: u32,
+    /// Segments of one stream that may wait behind those being done.
     pub queue: u32,
     pub max_input_bytes: u64,
+}
+
+fn one() -> u32 {
+    1
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -154,6 +165,9 @@ pub struct Offer {
     pub input: Input,
     /// One per rendition, in the order of the ladder.
     pub outputs: Vec<Output>,
+    /// Path to put the evidence of a failure to, if there is one; also shortly after the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<String>,
     #[serde(flatten)]
     pub extra: Extra,
 }

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::RenditionName;
+use crate::sound::{Audio, AudioError};
 use crate::units::{BitsPerSecond, FrameRate, Millis, Pixels};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -100,6 +101,8 @@ pub struct Rendition {
     #[serde(default)]
     pub profile: Profile,
     pub container: Container,
+    #[serde(default, skip_serializing_if = "Audio::is_copy")]
+    pub audio: Audio,
 }
 
 /// The renditions of a stream: 1 to [`Ladder::MAX`], each with its own name, each within the codec's limits.
@@ -132,6 +135,13 @@ pub enum LadderError {
     Codec { name: RenditionName, codec: Codec },
     #[error("rendition {name} wants an H.264 profile for codec {codec:?}; leave the profile out")]
     Profile { name: RenditionName, codec: Codec },
+    #[error("rendition {name} wants {source}")]
+    Audio { name: RenditionName, source: AudioError },
+    #[error(
+        "rendition {name} wants its audio encoded; audio is re-encoded only where the whole stream is seen \
+         (headwater-worker transcode); ask for audio \"copy\" or \"none\""
+    )]
+    AudioAlone { name: RenditionName },
 }
 
 impl Ladder {
@@ -158,6 +168,15 @@ impl Ladder {
     pub fn renditions(&self) -> &[Rendition] {
         &self.0
     }
+
+    /// Whether a segment can be done without its neighbours, as each task is. Encoded sound cannot: every frame of
+    /// AAC and Opus overlaps the next, so a segment that begins one anew is heard as a click at each boundary.
+    pub fn alone(&self) -> Result<(), LadderError> {
+        match self.0.iter().find(|rendition| rendition.audio.is_encoded()) {
+            Some(rendition) => Err(LadderError::AudioAlone { name: rendition.name.clone() }),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Rendition {
@@ -167,7 +186,9 @@ impl Rendition {
         let (min_w, max_w, min_h, max_h) = match self.codec {
             Codec::H264 => (146, 4096, 50, 4096),
             Codec::Hevc | Codec::Av1 => (132, 8192, 40, 8192),
-            Codec::Vp8 | Codec::Vp9 | Codec::Jpeg => return Err(LadderError::Codec { name: name(), codec: self.codec }),
+            Codec::Vp8 | Codec::Vp9 | Codec::Jpeg => {
+                return Err(LadderError::Codec { name: name(), codec: self.codec });
+            }
         };
         let (width, height) = (self.width.0, self.height.0);
         // A portrait box is a landscape box turned.
@@ -196,7 +217,7 @@ impl Rendition {
         if self.codec != Codec::H264 && self.profile != Profile::Auto {
             return Err(LadderError::Profile { name: name(), codec: self.codec });
         }
-        Ok(())
+        self.audio.check().map_err(|source| LadderError::Audio { name: name(), source })
     }
 }
 
@@ -228,6 +249,7 @@ mod tests {
             gop: Gop::Segment,
             profile: Profile::Auto,
             container: Container::Ts,
+            audio: Audio::Copy,
         }
     }
 
@@ -250,6 +272,19 @@ mod tests {
         ));
         let forty = (0..40).map(|i| rendition(&format!("r{i}"))).collect();
         assert_eq!(Ladder::new(forty), Err(LadderError::TooMany { count: 40, max: Ladder::MAX }));
+    }
+
+    #[test]
+    fn sound_that_is_copied_is_not_spoken_of() {
+        let mut one = rendition("a");
+        assert!(!serde_json::to_string(&one).unwrap().contains("audio"));
+        let opus = crate::sound::Opus { bitrate: BitsPerSecond(96_000), channels: 2 };
+        for audio in [Audio::Copy, Audio::None, Audio::Opus(opus)] {
+            one.audio = audio;
+            let text = serde_json::to_string(&one).unwrap();
+            assert_eq!(serde_json::from_str::<Rendition>(&text).unwrap(), one, "{text}");
+            assert_eq!(Ladder::new(vec![one.clone()]).unwrap().alone().is_err(), audio.is_encoded());
+        }
     }
 
     #[test]

@@ -25,6 +25,10 @@ unit!(
     BitsPerSecond(u32), " bit/s"
 );
 unit!(
+    /// Samples of sound a second.
+    Hertz(u32), " Hz"
+);
+unit!(
     /// A width or a height.
     Pixels(u32), " px"
 );

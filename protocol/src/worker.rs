@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! agent   Open ───────────▶  worker      Open and Ready once per worker
-//!         ◀─────────── Ready
-//!         Segment, Data…, End ▶          one segment after the other
+//!         ◀─ Hardware…, Ready
+//!         Segment, Data…, End ▶          one segment after the other; several at once need several workers
 //!         ◀ Output, Data…, Progress,     renditions interleaved, each on its channel
-//!           Finished | Failed            exactly one per segment
+//!           Finished | Failed            exactly one per segment; before Failed, Evidence
 //!         Close ──────────▶              or simply the end of the socket
 //! ```
 //!
@@ -64,6 +64,10 @@ kinds! {
     Finished = 19,
     /// [`Fault`](crate::Fault): the segment failed; what came on its channels is void.
     Failed = 20,
+    /// [`Hardware`]: said before such an element is used first, so that it is known when it never comes back.
+    Hardware = 21,
+    /// [`Evidence`](crate::Evidence) for the `Failed` that follows.
+    Evidence = 22,
 }
 
 /// A frame's header: payload length, kind, channel, and the low bits of the segment's tag.
@@ -107,6 +111,23 @@ impl Header {
 pub struct Open {
     pub stream: StreamId,
     pub ladder: Ladder,
+    /// Elements that it must plan without.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub avoid: Vec<Avoid>,
+}
+
+/// An element that hung or crashed here and is not used again before the next boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Avoid {
+    pub element: String,
+    /// A sentence for people.
+    pub reason: String,
+}
+
+/// Elements behind which there is a device and its driver: what can hang beyond the reach of a signal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hardware {
+    pub elements: Vec<String>,
 }
 
 /// The worker has its elements and waits.

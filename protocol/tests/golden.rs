@@ -10,6 +10,7 @@ use headwater_protocol::message::{
     NodeState, Offer, Output, Reply, Revoke, Status, Telemetry, TimeSource, WorkerState,
 };
 use headwater_protocol::rendition::{Codec, Container, Gop, Ladder, Profile, Rate, Rendition};
+use headwater_protocol::worker::Avoid;
 use headwater_protocol::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -65,6 +66,7 @@ fn ladder() -> Ladder {
             gop: Gop::Every(Millis(1000)),
             profile: Profile::ConstrainedHigh,
             container: Container::Ts,
+            audio: Audio::Copy,
         },
         Rendition {
             name: name("360p"),
@@ -76,6 +78,7 @@ fn ladder() -> Ladder {
             gop: Gop::Segment,
             profile: Profile::Auto,
             container: Container::Mp4,
+            audio: Audio::Copy,
         },
     ])
     .unwrap()
@@ -166,7 +169,8 @@ fn birth_is_written_as_released() {
                 capability(CapabilityKind::Scale, None, "hwscale", 2000.0),
                 capability(CapabilityKind::Encode, Some(Codec::H264), "x264enc", 120.25),
             ],
-            limits: Limits { workers: 2, queue: 1, max_input_bytes: 314_572_800 },
+            avoids: vec![Avoid { element: "nvv4l2h265enc".into(), reason: "its driver hung".into() }],
+            limits: Limits { workers: 2, in_flight: 2, queue: 1, max_input_bytes: 314_572_800 },
             extra: Default::default(),
         },
     );
@@ -225,6 +229,7 @@ fn offer_is_written_as_released() {
                 duration: Millis(2000),
             },
             outputs: vec![output("720p"), output("360p")],
+            evidence: Some(format!("/v1/evidence/{}/1", task())),
             extra: Default::default(),
         },
     );

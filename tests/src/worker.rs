@@ -32,10 +32,15 @@ impl Worker {
             .spawn()
             .with_context(|| program.display().to_string())?;
         let mut worker = Self { child, socket, segments: 0 };
-        let open = Open { stream: StreamId::new("bench")?, ladder: ladder.clone() };
+        let open = Open { stream: StreamId::new("bench")?, ladder: ladder.clone(), avoid: Vec::new() };
         worker.send(Kind::Open, &serde_json::to_vec(&open)?)?;
-        let (header, _) = worker.receive()?;
-        ensure!(header.kind == Kind::Ready, "the worker said {:?} first", header.kind);
+        let ready = loop {
+            match worker.receive()?.0.kind {
+                Kind::Hardware => {}
+                kind => break kind,
+            }
+        };
+        ensure!(ready == Kind::Ready, "the worker said {ready:?} first");
         Ok(worker)
     }
 
@@ -92,7 +97,7 @@ impl Worker {
                     .extend(payload),
                 Kind::Finished => break serde_json::from_slice(&payload)?,
                 Kind::Failed => bail!("{}", serde_json::from_slice::<Fault>(&payload)?),
-                Kind::Output | Kind::Progress => {}
+                Kind::Output | Kind::Progress | Kind::Hardware | Kind::Evidence => {}
                 Kind::Open | Kind::Segment | Kind::End | Kind::Cancel | Kind::Close | Kind::Ready => {
                     bail!("the worker said {:?}", header.kind)
                 }

@@ -17,8 +17,9 @@ const LADDER: &str = r#"{"profiles":[
 const SECONDS: f64 = 6.0;
 const FRAMES: u64 = 180;
 
-/// Silence of a worker is noticed soon, so that the tests are quick.
-const AGENT: &str = "[deadlines]\nworker_silence_seconds = 3\n";
+/// Silence of a worker is noticed soon, so that the tests are quick; no worker but those at work.
+const AGENT: &str =
+    "[deadlines]\nworker_silence_seconds = 3\n[limits]\nsegments_in_flight = 2\nspare_worker = false\n";
 
 struct World {
     folder: tempfile::TempDir,
@@ -228,5 +229,81 @@ async fn without_a_node_a_push_is_told_so_at_once() -> Result<()> {
         answer.status,
         answer.text()
     );
+    fleet.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_crashes_beside_another_of_its_stream_costs_its_own_segment_alone() -> Result<()> {
+    let mut world = World::new(&["only"]).await?;
+    let beside = world.fleet.push_apart("show", "0.ts", LADDER, world.input.clone());
+    world.working_node().await?;
+    let first = world.fleet.workers();
+    let answer = world
+        .push_and_harm("1.ts", |fleet, _| {
+            let deadline = std::time::Instant::now() + Duration::from_secs(30);
+            let second = loop {
+                if let Some(pid) = fleet.workers().into_iter().find(|pid| !first.contains(pid)) {
+                    break pid;
+                }
+                ensure!(std::time::Instant::now() < deadline, "no second worker\n{}", fleet.logs());
+                std::thread::sleep(Duration::from_millis(1));
+            };
+            signal(second, Signal::SIGKILL)
+        })
+        .await?;
+    // The only node gets a second try at it.
+    world.whole(&answer)?;
+    world.whole(&beside.await??)?;
+    ensure!(world.attempts(0).await? == 1, "the segment beside it was hurt");
+    ensure!(world.attempts(1).await? == 2, "{} attempts", world.attempts(1).await?);
+    world.fleet.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_failed_attempt_left_behind_can_be_fetched_from_the_gateway() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut fleet = Fleet::start(folder.path(), Options::nodes(&[])).await?;
+    fleet.enroll("a")?;
+    // As if the usual decoder had hung earlier in this boot: the other one is used, which knows no ten bits.
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let held = serde_json::json!({
+        "boot_id": boot.trim(), "elements": [{ "element": "avdec_h264", "reason": "it hung" }],
+    });
+    std::fs::write(fleet.folder.join("a/state/quarantine.json"), held.to_string())?;
+    fleet.start_agent("a")?;
+    fleet.wait_online().await?;
+    let nodes = fleet.get("/api/v1/nodes").await?;
+    let birth = &nodes[0]["birth"];
+    ensure!(birth["avoids"][0]["element"] == "avdec_h264", "{birth:#}");
+    ensure!(!birth["capabilities"].to_string().contains("avdec_h264"), "{birth:#}");
+    let deep = folder.path().join("deep.ts");
+    media::pattern(&deep, "640x360", "30", 1.0, &["-pix_fmt", "yuv420p10le"])?;
+    let deep = std::fs::read(&deep)?;
+    let answer = fleet.push("show", "3.ts", Some(LADDER), deep).await?;
+    ensure!(answer.status == 422, "{}: {}", answer.status, answer.text());
+    let graphs = folder.path().join("graphs");
+    let graphs = graphs.to_str().context("a folder's name")?;
+    // It comes after the answer, which does not wait for it.
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    let text = loop {
+        let output = fleet.headwater(&["evidence", "show", "3", "--graphs", graphs])?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout)?;
+        if text.contains("attempt 1 on a") {
+            break text;
+        }
+        ensure!(tokio::time::Instant::now() < deadline, "{text}\n{}", fleet.logs());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    ensure!(
+        text.contains("undecodable")
+            && text.contains("openh264dec")
+            && text.contains("graphs: decode, encode, encode"),
+        "{text}"
+    );
+    let drawn: Vec<_> = std::fs::read_dir(graphs)?.collect::<Result<_, _>>()?;
+    let decode = drawn.iter().find(|file| file.file_name().to_string_lossy().ends_with("-decode.dot"));
+    let dot = std::fs::read_to_string(decode.context("no graph of the decoder")?.path())?;
+    ensure!(dot.starts_with("digraph pipeline") && dot.contains("openh264dec"), "{dot}");
     fleet.stop()
 }

@@ -11,6 +11,7 @@ impl Daemon {
     /// Lanes end their workers; the last events are stored and sent; the broker hears goodbye.
     pub(super) async fn close(mut self, poller: JoinHandle<()>) -> Result<(), DaemonError> {
         self.jobs.clear();
+        self.shop.spare.end();
         let deadline = tokio::time::Instant::now() + CLOSING;
         let lanes = async {
             loop {

@@ -76,8 +76,9 @@ impl Daemon {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             worker_version: report.worker_version.clone(),
             board: board::board(&report.profile),
-            capabilities: report.capabilities.clone(),
-            limits: self.config.limits.wire(),
+            capabilities: self.usable(report),
+            avoids: self.quarantine.avoid().to_vec(),
+            limits: self.limits,
             extra: serde_json::Map::new(),
         };
         self.send(Channel::Birth, &birth, Extras::default());

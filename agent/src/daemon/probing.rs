@@ -83,8 +83,10 @@ impl Daemon {
     fn probed(&mut self, report: ProbeReport) {
         tracing::info!(capabilities = report.capabilities.len(), profile = report.profile, "probed");
         // Has no actions.
-        self.node.handle(Instant::now(), Event::Capabilities(report.capabilities.clone()));
+        self.node.handle(Instant::now(), Event::Capabilities(self.usable(&report)));
         self.report = Some(report);
         self.publish_birth();
+        // Not before: a probe measures, and wants the machine for itself.
+        self.shop.spare.prepare();
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use super::{Report, Shop, told};
 use crate::media::{Chunk, Fetch, Upload};
 use crate::node::{AttemptId, Stop};
-use crate::worker::{Frame, Reader, Worker, WorkerError, Writer};
+use crate::worker::{Frame, Notes, Reader, Worker, WorkerError, Writer};
 
 /// From `Cancel` to the worker's answer; after it the worker is killed.
 const CANCEL_GRACE: Duration = Duration::from_secs(2);
@@ -47,7 +47,7 @@ impl Run<'_> {
         fetch: Fetch,
         stop: &mut watch::Receiver<Option<Stop>>,
     ) -> End {
-        let end = self.pump(&mut worker.reader, &mut worker.writer, fetch, stop).await;
+        let end = self.pump(worker.parts(), fetch, stop).await;
         match end {
             Ok(Said::Finished(report)) => {
                 let settled = tokio::select! {
@@ -65,19 +65,19 @@ impl Run<'_> {
                 let text =
                     format!("the worker gave no sign of life for {} s and was killed", after.as_secs());
                 End::Failed {
-                    fault: Fault::new(Code::WorkerHung, text).with_detail(worker.tail()),
+                    fault: Fault::new(Code::WorkerHung, text).with_detail(worker.printed()),
                     keep: false,
                 }
             }
             Err(Broken::Ended) => {
                 let text = format!("the worker ended in the middle of a segment: {}", worker.epitaph().await);
                 End::Failed {
-                    fault: Fault::new(Code::WorkerCrashed, text).with_detail(worker.tail()),
+                    fault: Fault::new(Code::WorkerCrashed, text).with_detail(worker.printed()),
                     keep: false,
                 }
             }
             Err(Broken::Worker(error)) => {
-                let fault = Fault::new(Code::WorkerCrashed, error.to_string()).with_detail(worker.tail());
+                let fault = Fault::new(Code::WorkerCrashed, error.to_string()).with_detail(worker.printed());
                 End::Failed { fault, keep: false }
             }
         }
@@ -86,8 +86,7 @@ impl Run<'_> {
     /// Feeds the worker and takes what it gives, until its last word.
     async fn pump(
         &mut self,
-        reader: &mut Reader,
-        writer: &mut Writer,
+        (reader, writer, notes): (&mut Reader, &mut Writer, &mut Notes),
         fetch: Fetch,
         stop: &mut watch::Receiver<Option<Stop>>,
     ) -> Result<Said, Broken> {
@@ -114,6 +113,7 @@ impl Run<'_> {
                         }
                         Err(error) => return Err(Broken::Worker(error)),
                     };
+                    let Some(frame) = notes.take(frame).map_err(Broken::Worker)? else { continue };
                     if frame.header.tag != self.tag {
                         return Err(Broken::Worker(WorkerError::OutOfTurn(frame.header.kind)));
                     }
@@ -202,9 +202,14 @@ impl Run<'_> {
                 let fault: Fault = frame.parse("fault").map_err(Broken::Worker)?;
                 Ok(Some(Said::Failed { fault, asked: false }))
             }
-            kind @ (Kind::Open | Kind::Segment | Kind::End | Kind::Cancel | Kind::Close | Kind::Ready) => {
-                Err(Broken::Worker(WorkerError::OutOfTurn(kind)))
-            }
+            kind @ (Kind::Open
+            | Kind::Segment
+            | Kind::End
+            | Kind::Cancel
+            | Kind::Close
+            | Kind::Ready
+            | Kind::Hardware
+            | Kind::Evidence) => Err(Broken::Worker(WorkerError::OutOfTurn(kind))),
         }
     }
 

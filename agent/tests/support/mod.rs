@@ -88,6 +88,9 @@ pub(crate) struct Fleet {
     pub(crate) server: Server,
     pub(crate) ca: Ca,
     pub(crate) home: TempDir,
+    /// `segments_in_flight` and `spare_worker` of the agent.
+    pub(crate) in_flight: u32,
+    pub(crate) spare: bool,
 }
 
 impl Fleet {
@@ -100,7 +103,7 @@ impl Fleet {
         let broker = start_broker(home.path(), port, "ca", "");
         let server = Server::start(&ca, port);
         let (sub, messages) = subscribe(home.path(), port);
-        Self { broker: Some(broker), port, _sub: sub, messages, server, ca, home }
+        Self { broker: Some(broker), port, _sub: sub, messages, server, ca, home, in_flight: 1, spare: false }
     }
 
     pub(crate) fn state_dir(&self) -> PathBuf {
@@ -119,13 +122,13 @@ impl Fleet {
 
     pub(crate) fn command(&self) -> Command {
         let config = self.home.path().join("agent.toml");
-        fs::write(
-            &config,
-            "[limits]\nworkers = 1\nqueue = 1\n[telemetry]\ninterval_seconds = 1\n[mqtt]\nkeep_alive_seconds = 5\n\
+        let text = format!(
+            "[limits]\nworkers = 1\nqueue = 1\nsegments_in_flight = {}\nspare_worker = {}\n[telemetry]\ninterval_seconds = 1\n[mqtt]\nkeep_alive_seconds = 5\n\
              [deadlines]\nworker_silence_seconds = 2\ndrain_seconds = 20\n\
              worker_start_seconds = 300\nprobe_seconds = 60\ntransfer_silence_seconds = 300\n[log]\nlevel = \"debug\"\n",
-        )
-        .unwrap();
+            self.in_flight, self.spare
+        );
+        fs::write(&config, text).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_headwater-agent"));
         command.arg("--config").arg(config).arg("--state-dir").arg(self.state_dir());
         // Every process below it is found by this folder.
@@ -184,7 +187,7 @@ impl Fleet {
     }
 
     /// The next message that the test waits for; others are passed over.
-    fn receive(&self, what: &str, mut wanted: impl FnMut(&str, &Value) -> bool) -> Value {
+    pub(crate) fn receive(&self, what: &str, mut wanted: impl FnMut(&str, &Value) -> bool) -> Value {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -242,11 +245,25 @@ impl Fleet {
 
     /// Processes that run in this fleet's folder.
     pub(crate) fn processes(&self) -> Vec<String> {
+        self.running().into_iter().map(|(_, command)| command).collect()
+    }
+
+    fn running(&self) -> Vec<(Pid, String)> {
         let home = self.home.path().canonicalize().unwrap();
         let entries = fs::read_dir("/proc").unwrap().filter_map(|entry| Some(entry.ok()?.path()));
         let here = entries.filter(|path| fs::read_link(path.join("cwd")).is_ok_and(|cwd| cwd == home));
-        here.map(|path| fs::read_to_string(path.join("cmdline")).unwrap_or_default().replace('\0', " "))
-            .collect()
+        here.filter_map(|path| {
+            let pid = path.file_name()?.to_str()?.parse().ok()?;
+            let command = fs::read_to_string(path.join("cmdline")).unwrap_or_default();
+            Some((Pid::from_raw(pid), command.replace('\0', " ")))
+        })
+        .collect()
+    }
+
+    /// Workers that run now, the spare one too.
+    pub(crate) fn workers(&self) -> Vec<Pid> {
+        let workers = self.running().into_iter().filter(|(_, command)| command.contains("fake-worker serve"));
+        workers.map(|(pid, _)| pid).collect()
     }
 
     pub(crate) fn no_process_is_left(&self) {
@@ -334,6 +351,7 @@ pub(crate) fn offer(task: &str, stream: &str, bytes: usize) -> Value {
             { "rendition": "high", "path": format!("/out/{task}/high") },
             { "rendition": "low", "path": format!("/out/{task}/low") },
         ],
+        "evidence": format!("/evidence/{task}"),
     }))
 }
 

@@ -52,7 +52,8 @@ impl Running {
             | Write::Counts { .. }
             | Write::Delay { .. }
             | Write::TokenNew { .. }
-            | Write::TasksRemoved { .. } => {}
+            | Write::TasksRemoved { .. }
+            | Write::Evidence { .. } => {}
         }
     }
 }

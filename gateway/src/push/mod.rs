@@ -8,7 +8,6 @@
 //! name stays, slices and external object stores are refused with a sentence rather than ignored.
 
 mod answer;
-pub mod profile;
 mod request;
 
 use std::sync::Arc;

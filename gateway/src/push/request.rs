@@ -3,11 +3,11 @@
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderMap, Method, Response, StatusCode};
+use headwater_protocol::livepeer::{self, Profile};
 use headwater_protocol::{Container, Ladder, Millis, StreamId};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::profile::{self, Profile};
 use crate::app::plain;
 
 /// A push that makes sense so far.
@@ -159,7 +159,7 @@ fn ladder(
 ) -> Result<Option<Ladder>, String> {
     let failed = |text: String| format!("failed to parse transcode config header: {text:?}");
     let made = |profiles: &[Profile]| {
-        profile::ladder(profiles, container).map(Some).map_err(|error| failed(error.to_string()))
+        livepeer::ladder(profiles, container).map(Some).map_err(|error| failed(error.to_string()))
     };
     let Some(header) = headers.get("livepeer-transcode-configuration") else { return made(default_ladder) };
     let config = serde_json::from_slice(header.as_bytes())
@@ -170,7 +170,7 @@ fn ladder(
     }
     let mut profiles = Vec::new();
     for name in &config.presets {
-        profiles.push(profile::preset(name).map_err(|error| failed(error.to_string()))?);
+        profiles.push(livepeer::preset(name).map_err(|error| failed(error.to_string()))?);
     }
     match config.profiles {
         None if profiles.is_empty() => made(default_ladder),
@@ -191,7 +191,7 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let default = [profile::preset("P240p30fps4x3").unwrap()];
+        let default = [livepeer::preset("P240p30fps4x3").unwrap()];
         read(&request.body(Body::empty()).unwrap(), &default)
     }
 

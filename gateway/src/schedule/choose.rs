@@ -16,6 +16,7 @@ pub struct Candidate {
     pub encodes: Vec<Codec>,
     pub max_input_bytes: u64,
     pub workers: u32,
+    pub in_flight: u32,
     pub queue: u32,
     /// Streams it has attempts of.
     pub streams: u32,
@@ -58,7 +59,7 @@ impl Candidate {
     fn has_room(&self) -> bool {
         match self.running_here {
             0 => self.streams < self.workers,
-            here => here <= self.queue,
+            here => here < self.in_flight.saturating_add(self.queue),
         }
     }
 }
@@ -106,6 +107,7 @@ mod tests {
             encodes: vec![Codec::H264],
             max_input_bytes: 1000,
             workers: 2,
+            in_flight: 1,
             queue: 1,
             streams: 0,
             running: 0,
@@ -147,6 +149,16 @@ mod tests {
         let other = Candidate { running: 1, streams: 1, ..node("a") };
         assert_eq!(choose(&[other, full.clone()], &wanted), Decision::Wait);
         assert_eq!(choose(&[node("a"), full], &wanted), offer("a"));
+    }
+
+    #[test]
+    fn a_node_that_does_two_segments_of_a_stream_at_once_gets_them_and_one_to_wait() {
+        let own = NodeId::new("b").unwrap();
+        let wanted = Wanted { sticky: Some(&own), ..wanted() };
+        let two = Candidate { in_flight: 2, running: 2, running_here: 2, streams: 1, ..node("b") };
+        assert_eq!(choose(&[node("a"), two.clone()], &wanted), offer("b"));
+        let full = Candidate { running: 3, running_here: 3, ..two };
+        assert_eq!(choose(&[full], &wanted), Decision::Wait);
     }
 
     #[test]

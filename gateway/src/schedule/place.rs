@@ -97,6 +97,7 @@ impl Core {
                 .iter()
                 .map(|r| Output { rendition: r.name.clone(), path: format!("{base}/{}", r.name) })
                 .collect(),
+            evidence: Some(format!("/v1/evidence/{id}/{epoch}")),
             extra: Extra::new(),
         };
         let grant = Grant {
@@ -144,6 +145,7 @@ impl Core {
             encodes: encoders().filter_map(|capability| capability.codec).collect(),
             max_input_bytes: birth.limits.max_input_bytes,
             workers: birth.limits.workers,
+            in_flight: birth.limits.in_flight,
             queue: birth.limits.queue,
             streams: small(streams.len()),
             running: small(running),

@@ -29,8 +29,8 @@ fn task() -> TaskId {
 }
 
 fn ladder() -> Ladder {
-    let profile = crate::push::profile::preset("P240p30fps16x9").unwrap();
-    crate::push::profile::ladder(&[profile], Container::Ts).unwrap()
+    let profile = headwater_protocol::livepeer::preset("P240p30fps16x9").unwrap();
+    headwater_protocol::livepeer::ladder(&[profile], Container::Ts).unwrap()
 }
 
 impl World {
@@ -71,10 +71,14 @@ impl World {
     }
 
     fn submit(&mut self) -> Vec<Action> {
+        self.submit_as(task(), 0)
+    }
+
+    fn submit_as(&mut self, task: TaskId, segment: u64) -> Vec<Action> {
         let submission = Submission {
-            task: task(),
+            task,
             stream: StreamId::new("s").unwrap(),
-            segment: 0,
+            segment,
             container: Container::Ts,
             bytes: 10,
             sha256: String::new(),
@@ -87,10 +91,22 @@ impl World {
     }
 
     fn say(&mut self, name: &str, n: u64, epoch: u32, event: EventKind, puts: &Puts) -> Vec<Action> {
+        self.say_of(task(), name, n, epoch, event, puts)
+    }
+
+    fn say_of(
+        &mut self,
+        task: TaskId,
+        name: &str,
+        n: u64,
+        epoch: u32,
+        event: EventKind,
+        puts: &Puts,
+    ) -> Vec<Action> {
         let event = Event {
             header: header(),
             number: Some(EventNumber { outbox: name.into(), n }),
-            task: task(),
+            task,
             epoch: Epoch(epoch),
             event,
             extra: Extra::new(),
@@ -101,8 +117,12 @@ impl World {
     }
 
     fn done(&mut self, name: &str, n: u64, epoch: u32) -> Vec<Action> {
+        self.done_of(task(), name, n, epoch)
+    }
+
+    fn done_of(&mut self, task: TaskId, name: &str, n: u64, epoch: u32) -> Vec<Action> {
         let puts = HashMap::from([(ladder().renditions()[0].name.clone(), 5)]);
-        self.say(name, n, epoch, EventKind::Done { report: Box::new(report()) }, &puts)
+        self.say_of(task, name, n, epoch, EventKind::Done { report: Box::new(report()) }, &puts)
     }
 
     fn failed(&mut self, name: &str, n: u64, epoch: u32, code: Code) -> Vec<Action> {
@@ -143,7 +163,8 @@ fn birth(name: &str) -> Birth {
             width: Pixels(1),
             height: Pixels(1),
         }],
-        limits: Limits { workers: 1, queue: 1, max_input_bytes: 100 },
+        avoids: Vec::new(),
+        limits: Limits { workers: 1, in_flight: 2, queue: 1, max_input_bytes: 100 },
         extra: Extra::new(),
     }
 }
@@ -225,6 +246,22 @@ fn a_late_result_wins_while_there_is_no_winner_and_only_then() {
     let second = world.done("b", 1, 2);
     assert!(answer(&second).is_none());
     assert_eq!(acked(&second), Some(1), "it is acknowledged all the same");
+}
+
+#[test]
+fn a_stream_has_two_segments_with_its_node_at_once_and_each_is_answered_when_it_is_done() {
+    let mut world = World::new(&["a", "b"]);
+    let id = |name: &str| TaskId::new(name).unwrap();
+    assert_eq!(offered(&world.submit_as(id("t0"), 0)).as_deref(), Some("a/1"));
+    assert_eq!(offered(&world.submit_as(id("t1"), 1)).as_deref(), Some("a/1"), "its own node, at once");
+    let answered = |actions: &[Action]| {
+        actions.iter().find_map(|action| match action {
+            Action::Answer { task, outcome: Outcome::Done(_) } => Some(task.to_string()),
+            _ => None,
+        })
+    };
+    assert_eq!(answered(&world.done_of(id("t1"), "a", 1, 1)).as_deref(), Some("t1"), "not held back");
+    assert_eq!(answered(&world.done_of(id("t0"), "a", 2, 1)).as_deref(), Some("t0"));
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! Questions: lists for people, entries for playlists, tasks past their time.
 
-use headwater_protocol::{Container, Epoch, Fault, Ladder, Millis, NodeId, SegmentReport, StreamId, TaskId};
+use headwater_protocol::{
+    Container, Epoch, Evidence, Fault, Ladder, Millis, NodeId, SegmentReport, StreamId, TaskId,
+};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{Store, StoreError};
-use crate::views::{SegmentState, SegmentView, StreamView};
+use crate::views::{EvidenceView, SegmentState, SegmentView, StreamView};
 
 /// Streams in a list; older ones can be asked for by name.
 const LISTED: i64 = 200;
@@ -98,6 +100,29 @@ impl Store {
     pub async fn stream(&self, stream: &StreamId) -> Result<Option<StreamView>, StoreError> {
         let name = stream.as_str().to_owned();
         self.read(move |c| stream_view(c, &name, -1)).await
+    }
+
+    /// What failed attempts at a segment left behind, the oldest first.
+    pub async fn evidence(&self, stream: &StreamId, segment: u64) -> Result<Vec<EvidenceView>, StoreError> {
+        let name = stream.as_str().to_owned();
+        self.read(move |c| {
+            let mut statement = c.prepare_cached(
+                "SELECT task, epoch, node, at, evidence FROM evidence
+                 WHERE stream=? AND segment=? ORDER BY at, rowid",
+            )?;
+            let rows = statement.query_map(params![name, segment.cast_signed()], |row| {
+                let evidence: Option<Evidence> = parsed(row, 4)?;
+                Ok(EvidenceView {
+                    task: id(row, 0)?,
+                    epoch: Epoch(row.get(1)?),
+                    node: id(row, 2)?,
+                    at: Millis(number(row, 3)?),
+                    evidence: evidence.unwrap_or_default(),
+                })
+            })?;
+            rows.collect()
+        })
+        .await
     }
 
     /// What of a stream can be watched, in order; a number that was pushed twice counts once, and nothing

@@ -29,6 +29,11 @@ const STEPS: &[&str] = &["
 ", "
     CREATE INDEX tasks_by_state ON tasks(stream, run, state, segment);
     CREATE TABLE counts(node TEXT PRIMARY KEY, done INTEGER NOT NULL, failed INTEGER NOT NULL) STRICT;
+", "
+    CREATE TABLE evidence(
+        task TEXT NOT NULL, epoch INTEGER NOT NULL, node TEXT NOT NULL, stream TEXT NOT NULL,
+        segment INTEGER NOT NULL, at INTEGER NOT NULL, evidence TEXT NOT NULL, PRIMARY KEY(task, epoch)) STRICT;
+    CREATE INDEX evidence_of_stream ON evidence(stream, segment, at);
 "];
 
 pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {

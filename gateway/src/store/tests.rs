@@ -1,5 +1,5 @@
 use headwater_protocol::message::EventNumber;
-use headwater_protocol::{Code, Container, Epoch, Millis, StreamId, TaskId};
+use headwater_protocol::{Code, Container, Epoch, Evidence, Millis, StreamId, TaskId};
 
 use super::*;
 
@@ -128,4 +128,27 @@ async fn a_playlist_is_read_by_its_window_and_counts_a_number_once() {
     assert_eq!(seen(Window::Live(3)).await, (2, 0, "t1 t2 again".to_owned()), "4 is on its way again");
     store.write_now(Write::StreamEnded { stream: stream.clone() }).await.unwrap();
     assert_eq!(seen(Window::Live(2)).await.2, "t1 t2 again");
+}
+
+#[tokio::test]
+async fn evidence_is_kept_of_the_newest_failures_and_goes_with_its_task() {
+    let (_dir, store) = open();
+    let stream = StreamId::new("s").unwrap();
+    let put = |number: u64| Write::Evidence {
+        task: TaskId::new(format!("t{number}")).unwrap(),
+        epoch: Epoch(1),
+        node: node("a"),
+        stream: StreamId::new("s").unwrap(),
+        segment: number / 2,
+        evidence: Box::new(Evidence { log: number.to_string(), ..Evidence::default() }),
+        at: number,
+    };
+    for number in 0..20 {
+        store.write_now(put(number)).await.unwrap();
+    }
+    assert!(store.evidence(&stream, 1).await.unwrap().is_empty(), "16 of a stream stay");
+    let kept = store.evidence(&stream, 2).await.unwrap();
+    assert_eq!(kept.iter().map(|view| view.evidence.log.as_str()).collect::<Vec<_>>(), ["4", "5"]);
+    store.write_now(Write::TasksRemoved { tasks: vec![kept[0].task.clone()] }).await.unwrap();
+    assert_eq!(store.evidence(&stream, 2).await.unwrap().len(), 1);
 }

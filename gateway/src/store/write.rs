@@ -2,7 +2,7 @@
 
 use headwater_protocol::message::EventNumber;
 use headwater_protocol::{
-    Code, Container, Epoch, Fault, Ladder, Millis, NodeId, SegmentReport, StreamId, TaskId,
+    Code, Container, Epoch, Evidence, Fault, Ladder, Millis, NodeId, SegmentReport, StreamId, TaskId,
 };
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
@@ -86,7 +86,22 @@ pub enum Write {
     TasksRemoved {
         tasks: Vec<TaskId>,
     },
+    /// What a failed attempt left behind; of each stream and in all only the newest are kept.
+    Evidence {
+        task: TaskId,
+        epoch: Epoch,
+        node: NodeId,
+        stream: StreamId,
+        segment: u64,
+        evidence: Box<Evidence>,
+        at: u64,
+    },
 }
+
+/// Failed attempts of one stream of which evidence is kept, at most 256 KiB each.
+const EVIDENCE_PER_STREAM: i64 = 16;
+/// And of all streams together.
+const EVIDENCE: i64 = 256;
 
 pub(super) fn commit(connection: &mut Connection, batches: &[super::Batch]) -> rusqlite::Result<()> {
     if batches.iter().all(|batch| batch.writes.is_empty()) {
@@ -190,6 +205,31 @@ fn apply(tx: &Transaction<'_>, write: &Write) -> rusqlite::Result<()> {
                 params![hash, node.as_str(), expires.cast_signed()],
             )?
         }
+        Write::Evidence { task, epoch, node, stream, segment, evidence, at } => {
+            run(
+                "INSERT OR REPLACE INTO evidence(task, epoch, node, stream, segment, at, evidence)
+                 VALUES(?,?,?,?,?,?,?)",
+                params![
+                    task.as_str(),
+                    epoch.0,
+                    node.as_str(),
+                    stream.as_str(),
+                    segment.cast_signed(),
+                    at.cast_signed(),
+                    json(evidence)?
+                ],
+            )?;
+            run(
+                "DELETE FROM evidence WHERE stream=?1 AND rowid NOT IN
+                 (SELECT rowid FROM evidence WHERE stream=?1 ORDER BY at DESC, rowid DESC LIMIT ?2)",
+                params![stream.as_str(), EVIDENCE_PER_STREAM],
+            )?;
+            run(
+                "DELETE FROM evidence WHERE rowid NOT IN
+                 (SELECT rowid FROM evidence ORDER BY at DESC, rowid DESC LIMIT ?)",
+                params![EVIDENCE],
+            )?
+        }
         Write::TasksRemoved { tasks } => {
             for task in tasks {
                 // A number that was pushed twice is one entry of a playlist.
@@ -201,6 +241,7 @@ fn apply(tx: &Transaction<'_>, write: &Write) -> rusqlite::Result<()> {
                     params![task.as_str()],
                 )?;
                 run("DELETE FROM attempts WHERE task=?", params![task.as_str()])?;
+                run("DELETE FROM evidence WHERE task=?", params![task.as_str()])?;
                 run("DELETE FROM tasks WHERE task=?", params![task.as_str()])?;
             }
             run(

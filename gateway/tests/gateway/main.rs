@@ -5,6 +5,7 @@ mod harness;
 mod node;
 
 mod bad_input;
+mod evidence;
 mod hostile;
 mod main_path;
 mod operate;

@@ -374,7 +374,8 @@ fn birth(name: &NodeId) -> Birth {
             memory_bytes: 1,
         },
         capabilities: vec![capability(CapabilityKind::Decode), capability(CapabilityKind::Encode)],
-        limits: Limits { workers: 4, queue: 4, max_input_bytes: 1 << 30 },
+        avoids: Vec::new(),
+        limits: Limits { workers: 4, in_flight: 1, queue: 4, max_input_bytes: 1 << 30 },
         extra: Extra::new(),
     }
 }

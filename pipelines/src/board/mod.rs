@@ -9,7 +9,7 @@ mod load;
 mod mapping;
 mod matching;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use headwater_protocol::Codec;
 use serde::Deserialize;
@@ -267,6 +267,14 @@ pub struct Encoder {
 }
 
 impl Board {
+    /// Elements with a device behind them.
+    pub fn hardware(&self) -> BTreeSet<String> {
+        let decoders = self.decoders.iter().filter(|one| !one.software).flat_map(|one| &one.factory);
+        let encoders = self.encoders.iter().filter(|one| !one.software).flat_map(|one| &one.factory);
+        let scalers = self.scalers.iter().flat_map(|one| &one.factory);
+        decoders.chain(encoders).chain(scalers).cloned().collect()
+    }
+
     /// This board with the elements of `software` behind its own, for what it cannot do.
     pub fn with_last_resort(mut self, software: &Board) -> Self {
         if self.id != software.id {

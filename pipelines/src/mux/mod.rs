@@ -5,10 +5,10 @@
 //!                    └▶ fmp4  a header, then a fragment per group of pictures
 //! ```
 
-mod adts;
+pub(crate) mod adts;
 mod boxes;
 mod fmp4;
-mod sound;
+pub(crate) mod sound;
 mod ts;
 
 use bytes::BytesMut;

@@ -7,7 +7,7 @@ use crate::es::AudioFormat;
 
 /// What a sample entry says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Config {
+pub(crate) enum Config {
     Aac {
         config: Bytes,
     },
@@ -23,24 +23,24 @@ pub(super) enum Config {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Format {
-    pub(super) config: Config,
-    pub(super) rate: u32,
-    pub(super) channels: u16,
+pub(crate) struct Format {
+    pub(crate) config: Config,
+    pub(crate) rate: u32,
+    pub(crate) channels: u16,
 }
 
 #[derive(Debug)]
-pub(super) struct Cut {
-    pub(super) data: Bytes,
+pub(crate) struct Cut {
+    pub(crate) data: Bytes,
     /// Audio samples in it.
-    pub(super) samples: u32,
+    pub(crate) samples: u32,
 }
 
 /// Cuts the packets of one track into frames. Parts of a frame wait for the next packet.
 #[derive(Debug)]
-pub(super) struct Cutter {
+pub(crate) struct Cutter {
     source: AudioFormat,
-    pub(super) format: Option<Format>,
+    pub(crate) format: Option<Format>,
     rest: Bytes,
 }
 
@@ -49,7 +49,7 @@ const MAX_REST: usize = 64 << 10;
 
 impl Cutter {
     /// None: MP4 does not carry it.
-    pub(super) fn new(source: &AudioFormat) -> Option<Self> {
+    pub(crate) fn new(source: &AudioFormat) -> Option<Self> {
         let format = match source {
             AudioFormat::Other { .. } => return None,
             AudioFormat::Adts | AudioFormat::Mpeg | AudioFormat::Ac3 | AudioFormat::Eac3 => None,
@@ -73,11 +73,11 @@ impl Cutter {
     }
 
     /// Bytes of an earlier packet that the next frame begins with.
-    pub(super) fn pending(&self) -> bool {
+    pub(crate) fn pending(&self) -> bool {
         !self.rest.is_empty()
     }
 
-    pub(super) fn cut(&mut self, packet: &Bytes) -> Vec<Cut> {
+    pub(crate) fn cut(&mut self, packet: &Bytes) -> Vec<Cut> {
         let mut data = match (&self.source, self.rest.is_empty()) {
             (AudioFormat::Aac { .. }, _) => {
                 return vec![Cut { data: packet.clone(), samples: 1024 }];

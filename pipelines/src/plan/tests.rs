@@ -1,5 +1,5 @@
 use headwater_protocol::{
-    BitsPerSecond, Container, Gop, Millis, Pixels, Profile, Rate, Rendition, RenditionName,
+    Audio, BitsPerSecond, Container, Gop, Millis, Pixels, Profile, Rate, Rendition, RenditionName,
 };
 
 use super::*;
@@ -57,6 +57,7 @@ fn rendition(name: &str, width: u32, height: u32) -> Rendition {
         gop: Gop::Segment,
         profile: Profile::Auto,
         container: Container::Ts,
+        audio: Audio::Copy,
     }
 }
 

@@ -12,8 +12,8 @@ use headwater_pipelines::engine::{Engine, Gone, Input, Next, Output, Stopped};
 use headwater_pipelines::{log, survey};
 use headwater_protocol::worker::Progress;
 use headwater_protocol::{
-    BitsPerSecond, Codec, Container, Fault, Gop, Ladder, Pixels, Profile, Rate, Rendition, RenditionName,
-    RenditionReport, SegmentReport,
+    Audio, BitsPerSecond, Codec, Container, Fault, Gop, Ladder, Pixels, Profile, Rate, Rendition,
+    RenditionName, RenditionReport, SegmentReport,
 };
 
 pub(crate) struct Rig {
@@ -175,6 +175,7 @@ pub(crate) fn rendition(name: &str, width: u32, height: u32) -> Rendition {
         gop: Gop::Segment,
         profile: Profile::Auto,
         container: Container::Ts,
+        audio: Audio::Copy,
     }
 }
 

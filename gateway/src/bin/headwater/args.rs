@@ -67,6 +67,8 @@ pub(crate) enum Command {
     Nodes(Watch),
     /// Show the streams, or one stream with all its segments
     Streams(Streams),
+    /// Show what failed attempts at a segment left behind: faults, logs, the pipeline's graph
+    Evidence(Evidence),
     /// Print a token with which a node enrols, once
     Enroll(Enroll),
     /// Let a node finish what it has and give it nothing new
@@ -146,6 +148,16 @@ pub(crate) struct Streams {
     pub(crate) stream: Option<StreamId>,
     #[command(flatten)]
     pub(crate) watch: Watch,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Evidence {
+    pub(crate) stream: StreamId,
+    /// Number of the segment in its stream
+    pub(crate) segment: u64,
+    /// Folder for the graphs, one file per attempt and chain, to be drawn with `dot -Tsvg`
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) graphs: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

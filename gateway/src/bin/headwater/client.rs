@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use headwater_gateway::views::{CommandRequest, EnrollReply, EnrollRequest, ErrorView, NodeView, StreamView};
+use headwater_gateway::views::{
+    CommandRequest, EnrollReply, EnrollRequest, ErrorView, EvidenceView, NodeView, StreamView,
+};
 use headwater_protocol::error::in_one_line;
 use headwater_protocol::message::CommandKind;
 use headwater_protocol::{Millis, NodeId, StreamId};
@@ -93,6 +95,14 @@ impl Gateway {
 
     pub(crate) async fn stream(&self, stream: &StreamId) -> Result<StreamView, ClientError> {
         self.get(&format!("api/v1/streams/{stream}")).await
+    }
+
+    pub(crate) async fn evidence(
+        &self,
+        stream: &StreamId,
+        segment: u64,
+    ) -> Result<Vec<EvidenceView>, ClientError> {
+        self.get(&format!("api/v1/streams/{stream}/{segment}/evidence")).await
     }
 
     pub(crate) async fn enroll(&self, node: &NodeId, valid: Duration) -> Result<EnrollReply, ClientError> {

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use headwater_protocol::units::BadFrameRate;
 use headwater_protocol::{
-    BadId, BitsPerSecond, Codec, Container, FrameRate, Gop, Ladder, LadderError, Millis, Pixels, Profile,
-    Rate, Rendition, RenditionName,
+    Audio, BadId, BitsPerSecond, Codec, Container, FrameRate, Gop, Ladder, LadderError, Millis, Pixels,
+    Profile, Rate, Rendition, RenditionName, livepeer,
 };
 use serde_json::{Value, json};
 
@@ -52,7 +52,9 @@ pub(crate) fn parse(specs: &[String]) -> Result<Ladder, SpecError> {
     for spec in specs {
         renditions.extend(parse_one(spec.trim())?);
     }
-    Ok(Ladder::new(renditions)?)
+    let ladder = Ladder::new(renditions)?;
+    ladder.alone()?;
+    Ok(ladder)
 }
 
 fn parse_one(spec: &str) -> Result<Vec<Rendition>, SpecError> {
@@ -86,45 +88,30 @@ const SIZES: &[(&str, u32, u32, u32)] = &[
     ("144p", 256, 144, 150_000),
 ];
 
-/// Livepeer's presets: name, width, height, bit/s, frames a second.
-const LIVEPEER: &[(&str, u32, u32, u32, u32)] = &[
-    ("P720p60fps16x9", 1280, 720, 6_000_000, 60),
-    ("P720p30fps16x9", 1280, 720, 4_000_000, 30),
-    ("P720p25fps16x9", 1280, 720, 3_500_000, 25),
-    ("P720p30fps4x3", 960, 720, 3_500_000, 30),
-    ("P576p30fps16x9", 1024, 576, 1_500_000, 30),
-    ("P576p25fps16x9", 1024, 576, 1_500_000, 25),
-    ("P360p30fps16x9", 640, 360, 1_200_000, 30),
-    ("P360p25fps16x9", 640, 360, 1_000_000, 25),
-    ("P360p30fps4x3", 480, 360, 1_000_000, 30),
-    ("P240p30fps16x9", 426, 240, 600_000, 30),
-    ("P240p25fps16x9", 426, 240, 600_000, 25),
-    ("P240p30fps4x3", 320, 240, 600_000, 30),
-    ("P144p30fps16x9", 256, 144, 400_000, 30),
-    ("P144p25fps16x9", 256, 144, 400_000, 25),
-];
-
 fn by_name(name: &str) -> Option<Vec<Rendition>> {
     if name.eq_ignore_ascii_case("standard") {
         let rungs = ["720p", "480p", "360p", "240p"].iter().filter_map(|rung| by_name(rung));
         return Some(rungs.flatten().collect());
     }
-    let sizes = SIZES.iter().map(|&(name, w, h, rate)| (name, w, h, rate, None));
-    let presets = LIVEPEER.iter().map(|&(name, w, h, rate, fps)| (name, w, h, rate, Some(fps)));
-    let (name, width, height, rate, fps) =
-        sizes.chain(presets).find(|(known, ..)| known.eq_ignore_ascii_case(name))?;
-    Some(vec![Rendition {
-        // A table's name is an id and its frame rate is one: the tests build every row.
-        name: RenditionName::new(name).ok()?,
-        codec: Codec::H264,
-        width: Pixels(width),
-        height: Pixels(height),
-        fps: fps.and_then(|fps| FrameRate::new(fps, 1).ok()),
-        rate: Rate::Bitrate(BitsPerSecond(rate)),
-        gop: Gop::Segment,
-        profile: Profile::Auto,
-        container: Container::Ts,
-    }])
+    let mut sizes = SIZES.iter().copied();
+    if let Some((name, width, height, rate)) = sizes.find(|(known, ..)| known.eq_ignore_ascii_case(name)) {
+        return Some(vec![Rendition {
+            // A table's name is an id: the tests build every row.
+            name: RenditionName::new(name).ok()?,
+            codec: Codec::H264,
+            width: Pixels(width),
+            height: Pixels(height),
+            fps: None,
+            rate: Rate::Bitrate(BitsPerSecond(rate)),
+            gop: Gop::Segment,
+            profile: Profile::Auto,
+            container: Container::Ts,
+            audio: Audio::Copy,
+        }]);
+    }
+    let preset = livepeer::PRESETS.iter().find(|(known, ..)| known.eq_ignore_ascii_case(name))?;
+    let profile = livepeer::preset(preset.0).ok()?;
+    Some(vec![livepeer::rendition(0, &profile, Container::Ts).ok()?])
 }
 
 /// `name=720p,size=1280x720,bitrate=3M,fps=30,gop=2s`
@@ -133,6 +120,7 @@ fn inline(part: &str) -> Result<Rendition, SpecError> {
     let (mut name, mut size, mut rate, mut fps) = (None, None, None, None);
     let (mut codec, mut gop, mut profile, mut container) =
         (Codec::H264, Gop::Segment, Profile::Auto, Container::Ts);
+    let mut audio = Audio::Copy;
     for pair in part.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
         let (key, value) =
             pair.split_once('=').ok_or_else(|| error(format!("{pair:?} has no value; write KEY=VALUE")))?;
@@ -156,10 +144,11 @@ fn inline(part: &str) -> Result<Rendition, SpecError> {
                     word(value, "profile", "baseline, main, high or constrained-high").map_err(error)?;
             }
             "container" => container = word(value, "container", "ts or mp4").map_err(error)?,
+            "audio" => audio = word(value, "audio", "copy or none").map_err(error)?,
             other => {
                 return Err(error(format!(
                     "{other:?} is not known; keys are name, size, bitrate, quality, fps, gop, codec, profile, \
-                     container"
+                     container, audio"
                 )));
             }
         }
@@ -180,6 +169,7 @@ fn inline(part: &str) -> Result<Rendition, SpecError> {
         gop,
         profile,
         container,
+        audio,
     })
 }
 
@@ -240,96 +230,15 @@ fn from_item(item: &Value) -> Result<Rendition, String> {
     if item.get("rate").is_some() {
         return serde_json::from_value(item.clone()).map_err(|e| e.to_string());
     }
-    let profile: LivepeerProfile = serde_json::from_value(item.clone()).map_err(|e| e.to_string())?;
-    profile.rendition()
-}
-
-/// One of `profiles` in a Livepeer transcode configuration.
-#[derive(Debug, serde::Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct LivepeerProfile {
-    #[serde(default)]
-    name: String,
-    width: u32,
-    height: u32,
-    #[serde(default)]
-    bitrate: u32,
-    #[serde(default)]
-    fps: u32,
-    #[serde(default)]
-    fps_den: u32,
-    #[serde(default)]
-    profile: String,
-    #[serde(default)]
-    gop: String,
-    #[serde(default)]
-    encoder: String,
-    #[serde(default)]
-    color_depth: u8,
-    #[serde(default)]
-    chroma_format: u8,
-    #[serde(default)]
-    quality: u8,
-}
-
-impl LivepeerProfile {
-    fn rendition(self) -> Result<Rendition, String> {
-        let Self { name, width, height, bitrate, fps, fps_den, profile, gop, encoder, .. } = self;
-        if self.color_depth != 0 || self.chroma_format != 0 {
-            return Err("colorDepth and chromaFormat must be 0: outputs have 8 bits and 4:2:0".to_owned());
-        }
-        let name = if name.is_empty() { format!("custom_{width}x{height}_{bitrate}") } else { name };
-        let profile = match profile.to_ascii_lowercase().as_str() {
-            "" | "none" => Profile::Auto,
-            "h264baseline" => Profile::Baseline,
-            "h264main" => Profile::Main,
-            "h264high" => Profile::High,
-            "h264constrainedhigh" => Profile::ConstrainedHigh,
-            other => return Err(format!("profile {other:?} is not one of Livepeer's")),
-        };
-        let codec = match encoder.as_str() {
-            "" | "H.264" => Codec::H264,
-            "HEVC" => Codec::Hevc,
-            "VP8" => Codec::Vp8,
-            "VP9" => Codec::Vp9,
-            "AV1" => Codec::Av1,
-            other => return Err(format!("encoder {other:?} is not H.264, HEVC or AV1")),
-        };
-        let gop = match gop.as_str() {
-            "" | "0" => Gop::Segment,
-            "intra" => Gop::Intra,
-            seconds => match seconds.parse::<f64>() {
-                Ok(seconds) if (0.0..=1e6).contains(&seconds) => {
-                    Gop::Every(Millis((seconds * 1e3).round() as u64))
-                }
-                Ok(_) | Err(_) => return Err(format!("gop {seconds:?} is not seconds or intra")),
-            },
-        };
-        let fps = match fps {
-            0 => None,
-            fps => Some(FrameRate::new(fps, fps_den.max(1)).map_err(|e| e.to_string())?),
-        };
-        let rate = if quality_only(bitrate, self.quality) {
-            Rate::Quality(self.quality)
-        } else {
-            Rate::Bitrate(BitsPerSecond(bitrate))
-        };
-        Ok(Rendition {
-            name: RenditionName::new(name).map_err(|e| e.to_string())?,
-            codec,
-            width: Pixels(width),
-            height: Pixels(height),
-            fps,
-            rate,
-            gop,
-            profile,
-            container: Container::Ts,
-        })
+    let keys = item.as_object().map(|map| map.keys()).into_iter().flatten();
+    if let Some(key) = keys.into_iter().find(|key| !livepeer::Profile::KEYS.contains(&key.as_str())) {
+        return Err(format!("unknown field `{key}`, expected one of {}", livepeer::Profile::KEYS.join(", ")));
     }
-}
-
-fn quality_only(bitrate: u32, quality: u8) -> bool {
-    bitrate == 0 && quality > 0
+    if let Some(key) = ["width", "height"].into_iter().find(|key| item.get(key).is_none()) {
+        return Err(format!("missing field `{key}`"));
+    }
+    let profile: livepeer::Profile = serde_json::from_value(item.clone()).map_err(|e| e.to_string())?;
+    livepeer::rendition(0, &profile, Container::Ts).map_err(|e| e.to_string())
 }
 
 /// Value of the header `Livepeer-Transcode-Configuration`.
@@ -339,7 +248,7 @@ pub(crate) fn push_header(ladder: &Ladder) -> String {
 }
 
 fn profile_json(rendition: &Rendition) -> Value {
-    let Rendition { name, codec, width, height, fps, rate, gop, profile, container } = rendition;
+    let Rendition { name, codec, width, height, fps, rate, gop, profile, container, audio } = rendition;
     let encoder = match codec {
         Codec::H264 => "H.264",
         Codec::Hevc => "HEVC",
@@ -364,11 +273,12 @@ fn profile_json(rendition: &Rendition) -> Value {
         Rate::Bitrate(bitrate) => (bitrate.0, 0),
         Rate::Quality(quality) => (0, *quality),
     };
-    // Livepeer's own gateway has no `container` and ignores it.
+    // Livepeer's own gateway has neither `container` nor `audio` and ignores them.
     json!({
         "name": name, "width": width, "height": height, "bitrate": bitrate, "quality": quality,
         "fps": fps.map_or(0, FrameRate::num), "fpsDen": fps.map_or(0, FrameRate::den),
         "profile": profile, "gop": gop, "encoder": encoder, "container": container,
+        "audio": audio,
     })
 }
 
@@ -386,7 +296,8 @@ mod tests {
 
     #[test]
     fn every_name_in_the_tables_is_a_ladder() {
-        for name in SIZES.iter().map(|row| row.0).chain(LIVEPEER.iter().map(|row| row.0)).chain(["standard"])
+        for name in
+            SIZES.iter().map(|row| row.0).chain(livepeer::PRESETS.iter().map(|row| row.0)).chain(["standard"])
         {
             let ladder = one(name).unwrap_or_else(|error| panic!("{name}: {error}"));
             assert!(ladder.renditions().iter().all(|r| r.fps.is_some() == r.name.as_str().starts_with('P')));
@@ -420,6 +331,7 @@ mod tests {
         assert!(text("801p").contains("no ladder is called \"801p\""));
         assert!(text("").contains("no rendition"));
         assert!(text("colour=red,size=2x2").contains("keys are"));
+        assert!(text("name=a,size=640x360,bitrate=1M,audio=aac").contains("is not copy or none"));
         assert!(text("/nowhere/x.json").contains("cannot read the ladder file /nowhere/x.json"));
     }
 
@@ -438,16 +350,19 @@ mod tests {
         assert!(text("{}").contains("holds no list"));
         assert!(text("[{\"name\":\"a\"}]").contains("rendition 1 of l.json: missing field `width`"));
         assert!(text("nonsense").contains("is not JSON"));
+        assert!(text(r#"[{"width":640,"height":360,"bitrat":1}]"#).contains("unknown field `bitrat`"));
     }
 
     #[test]
     fn the_push_header_says_what_the_ladder_says() {
-        let ladder =
-            one("name=a,size=640x360,bitrate=800k,fps=30000/1001,gop=2.5s,profile=constrained-high").unwrap();
+        let ladder = one(
+            "name=a,size=640x360,bitrate=800k,fps=30000/1001,gop=2.5s,profile=constrained-high,audio=none",
+        )
+        .unwrap();
         let header: Value = serde_json::from_str(&push_header(&ladder)).unwrap();
         let profile = &header["profiles"][0];
         assert_eq!((profile["fps"].as_u64(), profile["fpsDen"].as_u64()), (Some(30000), Some(1001)));
-        assert_eq!(profile["gop"], "2.5");
+        assert_eq!((&profile["gop"], &profile["audio"]), (&json!("2.5"), &json!("none")));
         assert_eq!(profile["profile"], "H264ConstrainedHigh");
         assert!(push_header(&ladder).is_ascii());
     }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! args ─▶ main ─┬─▶ fleet  (nodes, streams, enroll, drain, resume) ─┬─▶ client ─▶ gateway
+//!               ├─▶ evidence ────────────────────────────────────────┤
 //!               ├─▶ push ─▶ source ─▶ split ─▶ sender ─▶ folder ─────┘
 //!               └─▶ completions, man
 //! ```
@@ -9,6 +10,7 @@
 mod args;
 mod client;
 mod container;
+mod evidence;
 mod fleet;
 mod folder;
 mod human;
@@ -71,6 +73,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Push(args) => return push(&gateway(global)?, style, &args).await,
         Command::Nodes(watch) => fleet::nodes(&gateway(global)?, style, &watch).await?,
         Command::Streams(args) => fleet::streams(&gateway(global)?, style, &args).await?,
+        Command::Evidence(args) => evidence::show(&gateway(global)?, style, &args).await?,
         Command::Enroll(args) => fleet::enroll(&gateway(global)?, style, &args).await?,
         Command::Drain { node } => {
             fleet::command(&gateway(global)?, style, &node, CommandKind::Drain).await?

@@ -165,6 +165,10 @@ impl Movie {
         &self.index.samples
     }
 
+    pub(crate) fn is_audio(&self, sample: Sample) -> bool {
+        self.audio.get(sample.track as usize).copied().flatten().is_some()
+    }
+
     pub(crate) fn errors(&self) -> u32 {
         self.index.errors
     }

@@ -1,10 +1,13 @@
 //! Livepeer's words for renditions: presets and the JSON of a profile, and our ladder made from them.
+//!
+//! Whoever reads such JSON reads it here: the push interface, the operator's command, the worker's ladder files.
 
-use headwater_protocol::{
-    BadId, BitsPerSecond, Codec, Container, FrameRate, Gop, Ladder, LadderError, Millis, Pixels,
-    Profile as H264, Rate, Rendition, RenditionName,
-};
 use serde::Deserialize;
+
+use crate::ids::{BadId, RenditionName};
+use crate::rendition::{Codec, Container, Gop, Ladder, LadderError, Profile as H264, Rate, Rendition};
+use crate::sound::Audio;
+use crate::units::{BitsPerSecond, FrameRate, Millis, Pixels};
 
 /// One of `profiles` in `Livepeer-Transcode-Configuration`, and of `[ladder]` in the configuration.
 /// Integers are wide and signed so that a wrong one is refused with a sentence and not by the parser.
@@ -25,6 +28,8 @@ pub struct Profile {
     pub quality: i64,
     /// Ours, not Livepeer's: the container of this rendition; that of the first segment pushed where it is absent.
     pub container: Option<Container>,
+    /// Ours too: `"copy"` or `"none"`.
+    pub audio: Audio,
 }
 
 /// Why profiles are not a ladder.
@@ -48,8 +53,28 @@ pub enum BadProfiles {
     Ladder(#[from] LadderError),
 }
 
+impl Profile {
+    /// Keys of the JSON, for those who want to tell a person of a misspelt one.
+    pub const KEYS: &[&str] = &[
+        "name",
+        "width",
+        "height",
+        "bitrate",
+        "fps",
+        "fpsDen",
+        "profile",
+        "gop",
+        "encoder",
+        "colorDepth",
+        "chromaFormat",
+        "quality",
+        "container",
+        "audio",
+    ];
+}
+
 /// Name, size, frame rate, kbit/s.
-const PRESETS: &[(&str, i64, i64, i64, i64)] = &[
+pub const PRESETS: &[(&str, i64, i64, i64, i64)] = &[
     ("P720p60fps16x9", 1280, 720, 60, 6000),
     ("P720p30fps16x9", 1280, 720, 30, 4000),
     ("P720p25fps16x9", 1280, 720, 25, 3500),
@@ -63,6 +88,7 @@ const PRESETS: &[(&str, i64, i64, i64, i64)] = &[
     ("P240p25fps16x9", 426, 240, 25, 600),
     ("P240p30fps4x3", 320, 240, 30, 600),
     ("P144p30fps16x9", 256, 144, 30, 400),
+    ("P144p25fps16x9", 256, 144, 25, 400),
 ];
 
 pub fn preset(name: &str) -> Result<Profile, BadProfiles> {
@@ -80,7 +106,7 @@ pub fn preset(name: &str) -> Result<Profile, BadProfiles> {
         .ok_or_else(|| BadProfiles::Preset(name.to_owned()))
 }
 
-/// The ladder these profiles ask for; `container` is that of the first segment pushed.
+/// The ladder these profiles ask for, of segments that are done each by itself; `container` is that of the first segment pushed.
 pub fn ladder(profiles: &[Profile], container: Container) -> Result<Ladder, BadProfiles> {
     // Counted before anything is made of them: forty thousand cost no more than forty.
     if profiles.len() > Ladder::MAX {
@@ -88,10 +114,53 @@ pub fn ladder(profiles: &[Profile], container: Container) -> Result<Ladder, BadP
     }
     let renditions: Result<Vec<_>, _> =
         profiles.iter().enumerate().map(|(index, profile)| rendition(index, profile, container)).collect();
-    Ok(Ladder::new(renditions?)?)
+    let ladder = Ladder::new(renditions?)?;
+    ladder.alone()?;
+    Ok(ladder)
 }
 
-fn rendition(index: usize, profile: &Profile, container: Container) -> Result<Rendition, BadProfiles> {
+/// What a word of `encoder` means; Livepeer's own, exactly.
+pub fn codec(encoder: &str) -> Option<Codec> {
+    match encoder {
+        "" | "H.264" => Some(Codec::H264),
+        "HEVC" => Some(Codec::Hevc),
+        "VP8" => Some(Codec::Vp8),
+        "VP9" => Some(Codec::Vp9),
+        "AV1" => Some(Codec::Av1),
+        _ => None,
+    }
+}
+
+/// What a word of `profile` means, in any case.
+pub fn h264(profile: &str) -> Option<H264> {
+    match profile.to_ascii_lowercase().as_str() {
+        "" | "none" => Some(H264::Auto),
+        "h264baseline" => Some(H264::Baseline),
+        "h264main" => Some(H264::Main),
+        "h264high" => Some(H264::High),
+        "h264constrainedhigh" => Some(H264::ConstrainedHigh),
+        _ => None,
+    }
+}
+
+/// What `gop` means: seconds, or `intra`.
+pub fn gop(text: &str) -> Option<Gop> {
+    match text {
+        "" => Some(Gop::Segment),
+        "intra" => Some(Gop::Intra),
+        seconds => match seconds.parse::<f64>() {
+            Ok(0.0) => Some(Gop::Segment),
+            // Bounded, so the cast is exact enough and cannot wrap.
+            Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => {
+                Some(Gop::Every(Millis(((seconds * 1000.0).round() as u64).max(1))))
+            }
+            Ok(_) | Err(_) => None,
+        },
+    }
+}
+
+/// The rendition that the profile at `index` of a list asks for.
+pub fn rendition(index: usize, profile: &Profile, container: Container) -> Result<Rendition, BadProfiles> {
     let Profile { width, height, bitrate, .. } = *profile;
     let text = match profile.name.as_str() {
         "" => format!("custom_{width}x{height}_{bitrate}"),
@@ -121,36 +190,12 @@ fn rendition(index: usize, profile: &Profile, container: Container) -> Result<Re
             })?)
         }
     };
-    let codec = match profile.encoder.as_str() {
-        "" | "H.264" => Codec::H264,
-        "HEVC" => Codec::Hevc,
-        "VP8" => Codec::Vp8,
-        "VP9" => Codec::Vp9,
-        "AV1" => Codec::Av1,
-        other => return Err(BadProfiles::Encoder { name: text.clone(), value: other.to_owned() }),
-    };
-    let h264 = match profile.profile.to_ascii_lowercase().as_str() {
-        "" | "none" => H264::Auto,
-        "h264baseline" => H264::Baseline,
-        "h264main" => H264::Main,
-        "h264high" => H264::High,
-        "h264constrainedhigh" => H264::ConstrainedHigh,
-        _ => return Err(BadProfiles::H264 { name: text.clone(), value: profile.profile.clone() }),
-    };
-    let gop = match profile.gop.as_str() {
-        "" => Gop::Segment,
-        "intra" => Gop::Intra,
-        seconds => match seconds.parse::<f64>() {
-            Ok(0.0) => Gop::Segment,
-            // Bounded, so the cast is exact enough and cannot wrap.
-            Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => {
-                Gop::Every(Millis(((seconds * 1000.0).round() as u64).max(1)))
-            }
-            Ok(_) | Err(_) => {
-                return Err(BadProfiles::Gop { name: text.clone(), value: profile.gop.clone() });
-            }
-        },
-    };
+    let codec = codec(&profile.encoder)
+        .ok_or_else(|| BadProfiles::Encoder { name: text.clone(), value: profile.encoder.clone() })?;
+    let h264 = h264(&profile.profile)
+        .ok_or_else(|| BadProfiles::H264 { name: text.clone(), value: profile.profile.clone() })?;
+    let gop = gop(&profile.gop)
+        .ok_or_else(|| BadProfiles::Gop { name: text.clone(), value: profile.gop.clone() })?;
     // Quality wins over a bitrate, which would only be its cap.
     let rate = match profile.quality {
         0 => Rate::Bitrate(BitsPerSecond(number(
@@ -172,6 +217,7 @@ fn rendition(index: usize, profile: &Profile, container: Container) -> Result<Re
         gop,
         profile: h264,
         container: profile.container.unwrap_or(container),
+        audio: profile.audio,
     })
 }
 
@@ -222,6 +268,9 @@ mod tests {
         assert!(error(|p| p.gop = "nan".into()).contains("neither"));
         assert!(error(|p| p.name = "../x".into()).contains("bad name"));
         assert!(error(|p| p.color_depth = 2).contains("8-bit"));
+        let aac = r#"{"width":640,"height":360,"bitrate":800000,"audio":{"aac":{"bitrate":96000}}}"#;
+        let error = ladder(&[serde_json::from_str(aac).unwrap()], Container::Ts).unwrap_err();
+        assert!(error.to_string().contains("only where the whole stream is seen"), "{error}");
         assert!(ladder(&vec![usual(); 40], Container::Ts).unwrap_err().to_string().contains("40 renditions"));
     }
 }
