@@ -199,17 +199,17 @@ impl Chains {
     }
 
     /// After a segment that went well: every chain is drained.
-    fn recycle(&self) {
+    fn recycle(&self) -> Result<(), Fault> {
         *lock(&self.events) = None;
         let mut decode = lock(&self.decode);
         match &*decode {
             Some(ready) if ready.plan.fresh => *decode = None,
-            Some(ready) => ready.chain.recycle(),
+            Some(ready) => ready.chain.recycle()?,
             None => {}
         }
         drop(decode);
-        lock(&self.front).recycle();
-        lock(&self.stage).recycle();
+        lock(&self.front).recycle()?;
+        lock(&self.stage).recycle()
     }
 }
 
@@ -271,7 +271,7 @@ impl Engine {
                 left -= 1;
             }
         }
-        chains.recycle();
+        chains.recycle()?;
         chains.decoder(&self.setup, Codec::H264, Trust::Lossy)?;
         self.chains = Some(chains);
         Ok(())
@@ -336,7 +336,7 @@ impl Engine {
         let fed = fed.map_err(|_| {
             Stopped::Failed(Fault::new(Code::PipelineFailed, "the reader of the input panicked"))
         })?;
-        chains.recycle();
+        let recycled = chains.recycle();
         let report = SegmentReport {
             input: facts(&fed, &chains.counters, collector.shown),
             renditions: collector.reports.into_iter().flatten().collect(),
@@ -344,7 +344,11 @@ impl Engine {
             cpu_us: cpu_us().saturating_sub(cpu),
             warm: built > 0 && lock(&chains.stage).built() == built,
         };
-        self.chains = Some(chains);
+        match recycled {
+            Ok(()) => self.chains = Some(chains),
+            // This segment is whole; the next one finds fresh chains.
+            Err(fault) => tracing::warn!(code = %fault.code, "{}", fault.text),
+        }
         Ok(report)
     }
 }

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! A chain lives over many segments: [`Chain::end`] drains it with an EOS inside the stream, and
-//! [`Chain::recycle`] flushes it, which takes microseconds and keeps every context. Containers are read and written
+//! [`Chain::recycle`] flushes it, which takes microseconds and keeps every context, or takes it through READY where
+//! a board's elements survive no flush. Containers are read and written
 //! outside, since demuxers and muxers survive no flush. Between the chains pictures are scaled by [`crate::scale`]
 //! in the decoder's thread, while they are still in its cache.
 
@@ -53,6 +54,7 @@ pub struct Chain {
     pipeline: gst::Pipeline,
     source: gst_app::AppSrc,
     force_key: Vec<(gst::Element, ForceKey)>,
+    by_ready: bool,
 }
 
 /// Where a chain stands, from the far end: the order in which chains are stopped.
@@ -102,11 +104,16 @@ fn plain(factory: &str, properties: &[(&str, &str)]) -> Result<gst::Element, Fau
 /// Coded frames of `codec` in, pictures out.
 pub fn decode_chain(plan: &DecodePlan, faults: &Arc<Faults>, taker: impl Taker) -> Result<Chain, Fault> {
     let elements = plan.elements.iter().map(make).collect::<Result<_, _>>()?;
+    // Some decoders give system memory to whoever takes anything.
+    let caps = plan.feature.as_ref().map(|feature| {
+        gst::Caps::builder("video/x-raw").features([feature.as_str()]).build()
+    });
     let chain = Shape {
         place: Place::Decode,
         queue: Queue::Bytes(CODED_QUEUE),
         trunk: Vec::new(),
-        branches: vec![Branch { elements, caps: None, taker: Box::new(taker), force_key: None }],
+        branches: vec![Branch { elements, caps, taker: Box::new(taker), force_key: None }],
+        by_ready: plan.by_ready,
     }
     .build(faults)?;
     chain.source.set_caps(Some(&coded_caps(plan.codec, &Properties::new())));
@@ -139,6 +146,7 @@ pub fn prepare_chain(
         queue: Queue::Pictures(PICTURE_QUEUE),
         trunk: Vec::new(),
         branches: vec![Branch { elements, caps: Some(caps), taker: Box::new(taker), force_key: None }],
+        by_ready: false,
     }
     .build(faults)?
     .start()
@@ -171,6 +179,7 @@ pub fn encode_chain(
         queue: Queue::Pictures(PICTURE_QUEUE),
         trunk: Vec::new(),
         branches: vec![encode_branch(plan, taker)?],
+        by_ready: plan.by_ready,
     }
     .build(faults)?;
     if let Some(input) = input {
@@ -186,12 +195,14 @@ pub fn split_chain<T: Taker>(
     rungs: Vec<(&RungPlan, T)>,
     faults: &Arc<Faults>,
 ) -> Result<Chain, Fault> {
+    let by_ready = rungs.iter().any(|(plan, _)| plan.by_ready);
     let branches = rungs.into_iter().map(|(plan, taker)| encode_branch(plan, taker));
     Shape {
         place: Place::Encode,
         queue: Queue::Pictures(PICTURE_QUEUE),
         trunk: vec![make(scaler)?],
         branches: branches.collect::<Result<_, _>>()?,
+        by_ready,
     }
     .build(faults)?
     .start()
@@ -236,6 +247,7 @@ struct Shape {
     queue: Queue,
     trunk: Vec<gst::Element>,
     branches: Vec<Branch>,
+    by_ready: bool,
 }
 
 impl Shape {
@@ -282,15 +294,21 @@ impl Shape {
         }
         if let Some(bus) = pipeline.bus() {
             let faults = Arc::clone(faults);
+            let source = source.downgrade();
             // Messages are looked at where they are made and dropped: a bus that nobody reads would grow.
             bus.set_sync_handler(move |_, message| {
                 if let gst::MessageView::Error(error) = message.view() {
                     faults.report(bus_fault(error));
+                    // Who waits for room in a chain that has stopped would wait for ever. No event travels here, so
+                    // nothing is locked that the failing element may hold.
+                    if let Some(source) = source.upgrade() {
+                        let _ = source.end_of_stream();
+                    }
                 }
                 gst::BusSyncReply::Drop
             });
         }
-        Ok(Chain { place: self.place, pipeline, source, force_key })
+        Ok(Chain { place: self.place, pipeline, source, force_key, by_ready: self.by_ready })
     }
 }
 
@@ -330,7 +348,15 @@ impl Chain {
     }
 
     /// Makes a drained chain ready for the next segment.
-    pub fn recycle(&self) {
+    pub fn recycle(&self) -> Result<(), Fault> {
+        if self.by_ready {
+            // Everything starts anew, and its first frame is a keyframe without being asked for.
+            let again = self.pipeline.set_state(gst::State::Ready);
+            again
+                .and_then(|_| self.pipeline.set_state(gst::State::Playing))
+                .map_err(|error| failed("restart of a pipeline", error))?;
+            return Ok(());
+        }
         self.source.send_event(gst::event::FlushStart::new());
         self.source.send_event(gst::event::FlushStop::new(true));
         for (encoder, how) in &self.force_key {
@@ -342,6 +368,7 @@ impl Chain {
                 ForceKey::Signal(name) => encoder.emit_by_name::<()>(name, &[]),
             }
         }
+        Ok(())
     }
 
     /// Puts the chain among those that [`Stoppers::stop`] lets go of.

@@ -232,17 +232,19 @@ impl Stage {
     }
 
     /// After the last: all chains are drained.
-    pub(crate) fn recycle(&mut self) {
+    pub(crate) fn recycle(&mut self) -> Result<(), Fault> {
+        self.previous = None;
         if let Some(outputs) = &mut self.outputs {
-            for chain in &outputs.chains {
-                chain.recycle();
-            }
             // What must be new for each segment goes now, not while the next one waits.
             if outputs.plan.rungs.iter().any(|rung| rung.fresh) {
                 self.outputs = None;
+                return Ok(());
+            }
+            for chain in &outputs.chains {
+                chain.recycle()?;
             }
         }
-        self.previous = None;
+        Ok(())
     }
 
     /// The graphs of all chains, for evidence.
@@ -618,13 +620,14 @@ impl Front {
         Self { stage, faults, stoppers, prepare: None, native: false, in_use: false }
     }
 
-    pub(crate) fn recycle(&mut self) {
+    pub(crate) fn recycle(&mut self) -> Result<(), Fault> {
         if let Some((_, chain)) = &self.prepare
             && self.in_use
         {
-            chain.recycle();
+            chain.recycle()?;
         }
         self.in_use = false;
+        Ok(())
     }
 
     fn prepare(&mut self, download: &[Element], rotation: Rotation) -> Result<&Chain, Fault> {

@@ -64,7 +64,34 @@ macro_rules! shipped {
     };
 }
 
-shipped!["software"];
+shipped![
+    "amlogic",
+    "imx8mp",
+    "imx95",
+    "intel-va",
+    "jetson-common",
+    "jetson-orin-jp5",
+    "jetson-orin-jp6",
+    "jetson-orin-jp7",
+    "jetson-orin-nano",
+    "jetson-thor",
+    "jetson-xavier",
+    "mediatek-genio",
+    "nvidia-dgpu",
+    "nvidia-dgpu-1-26",
+    "qcs6490",
+    "raspberry-pi-4",
+    "raspberry-pi-5",
+    "rk3568-mpp",
+    "rk3588-mpp",
+    "rockchip-common",
+    "rockchip-mainline",
+    "software",
+    "ti-am62a",
+    "ti-am68a",
+    "v4l2-m2m",
+    "vulkan-video",
+];
 
 /// The profile whose elements are every board's last resort.
 const SOFTWARE: &str = "software";

@@ -48,6 +48,9 @@ pub struct Target {
     pub step: Option<i64>,
     /// For a distance of keyframes: more frames than a segment has.
     pub never: Option<i64>,
+    /// For qualities that count otherwise: the values that stand for 1 and for 51.
+    pub best: Option<i64>,
+    pub worst: Option<i64>,
     /// Set along with it.
     pub with: Properties,
 }

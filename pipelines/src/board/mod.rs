@@ -208,6 +208,8 @@ pub struct Scaler {
     /// Pictures it makes of one in a single pass.
     #[serde(default = "one")]
     pub outputs: u32,
+    /// Property that is told how many of them are wanted.
+    pub outputs_prop: Option<String>,
     /// Largest factor between input and output sides.
     #[serde(default = "any_factor")]
     pub max_downscale: f64,
@@ -293,6 +295,8 @@ pub enum Quirk {
     FreshEncoderPerSegment,
     /// The decoder keeps its last pictures or hangs after a flush: a new one for each segment.
     FreshDecoderPerSegment,
+    /// A drained element that is flushed fails at random (GStreamer's V4L2 elements): its chain goes through READY.
+    RecycleByReady,
     /// A failed session that looks like lack of memory means that the device has all the work it can do.
     OutOfMemoryMeansBusy,
     /// The level must be in the caps after the encoder, and high enough for size and rate.

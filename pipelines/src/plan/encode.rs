@@ -27,6 +27,7 @@ pub(super) struct Said<'a> {
     pub rate: FrameRate,
     pub force_key: Option<ForceKey>,
     pub fresh: bool,
+    pub by_ready: bool,
     /// Its frames are dropped and doubled to a rate of its own.
     pub gated: bool,
     /// What could not be said exactly.
@@ -182,6 +183,7 @@ fn say<'a>(
         rate,
         force_key: map.force_key.clone(),
         fresh: !encoder.software && board.quirks.contains(&Quirk::FreshEncoderPerSegment),
+        by_ready: !encoder.software && board.quirks.contains(&Quirk::RecycleByReady),
         gated: rendition.fps.is_some(),
         notes: telling.notes,
     })
@@ -313,6 +315,11 @@ fn said(target: &Target, value: Value) -> Option<Word> {
             Unit::Kilobits => (number + 500) / 1000,
             Unit::Seconds => (number + 500) / 1000,
         },
+    };
+    let number = match target.best.zip(target.worst) {
+        // From 1, the best, to 51, the worst.
+        Some((best, worst)) => best + ((worst - best) * (number - 1) + 25) / 50,
+        None => number,
     };
     let number = number.clamp(target.min.unwrap_or(i64::MIN), target.max.unwrap_or(i64::MAX));
     let step = target.step.unwrap_or(1).max(1);

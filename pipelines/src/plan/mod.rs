@@ -42,6 +42,9 @@ pub struct DecodePlan {
     pub elements: Vec<Element>,
     /// Where its pictures are, by the profile's name.
     pub memory: String,
+    /// The memory's feature in caps. A decoder that is not asked for one may give pictures in system memory.
+    #[serde(skip)]
+    pub feature: Option<String>,
     /// Carries pictures into system memory, where they are elsewhere and have to be worked on in software.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub download: Vec<Element>,
@@ -49,6 +52,9 @@ pub struct DecodePlan {
     pub deinterlaces: bool,
     /// A new one for each segment.
     pub fresh: bool,
+    /// Between segments it goes through READY instead of being flushed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub by_ready: bool,
     /// It drives a device.
     pub hardware: bool,
 }
@@ -60,9 +66,11 @@ impl DecodePlan {
             codec: Codec::H264,
             elements: Vec::new(),
             memory: SYSTEM.to_owned(),
+            feature: None,
             download: Vec::new(),
             deinterlaces: false,
             fresh: false,
+            by_ready: false,
             hardware: false,
         }
     }
@@ -144,6 +152,9 @@ pub struct RungPlan {
     pub force_key: Option<ForceKey>,
     /// A new encoder for each segment.
     pub fresh: bool,
+    /// Between segments its chain goes through READY instead of being flushed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub by_ready: bool,
     /// It drives a device.
     pub hardware: bool,
 }
@@ -209,9 +220,11 @@ pub(crate) fn decode_with(board: &Board, machine: &Machine, one: &Decoder) -> Re
         codec: one.codec,
         elements: parser.chain([decoder]).collect(),
         memory: one.out.memory.clone(),
+        feature: board.memory.get(&one.out.memory).and_then(|memory| memory.feature.clone()),
         download,
         deinterlaces: one.interlaced == Interlaced::Deinterlaces,
         fresh: !one.software && board.quirks.contains(&Quirk::FreshDecoderPerSegment),
+        by_ready: !one.software && board.quirks.contains(&Quirk::RecycleByReady),
         hardware: !one.software,
     })
 }

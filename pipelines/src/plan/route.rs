@@ -109,6 +109,7 @@ fn rung(rendition: &Rendition, said: Said<'_>, feed: Feed, before: Vec<Element>)
         gate: rendition.fps,
         force_key: said.force_key,
         fresh: said.fresh,
+        by_ready: said.by_ready,
     }
 }
 
@@ -240,6 +241,11 @@ pub(super) fn native(
             say_size(&mut said);
         }
         plan.rungs.push(rung(rendition, said, feed, before));
+    }
+    for (at, scaler) in places.into_iter().enumerate() {
+        let Some(property) = &board.scalers[scaler].outputs_prop else { continue };
+        let count = plan.rungs.iter().filter(|rung| rung.feed == Feed::Split(at)).count();
+        plan.splits[at].properties.insert(property.clone(), count.to_string());
     }
     Ok(Costed { plan, cost, notes })
 }

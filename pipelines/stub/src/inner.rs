@@ -165,9 +165,14 @@ impl Inner {
             Kind::Decoder => {
                 let entry = make("identity");
                 let convert = make("videoconvert");
-                let out = Relabel::between(system(), src).upcast::<gst::Element>();
+                let (format, out) =
+                    (make("capsfilter"), Relabel::between(system(), src).upcast::<gst::Element>());
+                // What a codec block gives for video of 8 bits, unless it says otherwise.
+                if spec.src_caps.contains("NV12") {
+                    format.set_property("caps", caps("video/x-raw,format=NV12"));
+                }
                 bin.add(&entry).expect("a fresh element");
-                chain(bin, &[&convert, &out]);
+                chain(bin, &[&convert, &format, &out]);
                 decoder_when_known(&entry, bin, &convert, element.clone().downgrade());
                 ghost(element, place, "sink", &entry, "sink");
                 ghost(element, place, "src", &out, "src");

@@ -22,7 +22,8 @@ impl Relabel {
     }
 }
 
-/// Memory features in caps; empty text for system memory.
+/// Memory features in caps; empty text for system memory, which comes first: who asks for none gets that, as from
+/// NVIDIA's decoders.
 pub(crate) fn features(caps: &gst::Caps) -> Vec<String> {
     let mut all: Vec<String> = caps
         .iter_with_features()

@@ -13,6 +13,9 @@ use tempfile::TempDir;
 /// Far more than any run here takes; what reaches it hangs.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
+/// The rungs of the rig's ladder, and bit/s of each.
+pub const BITRATES: [(&str, u32); 2] = [("272p", 600_000), ("180p", 300_000)];
+
 pub struct Rig {
     pub folder: TempDir,
     pub snapshot: PathBuf,
@@ -114,12 +117,12 @@ impl Rig {
 
     /// Two rungs of H.264 with a keyframe each second.
     pub fn ladder(&self) -> PathBuf {
-        let rung = |width: u32, height: u32, bitrate: u32| {
-            json!({"name": format!("{height}p"), "codec": "h264", "width": width, "height": height,
+        let rung = |width: u32, height: u32, (name, bitrate): (&str, u32)| {
+            json!({"name": name, "codec": "h264", "width": width, "height": height,
                    "rate": {"bitrate": bitrate}, "gop": {"every": 1000}, "container": "ts"})
         };
         let path = self.path("ladder.json");
-        let rungs = Value::from(vec![rung(480, 272, 600_000), rung(320, 180, 300_000)]);
+        let rungs = Value::from(vec![rung(480, 272, BITRATES[0]), rung(320, 180, BITRATES[1])]);
         fs::write(&path, rungs.to_string()).unwrap();
         path
     }
@@ -140,6 +143,19 @@ impl Rig {
 
     pub fn whole_trace(&self) -> String {
         fs::read_to_string(self.path("trace")).unwrap_or_default()
+    }
+
+    /// Width and height of a file's video.
+    pub fn size(&self, file: &Path) -> (u32, u32) {
+        let done = Command::new("ffprobe")
+            .args(["-v", "error", "-select_streams", "v:0", "-show_entries", "stream=width,height"])
+            .args(["-of", "csv=p=0"])
+            .arg(file)
+            .output()
+            .unwrap();
+        let text = String::from_utf8(done.stdout).unwrap();
+        let (width, height) = text.lines().next().unwrap().trim_end_matches(',').split_once(',').unwrap();
+        (width.parse().unwrap(), height.parse().unwrap())
     }
 
     /// Presentation time in ticks and whether it is a keyframe, for each frame of a file.
