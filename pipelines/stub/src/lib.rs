@@ -48,7 +48,7 @@ mod entry {
     use super::plugin_init;
 
     gstreamer::plugin_define!(
-        headwaterstub,
+        headwater_stub,
         "Stand-ins for boards' codecs, for tests",
         plugin_init,
         "0.1.0",
