@@ -35,7 +35,7 @@ pub fn hardware(boards: &Boards, root: &Path) -> Machine {
         let head = &bytes[..bytes.len().min(FILE_HEAD)];
         Some((path.to_owned(), String::from_utf8_lossy(head).into_owned()))
     });
-    // A file that no real machine has: a test's tree for another kind of machine.
+    // A file that no real machine has, as `gstreamer` below: a test's tree for another kind of machine.
     let arch = text(&under(root, "arch"));
     Machine {
         arch: if arch.is_empty() { std::env::consts::ARCH.to_owned() } else { arch },
@@ -53,7 +53,8 @@ pub fn hardware(boards: &Boards, root: &Path) -> Machine {
 pub fn machine(boards: &Boards) -> Machine {
     let mut machine = hardware(boards, &root());
     let (major, minor, micro, _) = gst::version();
-    machine.gstreamer = Version(major, minor, micro);
+    let said = text(&under(&root(), "gstreamer")).parse().ok().filter(|version| *version != Version::default());
+    machine.gstreamer = said.unwrap_or(Version(major, minor, micro));
     for name in boards.factories() {
         if let Some(factory) = gst::ElementFactory::find(name) {
             let plugin = factory.plugin();

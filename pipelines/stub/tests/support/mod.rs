@@ -188,6 +188,7 @@ fn tree(root: &Path, machine: &Machine) {
         fs::write(path, bytes).unwrap();
     };
     put("arch", machine.arch.as_bytes());
+    put("gstreamer", machine.gstreamer.to_string().as_bytes());
     if !machine.device_tree.model.is_empty() {
         put("proc/device-tree/model", format!("{}\0", machine.device_tree.model).as_bytes());
         let names: String = machine.device_tree.compatible.iter().map(|name| format!("{name}\0")).collect();
