@@ -2,13 +2,14 @@
 #
 #   make demo [INPUT=clip.mp4] [OUT=folder] [WAIT=0]   a broker, a gateway, two agents, one clip, HLS to watch
 #   make test                                          every test
+#   make vm-test                                       V4L2 on the kernel's virtual codec, in an emulated machine
 #   make bench                                         the table of promises, and target/bench.json
 #   make check                                         formatting, lints, licences, documents
 #   make build                                         release binaries in target/release
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help build demo test bench check fmt clean setup-build setup-demo setup-test setup-bench
+.PHONY: help build demo test vm-test bench check fmt clean setup-build setup-demo setup-test setup-vm setup-bench
 
 INPUT ?= tests/media/bbb-720p25-5s.mp4
 OUT ?= target/demo/hls
@@ -21,7 +22,7 @@ CARGO := ./tests/cargo.sh
 help:
 	@sed -n 's/^#   //p' Makefile
 
-setup-build setup-demo setup-test setup-bench:
+setup-build setup-demo setup-test setup-vm setup-bench:
 	@./tests/setup.sh $(@:setup-%=%)
 
 build: setup-build
@@ -34,6 +35,11 @@ demo: setup-demo
 test: setup-test
 	@$(CARGO) build --locked --workspace --bins
 	@$(CARGO) test --locked --workspace --no-fail-fast
+
+vm-test: setup-vm
+	@$(CARGO) build --locked -p headwater-pipelines --bins --example v4l2_chains
+	@machine=$$(./tests/vm/build.sh "$${CARGO_TARGET_DIR:-target}/vm") && \
+		HEADWATER_VM="$$machine" $(CARGO) test --locked -p headwater-tests --test virtual_codec
 
 bench: setup-bench
 	@$(CARGO) build --release --locked --workspace --bins

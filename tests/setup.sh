@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what building, running and testing Headwater needs and this Debian does not have yet.
 # usage: setup.sh build | demo | test | bench      (each includes the one before)
+#        setup.sh vm                               (build, and what the emulated machine needs)
 # Does nothing, and needs no network, where everything is there.
 set -eu
 
@@ -8,13 +9,16 @@ build="build-essential pkg-config libssl-dev libgstreamer1.0-dev libgstreamer-pl
 demo="mosquitto gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav ca-certificates"
 test="ffmpeg curl openssl chromium chromium-driver mosquitto-clients"
 bench="linux-perf"
+# The kernel itself is fetched by vm/build.sh and unpacked beside the build, not installed.
+vm="qemu-system-x86 busybox-static kmod cpio xz-utils make gcc gstreamer1.0-plugins-base gstreamer1.0-plugins-good v4l-utils"
 
 case "${1:-}" in
     build) wanted="$build" ;;
     demo) wanted="$build $demo" ;;
     test) wanted="$build $demo $test" ;;
     bench) wanted="$build $demo $test $bench" ;;
-    *) echo "usage: $0 build|demo|test|bench" >&2; exit 2 ;;
+    vm) wanted="$build $vm" ;;
+    *) echo "usage: $0 build|demo|test|bench|vm" >&2; exit 2 ;;
 esac
 
 missing=""

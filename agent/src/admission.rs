@@ -125,6 +125,7 @@ pub(crate) mod tests {
                 profile: Profile::Auto,
                 container: Container::Ts,
                 audio: Audio::Copy,
+                tiles: None,
             }])
             .unwrap(),
             input: Input {

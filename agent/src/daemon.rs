@@ -12,6 +12,7 @@
 mod ending;
 mod events;
 mod hardware;
+mod lanes;
 mod messages;
 mod probing;
 
@@ -178,6 +179,7 @@ pub(crate) async fn run(config: Config, identity: Identity, worker: PathBuf) -> 
         spare: Spare::new(&worker, config.limits.spare_worker(&machine)),
         avoid: avoided,
         in_flight: limits.in_flight,
+        idle: config.limits.worker_idle(),
         start: Duration::from_secs(config.deadlines.worker_start_seconds),
         silence: Duration::from_secs(config.deadlines.worker_silence_seconds),
         life: lane::Life {
@@ -380,48 +382,6 @@ impl Daemon {
             }
         }
         Ok(())
-    }
-
-    fn lane_ended(&mut self, ended: Result<(task::Id, ()), JoinError>) -> Event {
-        let id = match &ended {
-            Ok((id, ())) => *id,
-            Err(error) => error.id(),
-        };
-        let Some(lane) = self.lane_ids.remove(&id) else { return Event::Tick };
-        if let Err(error) = ended {
-            tracing::error!(%error, "a lane has failed in itself; its attempts fail with it");
-        }
-        self.jobs.remove(&lane);
-        Event::LaneEnded(lane)
-    }
-
-    /// Makes what the actions after an offer need.
-    fn prepare(&mut self, offer: &Offer) {
-        let attempt = AttemptId::of(offer);
-        // An offer that comes twice must not replace the first one's.
-        self.running.entry(attempt).or_insert_with(|| Running {
-            span: tracing::info_span!(
-                "attempt",
-                node = %self.identity.node,
-                stream = %offer.stream,
-                segment = offer.segment,
-                task = %offer.task,
-                epoch = %offer.epoch,
-            ),
-            stop: watch::channel(None).0,
-        });
-    }
-
-    fn start(&mut self, lane: LaneId, offer: Box<Offer>) {
-        let attempt = AttemptId::of(&offer);
-        let (Some(jobs), Some(running)) = (self.jobs.get(&lane), self.running.get(&attempt)) else {
-            tracing::error!(task = %attempt.task, "a lane or an attempt is missing; its lease will end it");
-            return;
-        };
-        let job = Job { offer, stop: running.stop.subscribe(), span: running.span.clone() };
-        if jobs.try_send(job).is_err() {
-            tracing::error!(task = %attempt.task, "a lane takes no segment; the attempt's lease will end it");
-        }
     }
 }
 

@@ -25,6 +25,7 @@ use headwater_protocol::worker::Avoid;
 use headwater_protocol::{Class, Code, Evidence, Fault, SegmentReport, StreamId, TaskId};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 use tracing::Instrument;
 
 use self::segment::{End, Run, stopped};
@@ -43,6 +44,8 @@ pub(crate) struct Shop {
     pub(crate) avoid: watch::Receiver<Arc<[Avoid]>>,
     /// Segments of one stream at once.
     pub(crate) in_flight: u32,
+    /// A worker that waits longer than this while others of its lane work is not needed.
+    pub(crate) idle: Duration,
     pub(crate) start: Duration,
     pub(crate) silence: Duration,
     pub(crate) life: Life,
@@ -119,8 +122,14 @@ pub(crate) async fn run(
                 }
                 None => open = false,
             },
+            () = sleep_until(idle_until(&free, crew.shop.idle)), if free.iter().any(Place::is_warm) => {
+                // The one at the front has waited longest.
+                if let Some(at) = free.iter().position(Place::is_warm) {
+                    running.spawn(crew.clone().retire(free.remove(at)));
+                }
+            }
             Some(ended) = running.join_next() => match ended {
-                Ok(place) => free.push(place),
+                Ok(place) => free.push(Place { idle_since: Instant::now(), ..place }),
                 // A panic is the lane's: its attempts end with it. Nothing else stops these tasks.
                 Err(error) => if let Ok(panic) = error.try_into_panic() { std::panic::resume_unwind(panic) },
             },
@@ -145,18 +154,30 @@ struct Place {
     number: usize,
     /// Warm from an earlier segment.
     worker: Option<Worker>,
+    idle_since: Instant,
 }
 
 impl Place {
     fn new(number: usize) -> Self {
-        Self { number, worker: None }
+        Self { number, worker: None, idle_since: Instant::now() }
+    }
+
+    fn is_warm(&self) -> bool {
+        self.worker.is_some()
     }
 }
 
-/// A place with a warm worker, if there is one: a stream that never has two segments at once has one worker.
+/// The place whose warm worker waits the shortest, if there is one: a stream that has no two segments at once any
+/// more leaves the others idle.
 fn choose(free: &mut Vec<Place>) -> Place {
-    let warm = free.iter().rposition(|place| place.worker.is_some());
+    let warm = free.iter().rposition(Place::is_warm);
     free.remove(warm.unwrap_or(0))
+}
+
+/// When the worker that waits longest has waited too long; now, where none waits.
+fn idle_until(free: &[Place], idle: Duration) -> Instant {
+    let longest = free.iter().find(|place| place.is_warm());
+    longest.map_or_else(Instant::now, |place| place.idle_since + idle)
 }
 
 /// How an attempt went, and the worker that is not trusted with another one.
@@ -218,6 +239,15 @@ impl Crew {
             self.close(worker).await;
         }
         shop.spare.prepare();
+        place
+    }
+
+    /// Ends a worker that is not needed.
+    async fn retire(self: Arc<Self>, mut place: Place) -> Place {
+        self.memory[place.number].store(0, Relaxed);
+        if let Some(worker) = place.worker.take() {
+            self.close(worker).await;
+        }
         place
     }
 

@@ -185,6 +185,11 @@ impl Node {
         self.lanes.values().filter(|lane| !lane.closing).map(state).collect()
     }
 
+    /// Accepted, and without its end.
+    pub(crate) fn is_open(&self, attempt: &AttemptId) -> bool {
+        self.open.contains_key(attempt)
+    }
+
     /// When [`Event::Tick`] is due, if nothing else happens.
     pub(crate) fn next_tick(&self) -> Option<Instant> {
         let attempts = self.open.values().map(|open| open.deadline.min(open.next_beat));

@@ -55,8 +55,10 @@ impl Spare {
         self.prepare();
     }
 
-    /// Ends the spare one; no other is started after it.
-    pub(crate) fn end(&self) {
-        *self.kept() = Kept { wanted: false, process: None };
+    /// Gives the spare one away to be ended; no other is started after it.
+    pub(crate) fn end(&self) -> Option<Process> {
+        let mut kept = self.kept();
+        kept.wanted = false;
+        kept.process.take()
     }
 }

@@ -119,7 +119,7 @@ impl Process {
     }
 
     /// SIGTERM to its group, a second, SIGKILL; then reaps it, if it can be.
-    async fn kill(mut self) -> Fate {
+    pub(crate) async fn kill(mut self) -> Fate {
         let _ = killpg(self.group, Signal::SIGTERM);
         let mut ended = timeout(TERM_GRACE, self.child.wait()).await;
         // Also for what it may have started itself.
@@ -216,10 +216,16 @@ impl Worker {
 
     async fn greet(&mut self, stream: &StreamId) -> Result<(), WorkerError> {
         let open = Open { stream: stream.clone(), ladder: self.ladder.clone(), avoid: self.avoid.to_vec() };
-        self.process.writer.message(Kind::Open, 0, &open).await?;
+        // A process that is gone is found out by reading.
+        let _ = self.process.writer.message(Kind::Open, 0, &open).await;
         loop {
-            let Some(frame) = self.process.reader.next().await? else {
-                return Err(WorkerError::EndedEarly(self.epitaph().await));
+            let frame = match self.process.reader.next().await {
+                Ok(Some(frame)) => frame,
+                // One that dies with `Open` unread resets its socket.
+                Ok(None) | Err(WorkerError::Socket(_)) => {
+                    return Err(WorkerError::EndedEarly(self.epitaph().await));
+                }
+                Err(error) => return Err(error),
             };
             let Some(frame) = self.notes.take(frame)? else { continue };
             return match frame.header.kind {

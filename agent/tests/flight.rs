@@ -72,6 +72,22 @@ fn two_segments_of_a_stream_run_at_once_and_end_in_any_order() {
 }
 
 #[test]
+fn a_second_worker_that_is_not_needed_any_more_ends_while_the_first_works_on() {
+    let mut fleet = two_at_once();
+    fleet.idle = 1;
+    let agent = fleet.agent();
+    fleet.offer("long", "show", b"until it-may-end");
+    working(&fleet, "long");
+    let first = fleet.workers();
+    fleet.offer("short", "show", b"fine");
+    assert_eq!(code(&fleet.end("short")), "done");
+    until("the second worker ends", || fleet.workers() == first);
+    let_go(&fleet, "it-may-end");
+    assert_eq!(code(&fleet.end("long")), "done");
+    end(agent, &fleet);
+}
+
+#[test]
 fn a_crash_a_cancel_and_a_bad_segment_cost_themselves_alone() {
     let fleet = two_at_once();
     let agent = fleet.agent();
@@ -90,7 +106,10 @@ fn a_crash_a_cancel_and_a_bad_segment_cost_themselves_alone() {
     let_go(&fleet, "it-may-end");
     let done = fleet.end("stays");
     assert_eq!(code(&done), "done");
-    // Six were accepted and ended, each once: the numbers have no gap and no double.
+    let log = fleet.log();
+    let mut failures = log.lines().filter(|line| line.contains("failed code=")).peekable();
+    assert!(failures.peek().is_some() && failures.all(|line| line.contains("task=")), "{log}");
+    // Four were accepted and ended, each once: eight numbers, no gap and no double.
     assert_eq!(done["number"]["n"], 8, "{done}");
     end(agent, &fleet);
 }

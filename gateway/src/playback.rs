@@ -1,7 +1,7 @@
 //! HLS of what was pushed: `/stream/{stream}.m3u8`, `/stream/{stream}/{rendition}.m3u8` and its segments.
 //!
 //! The live list shows the last six segments; `?window=all`, or a stream that has ended, gives all that
-//! are kept. `source` is the stream as pushed. Each MP4 segment is a whole file with its own header and
+//! are kept. JPEG renditions are in no list: `/stream/{stream}/{rendition}.jpg` is the newest picture. `source` is the stream as pushed. Each MP4 segment is a whole file with its own header and
 //! is served as that; players that want one header per list (`EXT-X-MAP`) play the TS renditions.
 
 use std::fmt::Write as _;
@@ -78,12 +78,34 @@ async fn list(
     State(app): State<Shared>,
     Path((stream, file)): Path<(String, String)>,
     RawQuery(query): RawQuery,
+    headers: HeaderMap,
 ) -> Response<Body> {
+    if let Some(name) = file.strip_suffix(".jpg") {
+        return picture(&app, &stream, name, &headers).await;
+    }
     let Some(name) = file.strip_suffix(".m3u8") else { return not_found() };
     let window = if wants_all(query.as_deref()) { Window::All } else { Window::Live(WINDOW) };
     let Some((stream, found)) = load(&app, &stream, window).await else { return not_found() };
     let Some(container) = output(found.row.ladder.as_ref(), name) else { return not_found() };
+    if container == Some(Container::Jpeg) {
+        return not_found();
+    }
     playlist(list_text(&stream, &found, name, container))
+}
+
+/// The newest picture of a JPEG rendition.
+async fn picture(app: &Shared, stream: &str, name: &str, headers: &HeaderMap) -> Response<Body> {
+    let newest = async {
+        let (_, found) = load(app, stream, Window::Newest).await?;
+        let entry = found.entries.last()?;
+        let container = output(found.row.ladder.as_ref(), name)?.filter(|c| *c == Container::Jpeg)?;
+        let name = RenditionName::new(name).ok()?;
+        Some((media::rendition_key(&entry.task, entry.epoch?, &name, container), container))
+    };
+    match newest.await {
+        Some((key, container)) => object(app, &key, container, headers).await,
+        None => not_found(),
+    }
 }
 
 /// Container of a rendition; the source has each segment's own.
@@ -110,6 +132,9 @@ fn master_text(stream: &StreamId, row: &StreamRow, last: Option<&PlaylistEntry>,
     // Writing to a string does not fail.
     let _ = writeln!(text, "{head}4000000{resolution}\n{stream}/{SOURCE}.m3u8{query}");
     for (index, rendition) in row.ladder.iter().flat_map(|ladder| ladder.renditions()).enumerate() {
+        if rendition.container == Container::Jpeg {
+            continue;
+        }
         let made = report.and_then(|report| report.renditions.get(index));
         let (width, height) =
             made.map_or((rendition.width.0, rendition.height.0), |made| (made.width.0, made.height.0));
@@ -159,10 +184,22 @@ async fn segment(
     headers: HeaderMap,
 ) -> Response<Body> {
     let found = find(&app, &stream, &name, &file).await;
-    let Some((key, container)) = found else { return not_found() };
+    match found {
+        Some((key, container)) => object(&app, &key, container, &headers).await,
+        None => not_found(),
+    }
+}
+
+/// The object, or the part of it that is asked for.
+async fn object(
+    app: &Shared,
+    key: &object_store::path::Path,
+    container: Container,
+    headers: &HeaderMap,
+) -> Response<Body> {
     let wanted = headers.get(header::RANGE).and_then(|value| value.to_str().ok()).and_then(range);
     // A size is needed to answer a range, and a whole read tells it without reading.
-    let (size, content) = match app.media.read(&key, None).await {
+    let (size, content) = match app.media.read(key, None).await {
         Ok(found) => found,
         Err(error) if error.is_missing() => return not_found(),
         Err(error) => {
@@ -172,7 +209,7 @@ async fn segment(
     };
     let (content, status, bytes) = match wanted.and_then(|(first, last)| clip(first, last, size)) {
         None => (content, StatusCode::OK, 0..size),
-        Some(part) => match app.media.read(&key, Some(part.clone())).await {
+        Some(part) => match app.media.read(key, Some(part.clone())).await {
             Ok((_, content)) => (content, StatusCode::PARTIAL_CONTENT, part),
             Err(_) => return not_found(),
         },
@@ -281,6 +318,19 @@ mod tests {
             "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-MEDIA-SEQUENCE:2\n#EXT-X-TARGETDURATION:2\n\
              #EXTINF:2.000,\n/stream/movie/P240p30fps16x9/12.ts\n"
         );
+    }
+
+    #[test]
+    fn pictures_are_in_no_master_list() {
+        let thumb = r#"{"name":"thumb","width":320,"height":180,"quality":10,"encoder":"JPEG"}"#;
+        let profiles = [
+            headwater_protocol::livepeer::preset("P240p30fps16x9").unwrap(),
+            serde_json::from_str(thumb).unwrap(),
+        ];
+        let ladder = headwater_protocol::livepeer::ladder(&profiles, Container::Ts).unwrap();
+        let row = StreamRow { ladder: Some(ladder), ..row(true) };
+        let text = master_text(&StreamId::new("movie").unwrap(), &row, None, false);
+        assert!(text.contains("P240p30fps16x9.m3u8") && !text.contains("thumb"), "{text}");
     }
 
     #[test]

@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
+use headwater_protocol::media::Hdr;
 use headwater_protocol::worker::Progress;
 use headwater_protocol::{
     Code, Container, Evidence, Fault, FrameRate, Ladder, Millis, Pixels, Rendition, RenditionReport,
 };
 
+use crate::align::Alignment;
 use crate::engine::{Gone, Output, Stopped, TICK};
 use crate::es::{AudioPacket, CLOCK, Frame, Ticks, Tracks};
 use crate::feed::Shared;
@@ -43,6 +45,7 @@ pub(crate) struct Collector<'a> {
     output: &'a mut dyn Output,
     tracks: Tracks,
     pub shown: Option<Size>,
+    pub hdr: Option<Hdr>,
     rungs: Vec<Rung>,
     pub reports: Vec<Option<RenditionReport>>,
 }
@@ -53,6 +56,7 @@ struct Rung {
     sound: Option<usize>,
     size: Size,
     rate: Option<FrameRate>,
+    alignment: Option<Alignment>,
     mux: Option<Muxer>,
     /// Audio later than the last frame written; at most the segment's.
     audio: VecDeque<AudioPacket>,
@@ -75,7 +79,7 @@ impl<'a> Collector<'a> {
             .map(|wanted| Rung::new(wanted, sounds.iter().position(|sound| *sound == wanted.audio)))
             .collect();
         let reports = rungs.iter().map(|_| None).collect();
-        Self { output, tracks: Tracks::default(), shown: None, rungs, reports }
+        Self { output, tracks: Tracks::default(), shown: None, hdr: None, rungs, reports }
     }
 
     /// Until every rendition is whole, or something ends the segment early.
@@ -134,7 +138,12 @@ impl<'a> Collector<'a> {
 
     fn event(&mut self, event: Event) -> Result<(), Stopped> {
         match event {
-            Event::Tracks(tracks) => self.tracks = tracks,
+            Event::Tracks(tracks) => {
+                for mux in self.rungs.iter_mut().filter_map(|rung| rung.mux.as_mut()) {
+                    mux.tracks(&tracks.audio);
+                }
+                self.tracks = tracks;
+            }
             Event::Before(before) => {
                 // A transport stream has no time before 0 that all players understand; MP4 has edits for it.
                 for rung in self.rungs.iter_mut().filter(|rung| rung.wanted.container == Container::Ts) {
@@ -156,14 +165,14 @@ impl<'a> Collector<'a> {
                     }
                 }
             }
-            Event::Planned { shown, rungs } => {
-                self.shown = Some(shown);
+            Event::Planned { shown, hdr, rungs } => {
+                (self.shown, self.hdr) = (Some(shown), hdr);
                 for (rung, (size, rate)) in self.rungs.iter_mut().zip(rungs) {
                     (rung.size, rung.rate) = (size, Some(rate));
                 }
             }
-            Event::Encoded { rung, time, key, data } => {
-                self.rungs[rung].frame(&self.tracks, time, key, data)?;
+            Event::Encoded { rung, time, data } => {
+                self.rungs[rung].frame(&self.tracks, time, data)?;
                 let ready = self.rungs[rung].take(PIECE);
                 self.hand_on(rung, ready)?;
             }
@@ -194,7 +203,9 @@ impl<'a> Collector<'a> {
     /// Every rendition is the input.
     fn copy(&mut self, container: Container, pieces: &[Bytes]) -> Result<(), Gone> {
         for at in 0..self.rungs.len() {
-            for piece in pieces {
+            // No picture is an empty file: an input of sound is none.
+            let still = self.rungs[at].wanted.container == Container::Jpeg;
+            for piece in pieces.iter().filter(|_| !still) {
                 self.hand_on(at, Some(piece.clone()))?;
             }
             let report = RenditionReport {
@@ -224,6 +235,7 @@ impl Rung {
             sound,
             size: Size::new(0, 0),
             rate: None,
+            alignment: None,
             mux: None,
             audio: VecDeque::new(),
             ready: BytesMut::new(),
@@ -236,13 +248,11 @@ impl Rung {
         }
     }
 
-    fn frame(&mut self, tracks: &Tracks, time: Ticks, key: bool, data: Bytes) -> Result<(), Stopped> {
+    fn frame(&mut self, tracks: &Tracks, time: Ticks, data: Bytes) -> Result<(), Stopped> {
         let time = Ticks(time.0 + self.later);
+        let alignment = self.alignment.get_or_insert_with(|| Alignment::new(&self.wanted, self.rate));
+        let key = alignment.next(&data).map_err(|misaligned| Stopped::Failed(misaligned.into()))?;
         if self.frames == 0 {
-            if !key {
-                let text = format!("rendition {} does not start with a keyframe", self.wanted.name);
-                return Err(Stopped::Failed(Fault::new(Code::BadOutput, text)));
-            }
             self.first = time;
         }
         self.last = time;

@@ -63,7 +63,8 @@ fn segments(input: &Path, target: Duration, output: &mut impl io::Write) -> Resu
 
 fn write_segment(output: &mut impl io::Write, segment: &SplitSegment) -> io::Result<()> {
     let tag = (segment.number & 0xffff) as u16;
-    let start = SegmentStart { number: segment.number, container: Container::Ts, duration: segment.duration };
+    let start =
+        SegmentStart { number: segment.number, container: segment.container, duration: segment.duration };
     write_message(output, Kind::Segment, 0, tag, &start)?;
     for piece in segment.bytes.chunks(MAX_PAYLOAD) {
         write_frame(output, Kind::Data, 0, tag, piece)?;

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
-use headwater_protocol::media::VideoFacts;
+use headwater_protocol::media::{Hdr, VideoFacts};
 use headwater_protocol::worker::Progress;
 use headwater_protocol::{
     Class, Code, Codec, Container, Evidence, Fault, FrameRate, InputFacts, Ladder, Pixels, RenditionReport,
@@ -28,7 +28,7 @@ use headwater_protocol::{
 
 use crate::board::Board;
 use crate::collect::{Collector, Watch, millis};
-use crate::es::{CLOCK, Ticks};
+use crate::es::{CLOCK, Rotation, Ticks};
 use crate::exit::Exit;
 use crate::feed::{Fed, Feeder, Shared};
 use crate::fit::Size;
@@ -133,6 +133,7 @@ pub struct Engine {
     setup: Arc<Setup>,
     chains: Option<Chains>,
     max_duration: Duration,
+    rotation: Option<Rotation>,
 }
 
 /// A decoder's chain and its plan.
@@ -199,17 +200,17 @@ impl Chains {
     }
 
     /// After a segment that went well: every chain is drained.
-    fn recycle(&self) -> Result<(), Fault> {
+    fn recycle(&self) {
         *lock(&self.events) = None;
         let mut decode = lock(&self.decode);
         match &*decode {
             Some(ready) if ready.plan.fresh => *decode = None,
-            Some(ready) => ready.chain.recycle()?,
+            Some(ready) => ready.chain.recycle(),
             None => {}
         }
         drop(decode);
-        lock(&self.front).recycle()?;
-        lock(&self.stage).recycle()
+        lock(&self.front).recycle();
+        lock(&self.stage).recycle();
     }
 }
 
@@ -224,12 +225,18 @@ impl Drop for Chains {
 impl Engine {
     pub fn new(board: Board, machine: Machine, ladder: Ladder) -> Self {
         let setup = Arc::new(Setup { board, machine, ladder });
-        Self { setup, chains: None, max_duration: MAX_DURATION }
+        Self { setup, chains: None, max_duration: MAX_DURATION, rotation: None }
     }
 
     /// Takes input of any length, where the caller runs a whole file at once.
     pub fn unlimited(&mut self) {
         self.max_duration = Duration::MAX;
+    }
+
+    /// Turns the pictures, where the caller knows of a rotation that the input's container cannot say.
+    pub fn turned(mut self, rotation: Rotation) -> Self {
+        self.rotation = Some(rotation);
+        self
     }
 
     /// Builds the usual plan's chains and has them work once, so that the first segment finds them warm.
@@ -271,7 +278,7 @@ impl Engine {
                 left -= 1;
             }
         }
-        chains.recycle()?;
+        chains.recycle();
         chains.decoder(&self.setup, Codec::H264, Trust::Lossy)?;
         self.chains = Some(chains);
         Ok(())
@@ -307,6 +314,7 @@ impl Engine {
             shared: &shared,
             cancel,
             max_duration: self.max_duration,
+            rotation: self.rotation,
         };
         let watch = Watch {
             faults: &chains.faults,
@@ -336,19 +344,15 @@ impl Engine {
         let fed = fed.map_err(|_| {
             Stopped::Failed(Fault::new(Code::PipelineFailed, "the reader of the input panicked"))
         })?;
-        let recycled = chains.recycle();
+        chains.recycle();
         let report = SegmentReport {
-            input: facts(&fed, &chains.counters, collector.shown),
+            input: facts(&fed, &chains.counters, collector.shown, collector.hdr),
             renditions: collector.reports.into_iter().flatten().collect(),
             wall_us: started.elapsed().as_micros() as u64,
             cpu_us: cpu_us().saturating_sub(cpu),
             warm: built > 0 && lock(&chains.stage).built() == built,
         };
-        match recycled {
-            Ok(()) => self.chains = Some(chains),
-            // This segment is whole; the next one finds fresh chains.
-            Err(fault) => tracing::warn!(code = %fault.code, "{}", fault.text),
-        }
+        self.chains = Some(chains);
         Ok(report)
     }
 }
@@ -361,7 +365,7 @@ fn is_ours(stopped: &Stopped) -> bool {
     }
 }
 
-fn facts(fed: &Fed, counters: &Counters, shown: Option<Size>) -> InputFacts {
+fn facts(fed: &Fed, counters: &Counters, shown: Option<Size>, hdr: Option<Hdr>) -> InputFacts {
     let frame = fed.rate.map_or(0.0, |rate| CLOCK as f64 / rate.as_f64());
     let span = match (fed.first, fed.last) {
         (Some(first), Some(last)) => (last.0 - first.0) as f64 + frame,
@@ -375,6 +379,7 @@ fn facts(fed: &Fed, counters: &Counters, shown: Option<Size>) -> InputFacts {
         frames: fed.frames,
         decoded: counters.decoded.load(Relaxed),
         pixels: counters.pixels.load(Relaxed),
+        hdr,
     });
     InputFacts {
         container: fed.container,

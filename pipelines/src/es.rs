@@ -23,7 +23,8 @@ pub struct Frame {
     pub dts: Ticks,
     /// Decoding can start here.
     pub key: bool,
-    /// The access unit in Annex B, with the parameter sets it needs where `key`.
+    /// H.264 and HEVC: the access unit in Annex B, with the parameter sets it needs where `key`. AV1: the temporal
+    /// unit, with its sequence header where `key`. VP9 and VP8: the frame, or a superframe.
     pub data: Bytes,
 }
 

@@ -10,11 +10,13 @@ use gstreamer as gst;
 
 use headwater_protocol::{Code, Codec, Container, Fault, FrameRate};
 
+use crate::coded;
 use crate::demux::Demuxer;
 use crate::engine::{Decoder, Input, Next, TICK};
-use crate::es::{CLOCK, Frame, Item, Ticks, Tracks};
+use crate::es::{CLOCK, Frame, Item, Rotation, Ticks, Tracks};
 use crate::fit::measure_rate;
 use crate::graph::{Chain, Faults};
+use crate::known::Known;
 use crate::plan::Trust;
 use crate::sound::Heard;
 use crate::stage::{Counters, Event, Events, Origo, Segment, Stage, lock, send};
@@ -57,6 +59,8 @@ pub(crate) struct Feeder<'a> {
     pub shared: &'a Shared,
     pub cancel: &'a AtomicBool,
     pub max_duration: Duration,
+    /// In place of the container's.
+    pub rotation: Option<Rotation>,
 }
 
 /// State of one segment.
@@ -65,6 +69,7 @@ struct Feeding<'a, D> {
     decoder: D,
     demuxer: Demuxer,
     tracks: Option<Tracks>,
+    known: Known,
     /// Frames from the first keyframe on, until the rate is known.
     head: Vec<Frame>,
     chain: Option<Arc<Chain>>,
@@ -94,6 +99,7 @@ impl<'a> Feeder<'a> {
             decoder,
             demuxer,
             tracks: None,
+            known: Known::default(),
             head: Vec::new(),
             chain: None,
             origo: Origo::default(),
@@ -203,11 +209,14 @@ where
         for item in items.drain(..) {
             match item {
                 Item::Tracks(tracks) => {
+                    let tracks = self.known.take(tracks);
                     self.tracks = Some(tracks.clone());
                     send(self.feeder.events, Event::Tracks(tracks)).map_err(|_| Over)?;
                 }
-                Item::Audio(packet) => {
+                Item::Audio(mut packet) => {
                     self.audio_packets += 1;
+                    let Some(place) = self.known.place(packet.track) else { continue };
+                    packet.track = place;
                     send(self.feeder.events, Event::Audio(packet)).map_err(|_| Over)?;
                 }
                 Item::Video(frame) => {
@@ -221,8 +230,17 @@ where
     }
 
     fn frame(&mut self, frame: Frame) -> Result<(), Over> {
-        self.frames += 1;
         self.kept = Vec::new();
+        let codec = self.tracks.as_ref().and_then(|tracks| tracks.video.as_ref()).map(|video| video.codec);
+        if let Some(codec) = codec
+            && !coded::shown(codec, &frame.data)
+        {
+            if coded::is_nal(codec) {
+                self.feeder.counters.hidden_from.store(frame.pts.0, Relaxed);
+            }
+            return self.coded(frame);
+        }
+        self.frames += 1;
         let (first, last) = (self.first.unwrap_or(frame.pts), self.last.unwrap_or(frame.pts));
         let (first, last) = (first.min(frame.pts), last.max(frame.pts));
         (self.first, self.last) = (Some(first), Some(last));
@@ -231,6 +249,10 @@ where
             let text = format!("the segment is longer than {limit} s; cut it");
             return Err(self.fault(Fault::new(Code::TooLarge, text)));
         }
+        self.coded(frame)
+    }
+
+    fn coded(&mut self, frame: Frame) -> Result<(), Over> {
         if self.chain.is_some() {
             return self.push(frame);
         }
@@ -244,18 +266,24 @@ where
     fn start(&mut self) -> Result<(), Over> {
         let Some(video) = self.tracks.as_ref().and_then(|tracks| tracks.video.clone()) else { return Ok(()) };
         let Some(first) = self.head.first() else { return Ok(()) };
-        let times: Vec<Ticks> = self.head.iter().map(|frame| frame.pts).collect();
+        let shown = self.head.iter().filter(|frame| coded::shown(video.codec, &frame.data));
+        let times: Vec<Ticks> = shown.map(|frame| frame.pts).collect();
         self.rate = measure_rate(&times);
         self.origo = Origo::of(first.pts);
         self.codec = Some(video.codec);
         // MP4's index says of each frame where it is; in a transport stream some may be missing without a word.
         let trust = match self.demuxer.container() {
             Container::Mp4 => Trust::Whole,
-            Container::Ts => Trust::Lossy,
+            Container::Ts | Container::Jpeg => Trust::Lossy,
         };
         let Decoder { plan, chain } =
             (self.decoder)(video.codec, trust).map_err(|fault| self.fault(fault))?;
-        let segment = Segment { decode: plan, origo: self.origo, rotation: video.rotation, rate: self.rate };
+        let segment = Segment {
+            decode: plan,
+            origo: self.origo,
+            rotation: self.feeder.rotation.unwrap_or(video.rotation),
+            rate: self.rate,
+        };
         lock(self.feeder.stage).begin(segment);
         self.chain = Some(chain);
         for frame in std::mem::take(&mut self.head) {
@@ -299,9 +327,14 @@ where
         }
         let video = self.tracks.as_ref().is_some_and(|tracks| tracks.video.is_some());
         let fault = if !video {
-            Fault::new(Code::NoVideo, "there is no video stream; send segments with H.264 or HEVC video")
+            Fault::new(Code::NoVideo, "there is no video stream; send segments with video")
         } else if self.frames > 0 {
             Fault::new(Code::NoKeyframe, "no frame is a keyframe; cut segments so that each starts with one")
+        } else if self.audio_packets > 0 && self.demuxer.is_matroska() {
+            Fault::new(
+                Code::NoFrames,
+                "the video stream has no frame, and Matroska cannot be handed on as it is",
+            )
         } else if self.audio_packets > 0 {
             let kept = std::mem::take(&mut self.kept);
             return send(

@@ -2,15 +2,14 @@
 //!
 //! ```text
 //! decode   appsrc ─ decoder ─ appsink            coded frames in, pictures out
-//! prepare  appsrc ─ download ─ deinterlace ─ videoflip ─ videoconvert ─ appsink   only where a picture needs it
+//! prepare  appsrc ─ download ─ videoconvert ─ deinterlace ─ videoflip ─ appsink   only where a picture needs it
 //! encode   appsrc ─ [scaler] ─ encoder ─ appsink                            one per rendition
 //! split    appsrc ─ scaler ─┬ queue ─ encoder ─ appsink                     where one pass makes several sizes
 //!                           └ queue ─ encoder ─ appsink
 //! ```
 //!
 //! A chain lives over many segments: [`Chain::end`] drains it with an EOS inside the stream, and
-//! [`Chain::recycle`] flushes it, which takes microseconds and keeps every context, or takes it through READY where
-//! a board's elements survive no flush. Containers are read and written
+//! [`Chain::recycle`] flushes it, which takes microseconds and keeps every context. Containers are read and written
 //! outside, since demuxers and muxers survive no flush. Between the chains pictures are scaled by [`crate::scale`]
 //! in the decoder's thread, while they are still in its cache.
 
@@ -54,6 +53,7 @@ pub struct Chain {
     pipeline: gst::Pipeline,
     source: gst_app::AppSrc,
     force_key: Vec<(gst::Element, ForceKey)>,
+    /// A flush does not make its elements begin afresh, only a restart does.
     by_ready: bool,
 }
 
@@ -105,25 +105,31 @@ fn plain(factory: &str, properties: &[(&str, &str)]) -> Result<gst::Element, Fau
 pub fn decode_chain(plan: &DecodePlan, faults: &Arc<Faults>, taker: impl Taker) -> Result<Chain, Fault> {
     let elements = plan.elements.iter().map(make).collect::<Result<_, _>>()?;
     // Some decoders give system memory to whoever takes anything.
-    let caps = plan.feature.as_ref().map(|feature| {
-        gst::Caps::builder("video/x-raw").features([feature.as_str()]).build()
-    });
+    let caps = plan.feature.as_ref();
+    let caps = caps.map(|feature| gst::Caps::builder("video/x-raw").features([feature.as_str()]).build());
     let chain = Shape {
         place: Place::Decode,
         queue: Queue::Bytes(CODED_QUEUE),
         trunk: Vec::new(),
         branches: vec![Branch { elements, caps, taker: Box::new(taker), force_key: None }],
-        by_ready: plan.by_ready,
+        by_ready: false,
     }
     .build(faults)?;
-    chain.source.set_caps(Some(&coded_caps(plan.codec, &Properties::new())));
+    let mut caps = coded_caps(plan.codec, &Properties::new());
+    if plan.codec == Codec::Av1 {
+        // Encoders leave it out.
+        caps.make_mut().set("stream-format", "obu-stream");
+    }
+    chain.source.set_caps(Some(&caps));
     chain.start()
 }
 
-/// Any picture in, upright progressive I420 in system memory out. `download`: what carries pictures there.
+/// Any picture in, upright progressive pictures of `format` in system memory out. Colours stay what they are.
+/// `download`: what carries pictures there.
 pub fn prepare_chain(
     download: &[Element],
     rotation: Rotation,
+    format: gst_video::VideoFormat,
     faults: &Arc<Faults>,
     taker: impl Taker,
 ) -> Result<Chain, Fault> {
@@ -133,14 +139,16 @@ pub fn prepare_chain(
         Rotation::Half => "180",
         Rotation::Clockwise270 => "90l",
     };
+    let caps = gst_video::VideoCapsBuilder::new().format(format).build();
     let mut elements = download.iter().map(make).collect::<Result<Vec<_>, _>>()?;
     elements.extend([
+        // First: the other two know few formats.
+        plain("videoconvert", &[])?,
+        plain("capsfilter", &[("caps", &caps.to_string())])?,
         // One picture per coded frame: 50 fields become 25 pictures.
         plain("deinterlace", &[("mode", "auto"), ("fields", "top"), ("method", "linear")])?,
         plain("videoflip", &[("video-direction", direction)])?,
-        plain("videoconvert", &[])?,
     ]);
-    let caps = gst_video::VideoCapsBuilder::new().format(gst_video::VideoFormat::I420).build();
     Shape {
         place: Place::Prepare,
         queue: Queue::Pictures(PICTURE_QUEUE),
@@ -212,7 +220,7 @@ fn coded_caps(codec: Codec, fields: &Properties) -> gst::Caps {
     let (name, form): (&str, &[(&str, &str)]) = match codec {
         Codec::H264 => ("video/x-h264", &[("stream-format", "byte-stream"), ("alignment", "au")]),
         Codec::Hevc => ("video/x-h265", &[("stream-format", "byte-stream"), ("alignment", "au")]),
-        Codec::Av1 => ("video/x-av1", &[("stream-format", "obu-stream"), ("alignment", "tu")]),
+        Codec::Av1 => ("video/x-av1", &[("alignment", "tu")]),
         Codec::Vp9 => ("video/x-vp9", &[]),
         Codec::Vp8 => ("video/x-vp8", &[]),
         Codec::Jpeg => ("image/jpeg", &[]),
@@ -300,7 +308,7 @@ impl Shape {
                 if let gst::MessageView::Error(error) = message.view() {
                     faults.report(bus_fault(error));
                     // Who waits for room in a chain that has stopped would wait for ever. No event travels here, so
-                    // nothing is locked that the failing element may hold.
+                    // nothing is waited for that the failing element may hold.
                     if let Some(source) = source.upgrade() {
                         let _ = source.end_of_stream();
                     }
@@ -348,14 +356,12 @@ impl Chain {
     }
 
     /// Makes a drained chain ready for the next segment.
-    pub fn recycle(&self) -> Result<(), Fault> {
+    pub fn recycle(&self) {
         if self.by_ready {
-            // Everything starts anew, and its first frame is a keyframe without being asked for.
-            let again = self.pipeline.set_state(gst::State::Ready);
-            again
-                .and_then(|_| self.pipeline.set_state(gst::State::Playing))
-                .map_err(|error| failed("restart of a pipeline", error))?;
-            return Ok(());
+            // What fails here fails again at the next picture, and says so on the bus.
+            let _ = self.pipeline.set_state(gst::State::Ready);
+            let _ = self.pipeline.set_state(gst::State::Playing);
+            return;
         }
         self.source.send_event(gst::event::FlushStart::new());
         self.source.send_event(gst::event::FlushStop::new(true));
@@ -368,7 +374,6 @@ impl Chain {
                 ForceKey::Signal(name) => encoder.emit_by_name::<()>(name, &[]),
             }
         }
-        Ok(())
     }
 
     /// Puts the chain among those that [`Stoppers::stop`] lets go of.

@@ -70,7 +70,6 @@ fn full(value: Value) -> Result<Value, String> {
         short.insert("name".into(), json!(format!("{height}p")));
     }
     short.entry("codec").or_insert(json!("h264"));
-    short.entry("container").or_insert(json!("ts"));
     if let Some(bitrate) = short.remove("bitrate") {
         short.insert("rate".into(), json!({ "bitrate": bits(&bitrate)? }));
     }
@@ -104,10 +103,12 @@ fn full(value: Value) -> Result<Value, String> {
             "h264" => Codec::H264,
             "h265" | "h.265" | "hevc" => Codec::Hevc,
             _ => livepeer::codec(&encoder.to_ascii_uppercase())
-                .ok_or_else(|| format!("{encoder:?} is no encoder; it is h264 or hevc"))?,
+                .ok_or_else(|| format!("{encoder:?} is no encoder; it is h264, hevc, av1 or jpeg"))?,
         };
         short.insert("codec".into(), json!(codec));
     }
+    let container = if short.get("codec") == Some(&json!("jpeg")) { "jpeg" } else { "ts" };
+    short.entry("container").or_insert(json!(container));
     Ok(Value::Object(short))
 }
 
@@ -160,7 +161,7 @@ fn gop(short: &mut Map<String, Value>) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use headwater_protocol::{Aac, Audio, BitsPerSecond, Gop, Hertz, Millis, Rate};
+    use headwater_protocol::{Aac, Audio, BitsPerSecond, Codec, Container, Gop, Hertz, Millis, Rate};
 
     use super::*;
 
@@ -191,6 +192,16 @@ mod tests {
         assert!(parse(fast).unwrap_err().contains("no bitrate"));
         let high = r#"[{"width":640,"height":360,"bitrate":"3M","audio":{"aac":{"bitrate":"9M"}}}]"#;
         assert!(parse(high).unwrap_err().contains("rendition 360p wants AAC with 9000000 bit/s"));
+    }
+
+    #[test]
+    fn a_picture_needs_no_container() {
+        let toml = "[[rendition]]\nname = 't'\nwidth = 320\nheight = 180\nquality = 10\nencoder = 'JPEG'\n\
+                    tiles = { columns = 2, rows = 1, every = 500 }\n";
+        let ladder = parse(toml).unwrap();
+        let one = &ladder.renditions()[0];
+        assert_eq!((one.codec, one.container), (Codec::Jpeg, Container::Jpeg));
+        assert_eq!(one.tiles.unwrap().every, Millis(500));
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Segments in, renditions out.
 
+pub mod album;
+mod align;
 pub mod board;
+mod coded;
 mod collect;
 pub mod cut;
 pub mod demux;
@@ -10,7 +13,10 @@ pub mod exit;
 mod feed;
 pub mod fit;
 pub mod graph;
+mod groups;
 pub mod hardware;
+pub mod jpeg;
+mod known;
 pub mod ladder;
 pub mod log;
 pub mod machine;
@@ -24,5 +30,8 @@ pub mod serve;
 pub mod sound;
 pub mod split;
 mod stage;
+pub mod still;
 pub mod survey;
+mod tone;
 pub mod transcode;
+pub mod v4l2;

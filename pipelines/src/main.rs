@@ -1,11 +1,12 @@
 //! `headwater-worker`: the process that runs GStreamer.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use headwater_pipelines::album::{self, Album};
 use headwater_pipelines::exit::{self, Exit};
 use headwater_pipelines::transcode::{Cut, Summary};
 use headwater_pipelines::{cut, ladder, log, probe, serve, survey, transcode};
@@ -30,7 +31,7 @@ enum Command {
     ProbeOne { number: usize },
     /// Cut a file at keyframes; segments go to standard output in the worker's framing
     Split {
-        /// MPEG-TS or MP4 file
+        /// MPEG-TS, MP4 or Matroska file
         input: PathBuf,
         /// Each at least so long
         #[arg(long, value_name = "SECONDS", default_value = "2s", value_parser = seconds)]
@@ -38,11 +39,68 @@ enum Command {
     },
     /// Turn a file into renditions
     Transcode(Transcode),
+    /// Make pictures of a file, one each so many seconds
+    ///
+    /// Where keyframes are no farther apart than the pictures, only keyframes are decoded, which is many times faster;
+    /// a picture is then the first keyframe at or after its time.
+    Thumbnails(Thumbnails),
+    /// Make sheets of small pictures of a file, and a WebVTT file that tells players where each lies
+    ///
+    /// Only keyframes are decoded where they are no farther apart than the pictures, as with thumbnails.
+    Storyboard(Storyboard),
+}
+
+#[derive(Debug, clap::Args)]
+struct Thumbnails {
+    /// MPEG-TS or MP4 file
+    input: PathBuf,
+    /// Folder for the pictures: 00001.jpg, 00002.jpg, …
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+    /// From one picture to the next
+    #[arg(long, value_name = "SECONDS", default_value = "10s", value_parser = seconds)]
+    every: Duration,
+    /// Width of the pictures, of upright ones the height
+    #[arg(long, value_name = "PIXELS", default_value_t = 320)]
+    width: u32,
+    /// From 1, the best, to 51
+    #[arg(long, default_value_t = 8)]
+    quality: u8,
+    /// Report as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct Storyboard {
+    /// MPEG-TS or MP4 file
+    input: PathBuf,
+    /// Folder for the sheets: sheet-001.jpg, sheet-002.jpg, …, and storyboard.vtt
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+    /// From one picture to the next
+    #[arg(long, value_name = "SECONDS", default_value = "5s", value_parser = seconds)]
+    every: Duration,
+    /// Pictures side by side on a sheet
+    #[arg(long, default_value_t = 5)]
+    columns: u8,
+    /// Pictures one below the other on a sheet
+    #[arg(long, default_value_t = 5)]
+    rows: u8,
+    /// Width of the pictures, of upright ones the height
+    #[arg(long, value_name = "PIXELS", default_value_t = 160)]
+    width: u32,
+    /// From 1, the best, to 51
+    #[arg(long, default_value_t = 12)]
+    quality: u8,
+    /// Report as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, clap::Args)]
 struct Transcode {
-    /// MPEG-TS or MP4 file
+    /// MPEG-TS, MP4 or Matroska file
     input: PathBuf,
     /// Folder for the renditions: RENDITION/NUMBER.ts, index.m3u8 and master.m3u8
     #[arg(short, long, value_name = "DIR")]
@@ -117,6 +175,14 @@ fn run(command: Command) -> Result<(), (Exit, anyhow::Error)> {
         Command::Probe => run_probe().map_err(|error| (Exit::Start, error)),
         Command::ProbeOne { number } => run_probe_one(number),
         Command::Transcode(arguments) => run_transcode(&arguments).map_err(|error| (Exit::Failed, error)),
+        Command::Thumbnails(Thumbnails { input, output, every, width, quality, json }) => {
+            let album = Album { every, side: width, quality, sheet: None };
+            run_album(&input, &output, album, json).map_err(|error| (Exit::Failed, error))
+        }
+        Command::Storyboard(Storyboard { input, output, every, columns, rows, width, quality, json }) => {
+            let album = Album { every, side: width, quality, sheet: Some((columns, rows)) };
+            run_album(&input, &output, album, json).map_err(|error| (Exit::Failed, error))
+        }
     }
 }
 
@@ -155,6 +221,27 @@ fn run_transcode(arguments: &Transcode) -> anyhow::Result<()> {
         println!("{}", serde_json::to_string_pretty(&summary)?);
     } else {
         print_summary(&summary);
+    }
+    Ok(())
+}
+
+fn run_album(input: &Path, output: &Path, album: Album, json: bool) -> anyhow::Result<()> {
+    let made = album::make(input, output, album)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&made)?);
+        return Ok(());
+    }
+    println!(
+        "{} pictures of {}x{} in {} files, {} of {} frames decoded",
+        made.pictures,
+        made.width,
+        made.height,
+        made.files.len(),
+        made.decoded,
+        made.frames
+    );
+    if let Some(vtt) = &made.vtt {
+        println!("{}", output.join(vtt).display());
     }
     Ok(())
 }

@@ -39,6 +39,9 @@ const LARGE: Size = Size::new(1920, 1080);
 
 const H264_SAMPLE: &[u8] = include_bytes!("../boards/samples/h264.ts");
 const HEVC_SAMPLE: &[u8] = include_bytes!("../boards/samples/hevc.ts");
+const AV1_SAMPLE: &[u8] = include_bytes!("../boards/samples/av1.mp4");
+const VP9_SAMPLE: &[u8] = include_bytes!("../boards/samples/vp9.webm");
+const VP8_SAMPLE: &[u8] = include_bytes!("../boards/samples/vp8.webm");
 
 /// One thing to be proved.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -275,8 +278,11 @@ fn decode(board: &Board, machine: &Machine, codec: Codec) -> Result<(u64, Durati
     let sample = match codec {
         Codec::H264 => H264_SAMPLE,
         Codec::Hevc => HEVC_SAMPLE,
-        Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg => {
-            return Err(Fault::new(Code::UnsupportedCodec, format!("there is no sample of {codec:?}")));
+        Codec::Av1 => AV1_SAMPLE,
+        Codec::Vp9 => VP9_SAMPLE,
+        Codec::Vp8 => VP8_SAMPLE,
+        Codec::Jpeg => {
+            return Err(Fault::new(Code::UnsupportedCodec, "pictures are not read".to_owned()));
         }
     };
     let plan = plan::decoder(board, machine, codec, Trust::Whole)?;
@@ -335,17 +341,20 @@ fn picture(number: u64, size: Size) -> gst::Buffer {
 
 fn encode(board: &Board, machine: &Machine, codec: Codec) -> Result<(u64, Duration), Fault> {
     let wrong = |text: String| Fault::new(Code::PipelineFailed, text);
+    let still = codec == Codec::Jpeg;
     let rendition = Rendition {
         name: RenditionName::new("probe").map_err(|bad| wrong(bad.to_string()))?,
         codec,
         width: Pixels(SIZE.width),
         height: Pixels(SIZE.height),
         fps: None,
-        rate: Rate::Bitrate(BitsPerSecond(3_000_000)),
+        rate: if still { Rate::Quality(11) } else { Rate::Bitrate(BitsPerSecond(3_000_000)) },
         gop: Gop::Segment,
         profile: Profile::Auto,
-        container: Container::Ts,
+        // Carries every codec; what comes out is only counted.
+        container: if still { Container::Jpeg } else { Container::Mp4 },
         audio: Audio::Copy,
+        tiles: None,
     };
     let ladder = Ladder::new(vec![rendition]).map_err(|bad| wrong(bad.to_string()))?;
     let picture_facts = plan::Picture {

@@ -32,6 +32,11 @@ fn broken(what: &'static str) -> impl FnOnce(gst::glib::BoolError) -> Fault {
     move |error| Fault::new(Code::PipelineFailed, format!("{what}: {error}"))
 }
 
+/// The buffer to write to; a fresh one is nobody else's.
+pub(crate) fn own(buffer: &mut gst::Buffer) -> Result<&mut gst::BufferRef, Fault> {
+    buffer.get_mut().ok_or_else(|| Fault::new(Code::PipelineFailed, "a fresh picture is already shared"))
+}
+
 /// One size's pictures: their shape and the memory they are made in, used again and again.
 #[derive(Debug)]
 pub struct Canvas {
@@ -53,16 +58,23 @@ impl Canvas {
         Ok(Self { info, pool: pool.upcast(), resizer: Mutex::default() })
     }
 
-    fn fill(&self, source: &gst::BufferRef, info: &gst_video::VideoInfo) -> Result<gst::Buffer, Fault> {
+    pub(crate) fn info(&self) -> &gst_video::VideoInfo {
+        &self.info
+    }
+
+    /// A picture to be filled; what it shows is left from another.
+    pub(crate) fn fresh(&self, pts: Option<gst::ClockTime>) -> Result<gst::Buffer, Fault> {
         let mut buffer = self.pool.acquire_buffer(None).map_err(|error| {
             Fault::new(Code::PipelineFailed, format!("memory for a scaled picture: {error}"))
         })?;
-        let pts = source.pts();
+        own(&mut buffer)?.set_pts(pts);
+        Ok(buffer)
+    }
+
+    fn fill(&self, source: &gst::BufferRef, info: &gst_video::VideoInfo) -> Result<gst::Buffer, Fault> {
+        let mut buffer = self.fresh(source.pts())?;
         {
-            let writable = buffer
-                .get_mut()
-                .ok_or_else(|| Fault::new(Code::PipelineFailed, "a fresh picture is already shared"))?;
-            writable.set_pts(pts);
+            let writable = own(&mut buffer)?;
             let from = gst_video::VideoFrameRef::from_buffer_ref_readable(source, info)
                 .map_err(broken("a decoded picture"))?;
             let mut to = gst_video::VideoFrameRef::from_buffer_ref_writable(writable, &self.info)

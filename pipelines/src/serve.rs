@@ -5,13 +5,14 @@
 //!              └─ Cancel, end of the socket: at once, past the queue
 //! ```
 
-use std::collections::VecDeque;
+mod inbox;
+
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -22,17 +23,13 @@ use headwater_protocol::worker::{
 };
 use headwater_protocol::{Evidence, Fault, RenditionReport};
 
+use self::inbox::{Inbox, Letter, Taken};
 use crate::board::Board;
 use crate::engine::{Engine, Gone, Input, Next, Output, Stopped};
 use crate::exit::Exit;
 use crate::machine::Machine;
 use crate::{hardware, survey};
 
-/// Input bytes that may wait. A full inbox stops the reading of the socket, and with it the agent's sending;
-/// a cancel behind that much data is read as soon as the decoder has taken some.
-const INBOX: usize = 32 << 20;
-/// What a letter without bytes takes, so that many of them are bounded too.
-const LETTER: usize = 64;
 /// The agent reads; if it does not for so long, it is gone or stuck, and nobody waits for the output.
 const WRITE_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -59,95 +56,6 @@ impl ServeError {
             ServeError::NoSocket(_) | ServeError::Start(_) => Exit::Start,
             ServeError::Socket(_) => Exit::Failed,
             ServeError::Frame(_) | ServeError::Message { .. } | ServeError::Order(_) => Exit::Protocol,
-        }
-    }
-}
-
-/// What waits for the engine.
-#[derive(Debug)]
-enum Letter {
-    Open(Box<Open>),
-    Segment {
-        start: SegmentStart,
-        tag: u16,
-        cancel: Arc<AtomicBool>,
-    },
-    Data {
-        tag: u16,
-        bytes: Bytes,
-    },
-    End {
-        tag: u16,
-    },
-    /// Close, or the end of the socket.
-    Close,
-    Broken(ServeError),
-}
-
-#[derive(Debug, Default)]
-struct Inbox {
-    letters: Mutex<(VecDeque<Letter>, usize)>,
-    changed: Condvar,
-}
-
-impl Inbox {
-    fn lock(&self) -> MutexGuard<'_, (VecDeque<Letter>, usize)> {
-        self.letters.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn put(&self, letter: Letter) {
-        let mut inbox = self.lock();
-        while inbox.1 >= INBOX {
-            inbox = self.changed.wait(inbox).unwrap_or_else(PoisonError::into_inner);
-        }
-        inbox.1 += size(&letter);
-        inbox.0.push_back(letter);
-        self.changed.notify_all();
-    }
-
-    /// The first letter if it comes within `wait` and `mine` says so of it.
-    fn take_if(&self, wait: Duration, mine: impl Fn(&Letter) -> bool) -> Taken {
-        let deadline = Instant::now().checked_add(wait);
-        let mut inbox = self.lock();
-        loop {
-            if let Some(first) = inbox.0.front() {
-                if !mine(first) {
-                    return Taken::NotMine;
-                }
-                let Some(letter) = inbox.0.pop_front() else { return Taken::Nothing };
-                inbox.1 -= size(&letter);
-                self.changed.notify_all();
-                return Taken::Letter(letter);
-            }
-            let left = deadline.map_or(wait, |deadline| deadline.saturating_duration_since(Instant::now()));
-            if left.is_zero() {
-                return Taken::Nothing;
-            }
-            inbox = self.changed.wait_timeout(inbox, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-
-    fn take(&self) -> Letter {
-        loop {
-            // Idle between segments: the agent or the end of its socket ends the wait.
-            if let Taken::Letter(letter) = self.take_if(Duration::from_secs(3600), |_| true) {
-                return letter;
-            }
-        }
-    }
-}
-
-enum Taken {
-    Letter(Letter),
-    NotMine,
-    Nothing,
-}
-
-fn size(letter: &Letter) -> usize {
-    match letter {
-        Letter::Data { bytes, .. } => LETTER + bytes.len(),
-        Letter::Open(_) | Letter::Segment { .. } | Letter::End { .. } | Letter::Close | Letter::Broken(_) => {
-            LETTER
         }
     }
 }
@@ -352,8 +260,11 @@ pub fn serve() -> Result<(), ServeError> {
     // Not joined: it ends with the socket, which the other side or the end of the process closes.
     std::thread::Builder::new().name("reader".into()).spawn(move || reader.run())?;
     // Before it is known what for: a spare worker has its libraries loaded when its stream comes.
-    let board = survey::board().map_err(|error| ServeError::Start(error.to_string()))?;
-    Server { socket: Mouth(Arc::new(Mutex::new(socket))), inbox, board: Some(board), engine: None }.run()
+    let (board, mut machine) = survey::choose().map_err(|error| ServeError::Start(error.to_string()))?;
+    let hardware = board.hardware();
+    survey::look_at(&mut machine, board.factories().filter(|name| !hardware.contains(*name)));
+    Server { socket: Mouth(Arc::new(Mutex::new(socket))), inbox, board: Some((board, machine)), engine: None }
+        .run()
 }
 
 /// The socket that was inherited as standard input, which then reads nothing any more.
@@ -405,6 +316,7 @@ impl Server {
             tracing::info!(element = avoid.element, reason = avoid.reason, "planned without");
             machine.refused.insert(avoid.element, avoid.reason);
         }
+        survey::look_at(&mut machine, board.factories());
         let mut engine = Engine::new(board, machine, open.ladder);
         if let Err(fault) = engine.prewarm() {
             // Each segment will be answered with the reason.

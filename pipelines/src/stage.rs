@@ -12,7 +12,7 @@
 //! Everything here runs in the decoder's thread, or in that of the chain that prepares pictures.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,6 +20,7 @@ use bytes::Bytes;
 use gstreamer as gst;
 use gstreamer_video as gst_video;
 
+use headwater_protocol::media::Hdr;
 use headwater_protocol::{Code, Container, Fault, FrameRate, Ladder};
 
 use crate::board::{Board, SYSTEM};
@@ -28,8 +29,10 @@ use crate::fit::{Gate, Origin, Size, cascade, square};
 use crate::graph::{self, Chain, Faults, Stoppers, Taker};
 use crate::machine::Machine;
 use crate::plan::{self, DecodePlan, Element, Feed, OutputPlan, RungPlan, Way};
-use crate::scale::{Canvas, Picture};
+use crate::scale::{Canvas, Picture, own};
 use crate::sound::Heard;
+use crate::still::Sheet;
+use crate::tone::{self, Tone};
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic in a callback has become a fault by then; the data is thrown away with the chains.
@@ -56,16 +59,16 @@ pub(crate) enum Event {
     Encoded {
         rung: usize,
         time: Ticks,
-        key: bool,
         data: Bytes,
     },
     /// A rendition has all its frames.
     Done {
         rung: usize,
     },
-    /// The first picture is there: its size as shown, and size and rate of each rendition.
+    /// The first picture is there: its size as shown, whether it is tone-mapped, and size and rate of each rendition.
     Planned {
         shown: Size,
+        hdr: Option<Hdr>,
         rungs: Vec<(Size, FrameRate)>,
     },
     /// There is no video frame: every rendition is the input.
@@ -87,12 +90,14 @@ pub(crate) fn send(events: &Events, event: Event) -> Result<(), gst::FlowError> 
 }
 
 /// Counts that prove life.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Counters {
     pub fed: AtomicU64,
     pub decoded: AtomicU64,
     pub pixels: AtomicU64,
     pub encoded: AtomicU64,
+    /// A picture at this time or later is there only for others to refer to; see `coded::hidden`.
+    pub hidden_from: AtomicI64,
 }
 
 /// Times in a segment as the chains count them: nanoseconds from ten seconds before the first frame, so that
@@ -146,6 +151,21 @@ struct Rung {
     /// Times of pictures in the encoder, oldest first. Encoders here never reorder.
     inside: Arc<Mutex<VecDeque<Ticks>>>,
     gate: Option<Gate>,
+    /// For stills.
+    sheet: Option<Sheet>,
+}
+
+impl Rung {
+    fn sheet(
+        &self,
+        chain: &Chain,
+        (time, mut sheet): (Ticks, gst::Buffer),
+        origo: Origo,
+    ) -> Result<(), Failed> {
+        own(&mut sheet)?.set_pts(origo.nanoseconds(time));
+        lock(&self.inside).push_back(time);
+        Ok(chain.push(sheet)?)
+    }
 }
 
 struct Outputs {
@@ -163,6 +183,7 @@ pub(crate) struct Stage {
     events: Events,
     counters: Arc<Counters>,
     stoppers: Arc<Stoppers>,
+    tone: Tone,
     outputs: Option<Outputs>,
     segment: Segment,
     /// What to do with this segment's pictures, until the first of them is there.
@@ -184,11 +205,20 @@ pub(crate) struct Stage {
     usual_rate: Option<FrameRate>,
 }
 
+impl Default for Counters {
+    fn default() -> Self {
+        let zero = AtomicU64::default;
+        let hidden_from = AtomicI64::new(i64::MAX);
+        Self { fed: zero(), decoded: zero(), pixels: zero(), encoded: zero(), hidden_from }
+    }
+}
+
 impl Counters {
     pub(crate) fn reset(&self) {
         for count in [&self.fed, &self.decoded, &self.pixels, &self.encoded] {
             count.store(0, Relaxed);
         }
+        self.hidden_from.store(i64::MAX, Relaxed);
     }
 }
 
@@ -206,6 +236,7 @@ impl Stage {
             events,
             counters,
             stoppers,
+            tone: Tone::default(),
             outputs: None,
             segment: Segment::unknown(),
             wanted: None,
@@ -232,19 +263,17 @@ impl Stage {
     }
 
     /// After the last: all chains are drained.
-    pub(crate) fn recycle(&mut self) -> Result<(), Fault> {
-        self.previous = None;
+    pub(crate) fn recycle(&mut self) {
         if let Some(outputs) = &mut self.outputs {
+            for chain in &outputs.chains {
+                chain.recycle();
+            }
             // What must be new for each segment goes now, not while the next one waits.
             if outputs.plan.rungs.iter().any(|rung| rung.fresh) {
                 self.outputs = None;
-                return Ok(());
-            }
-            for chain in &outputs.chains {
-                chain.recycle()?;
             }
         }
-        Ok(())
+        self.previous = None;
     }
 
     /// The graphs of all chains, for evidence.
@@ -286,7 +315,7 @@ impl Stage {
     }
 
     /// Makes `outputs` fit the first picture of a segment.
-    fn arrange(&mut self, info: &gst_video::VideoInfo) -> Result<(), Fault> {
+    fn arrange(&mut self, info: &gst_video::VideoInfo, hdr: Option<Hdr>) -> Result<(), Fault> {
         let plan = self.wanted.take().ok_or_else(|| {
             Fault::new(Code::PipelineFailed, "a picture came before it was planned what to do with it")
         })?;
@@ -308,6 +337,9 @@ impl Stage {
         if let Some(outputs) = &mut self.outputs {
             for rung in &mut outputs.rungs {
                 rung.gate = rung.plan.gate.map(Gate::new);
+                if let Some(sheet) = &mut rung.sheet {
+                    sheet.begin();
+                }
                 lock(&rung.inside).clear();
             }
             let rungs = outputs.rungs.iter().map(|rung| {
@@ -315,7 +347,7 @@ impl Stage {
                 (Size::new(plan.width, plan.height), plan.rate)
             });
             // Nobody listens while it is built ahead of the first segment.
-            let _ = send(&self.events, Event::Planned { shown, rungs: rungs.collect() });
+            let _ = send(&self.events, Event::Planned { shown, hdr, rungs: rungs.collect() });
         }
         Ok(())
     }
@@ -353,6 +385,14 @@ impl Stage {
                 Feed::Canvas(_) => Some(shape(Size::new(rung.width, rung.height), rung.rate)?),
                 Feed::Decoded | Feed::Split(_) => None,
             };
+            let (sheet, input) = match (rung.still, rung.feed, input) {
+                (Some(grid), Feed::Canvas(at), Some(input)) => {
+                    let sheet = Sheet::new(grid, plan.sizes[at], input)?;
+                    let input = sheet.coded().clone();
+                    (Some(sheet), Some(input))
+                }
+                (_, _, input) => (None, input),
+            };
             // Chains of splits come after all others, in their order.
             let chain = match rung.feed {
                 Feed::Canvas(_) | Feed::Decoded => {
@@ -364,7 +404,7 @@ impl Stage {
                     usize::MAX
                 }
             };
-            rungs.push(Rung { plan: rung.clone(), chain, inside, gate: None });
+            rungs.push(Rung { plan: rung.clone(), chain, inside, gate: None, sheet });
         }
         let first = chains.len();
         for (scaler, behind) in plan.splits.iter().zip(behind) {
@@ -384,15 +424,21 @@ impl Stage {
     /// Takes a picture: prepared for the cascade, or with its caps as the decoder gave it.
     fn picture(
         &mut self,
-        mut buffer: gst::Buffer,
+        buffer: gst::Buffer,
         info: gst_video::VideoInfo,
         caps: Option<&gst::CapsRef>,
     ) -> Result<(), Failed> {
-        let size = Size::new(info.width(), info.height());
-        if self.shown.is_none() {
-            self.arrange(&info)?;
+        let decoded = buffer.pts().map(|pts| self.segment.origo.ticks(pts));
+        if decoded.is_some_and(|time| time.0 >= self.counters.hidden_from.load(Relaxed)) {
+            return Ok(());
         }
-        let time = buffer.pts().map(|pts| self.in_order(self.segment.origo.ticks(pts)));
+        let size = Size::new(info.width(), info.height());
+        let hdr = tone::hdr(&info);
+        let (mut buffer, info) = self.tone.picture(buffer, info)?;
+        if self.shown.is_none() {
+            self.arrange(&info, hdr)?;
+        }
+        let time = decoded.map(|time| self.in_order(time));
         let Some(outputs) = &mut self.outputs else { return Err(Failed::Flow(gst::FlowError::Flushing)) };
         if self.decoded_size != Some(size) {
             self.decoded_size = Some(size);
@@ -410,6 +456,11 @@ impl Stage {
         let mut gated = false;
         let mut split = vec![false; outputs.plan.splits.len()];
         for rung in &mut outputs.rungs {
+            if rung.sheet.is_some() {
+                let chain = &outputs.chains[rung.chain];
+                still(rung, chain, &mut picture, self.segment.origo, &self.origins, &outputs.canvases)?;
+                continue;
+            }
             match &mut rung.gate {
                 None => {
                     lock(&rung.inside).push_back(time);
@@ -463,6 +514,11 @@ impl Stage {
         let (length, step) = (self.frame_length(), self.step);
         let Some(outputs) = &mut self.outputs else { return Ok(()) };
         for rung in &mut outputs.rungs {
+            if let Some(sheet) = &mut rung.sheet
+                && let Some(rest) = sheet.rest()?
+            {
+                rung.sheet(&outputs.chains[rung.chain], rest, self.segment.origo)?;
+            }
             if let (Some(gate), Some((last, caps))) = (&mut rung.gate, &mut self.previous) {
                 let alone = (CLOCK as f64 / rung.plan.rate.as_f64()).round() as i64;
                 let length = length.unwrap_or(alone).min(step.unwrap_or(i64::MAX));
@@ -488,6 +544,25 @@ impl Stage {
             }
         }
     }
+}
+
+/// Puts `picture` where it is due on a sheet, and pushes sheets that are full.
+fn still(
+    rung: &mut Rung,
+    chain: &Chain,
+    picture: &mut Picture,
+    origo: Origo,
+    origins: &[Origin],
+    canvases: &[Canvas],
+) -> Result<(), Failed> {
+    while let Some(due) = rung.sheet.as_mut().and_then(|sheet| sheet.due(picture.time)) {
+        let tile = wanted(rung, picture, origins, canvases)?;
+        let Some(sheet) = &mut rung.sheet else { return Ok(()) };
+        if let Some(full) = sheet.put(due, &tile)? {
+            rung.sheet(chain, full, origo)?;
+        }
+    }
+    Ok(())
 }
 
 /// The picture as the rung's chain takes it.
@@ -601,6 +676,14 @@ fn open(sample: &gst::Sample) -> Result<(gst::Buffer, gst_video::VideoInfo), gst
     Ok((buffer, info))
 }
 
+/// What a chain that prepares pictures was built for.
+#[derive(Debug, PartialEq)]
+struct Preparation {
+    download: Vec<Element>,
+    rotation: Rotation,
+    format: gst_video::VideoFormat,
+}
+
 /// End of the decoder's chain: sends pictures that are not upright progressive I420 through a chain that makes
 /// them so.
 pub(crate) struct Front {
@@ -608,7 +691,7 @@ pub(crate) struct Front {
     faults: Arc<Faults>,
     stoppers: Arc<Stoppers>,
     /// The chain, and what it was built for.
-    prepare: Option<((Vec<Element>, Rotation), Chain)>,
+    prepare: Option<(Preparation, Chain)>,
     /// This segment's pictures go to the encoders as they are.
     native: bool,
     /// This segment's pictures go through `prepare`. Once one does, all later ones do, to stay in order.
@@ -620,21 +703,21 @@ impl Front {
         Self { stage, faults, stoppers, prepare: None, native: false, in_use: false }
     }
 
-    pub(crate) fn recycle(&mut self) -> Result<(), Fault> {
+    pub(crate) fn recycle(&mut self) {
         if let Some((_, chain)) = &self.prepare
             && self.in_use
         {
-            chain.recycle()?;
+            chain.recycle();
         }
         self.in_use = false;
-        Ok(())
     }
 
-    fn prepare(&mut self, download: &[Element], rotation: Rotation) -> Result<&Chain, Fault> {
-        let wanted = (download.to_vec(), rotation);
-        if self.prepare.as_ref().is_none_or(|(ready, _)| *ready != wanted) {
+    fn prepare(&mut self, wanted: Preparation) -> Result<&Chain, Fault> {
+        // A picture of another format in the middle stays in the chain of those before it, which are inside.
+        if self.prepare.as_ref().is_none_or(|(ready, _)| *ready != wanted && !self.in_use) {
             let taker = Prepared(Arc::clone(&self.stage));
-            let chain = graph::prepare_chain(download, rotation, &self.faults, taker)?;
+            let Preparation { download, rotation, format } = &wanted;
+            let chain = graph::prepare_chain(download, *rotation, *format, &self.faults, taker)?;
             chain.join(&self.stoppers);
             self.prepare = Some((wanted, chain));
         }
@@ -657,16 +740,20 @@ impl Front {
         if self.native {
             return stage.picture(buffer, info, sample.caps());
         }
+        let format = tone::format(&info);
         let ready = decode.memory == SYSTEM
-            && info.format() == gst_video::VideoFormat::I420
+            && info.format() == format
             && info.interlace_mode() == gst_video::VideoInterlaceMode::Progressive
             && rotation == Rotation::None;
         if ready && !self.in_use {
             return stage.picture(buffer, info, None);
         }
         drop(stage);
+        let download = decode.download.clone();
+        let chain = self.prepare(Preparation { download, rotation, format })?;
+        let pushed = chain.push_sample(&sample);
         self.in_use = true;
-        Ok(self.prepare(&decode.download, rotation)?.push_sample(&sample)?)
+        Ok(pushed?)
     }
 }
 
@@ -702,7 +789,6 @@ struct Encoded {
 impl Taker for Encoded {
     fn sample(&mut self, sample: gst::Sample) -> Result<(), gst::FlowError> {
         let buffer = sample.buffer_owned().ok_or(gst::FlowError::Error)?;
-        let key = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
         let pts = buffer.pts();
         let mapped = buffer.into_mapped_buffer_readable().map_err(|_| gst::FlowError::Error)?;
         let data = Bytes::from_owner(mapped);
@@ -721,7 +807,7 @@ impl Taker for Encoded {
             return Err(gst::FlowError::Error);
         }
         self.counters.encoded.fetch_add(1, Relaxed);
-        send(&self.events, Event::Encoded { rung: self.rung, time, key, data })
+        send(&self.events, Event::Encoded { rung: self.rung, time, data })
     }
 
     fn end(&mut self) {

@@ -20,11 +20,17 @@ const FILE_HEAD: usize = 4096;
 /// The board profile for this machine, or the one that `HEADWATER_BOARD` names, and the machine as far as that
 /// profile asks.
 pub fn board() -> Result<(Board, Machine), BadProfile> {
+    let (board, mut machine) = choose()?;
+    look_at(&mut machine, board.factories());
+    Ok((board, machine))
+}
+
+/// As [`board`], with no element looked at: looking loads a plugin, and a device's plugin may be what hangs.
+pub fn choose() -> Result<(Board, Machine), BadProfile> {
     let boards = Boards::with_folder(&user_folder())?;
-    let mut machine = machine(&boards);
+    let machine = machine(&boards);
     let named = std::env::var("HEADWATER_BOARD").ok();
     let board = boards.board(named.as_deref(), &machine)?;
-    look_at(&mut machine, board.factories());
     Ok((board, machine))
 }
 
@@ -69,9 +75,12 @@ pub fn machine(boards: &Boards) -> Machine {
     machine
 }
 
-/// Fills in the properties of those of `factories` that are there.
+/// Fills in the properties of those of `factories` that are there and not refused.
 pub fn look_at<'a>(machine: &mut Machine, factories: impl IntoIterator<Item = &'a str>) {
     for name in factories {
+        if machine.refused.contains_key(name) {
+            continue;
+        }
         let Some(facts) = machine.elements.get_mut(name).filter(|facts| facts.properties.is_empty()) else {
             continue;
         };

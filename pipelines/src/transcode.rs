@@ -129,7 +129,7 @@ impl Work<'_> {
     fn whole(&mut self, input: &Path) -> Result<(), TranscodeError> {
         let file = File::open(input).map_err(at(input))?;
         let hint = match input.extension().and_then(|extension| extension.to_str()) {
-            Some("mp4" | "m4v" | "mov") => Container::Mp4,
+            Some("mp4" | "m4v" | "mov" | "mkv" | "webm") => Container::Mp4,
             Some(_) | None => Container::Ts,
         };
         let folder = self.folder;

@@ -250,6 +250,17 @@ fn a_worker_stays_warm_until_the_picture_changes() {
 }
 
 #[test]
+fn a_worker_warmed_beforehand_is_warm_for_its_first_segment() {
+    let rig = Rig::new();
+    let mut engine = engine(vec![rendition("a", 320, 180)]);
+    engine.prewarm().unwrap();
+    let usual = rig.clip("1920x1080", 0.2, &format!("{X264} -bf 0"), "usual.ts");
+    let done = run(&mut engine, &usual).unwrap();
+    assert!(done.report.warm);
+    assert_true_to(&rig, &usual, &done);
+}
+
+#[test]
 fn every_usual_rate_becomes_another_with_exact_times_and_the_same_count_on_all_renditions() {
     let rig = Rig::new();
     let cases: [(&str, f64, (u32, u32), u64); 4] = [

@@ -1,6 +1,7 @@
 //! Files cut into segments: nothing lost, nothing doubled, each piece by itself.
 
 mod media;
+mod rig;
 
 use std::io;
 use std::path::Path;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use headwater_pipelines::split::{SplitSegment, SplitSummary, inspect, split};
 use headwater_protocol::{Code, Container, Fault, Millis};
 use media::{Folder, WRAP, md5, pictures, probe};
+use rig::{Rig, engine, rendition, run};
 
 const H264: &str = "-c:v libx264 -preset veryfast -g 15 -c:a aac -b:a 96k";
 
@@ -31,10 +33,6 @@ fn the_pieces_together_are_the_file() {
         folder.make(
             "hevc.mp4",
             "-c:v libx265 -preset ultrafast -x265-params log-level=none:keyint=15:open-gop=0 -c:a ac3",
-        ),
-        folder.make(
-            "open.ts",
-            "-c:v libx264 -preset veryfast -x264-params open-gop=1:bframes=3:keyint=15 -c:a mp2",
         ),
     ];
     for file in files {
@@ -73,6 +71,49 @@ fn the_pieces_together_are_the_file() {
     }
 }
 
+/// Open groups of pictures: some pictures that are shown before a keyframe are decoded after it and refer to what
+/// is before it too.
+#[test]
+fn open_groups_are_cut_without_losing_or_doubling_a_picture() {
+    let folder = Folder::new();
+    let rig = Rig::new();
+    let mut engine = engine(vec![rendition("a", 160, 90)]);
+    let x264 =
+        "-c:v libx264 -preset veryfast -x264-params open-gop=1:bframes=3:b-adapt=0:keyint=15:scenecut=0";
+    let x265 = "-c:v libx265 -preset veryfast -x265-params log-level=none:open-gop=1:bframes=4:b-adapt=0:keyint=15:scenecut=0";
+    let files = [
+        folder.make("h264.ts", &format!("{x264} -c:a mp2")),
+        folder.make("h264.mp4", &format!("{x264} -an")),
+        folder.make("hevc.ts", &format!("{x265} -c:a ac3")),
+        folder.make("hevc.mp4", &format!("{x265} -tag:v hvc1 -c:a aac")),
+        folder.make("hevc.mkv", &format!("{x265} -an")),
+    ];
+    for file in files {
+        let name = file.display();
+        let (segments, summary) = cut(&file, 400).unwrap();
+        assert_eq!((summary.frames, segments.len()), (60, 4), "{name}");
+        let mut times = Vec::new();
+        let mut copies = 0;
+        for segment in &segments {
+            let done = run(&mut engine, &segment.bytes).unwrap_or_else(|fault| panic!("{name}: {fault}"));
+            let video = done.report.input.video.unwrap();
+            assert_eq!((video.frames, video.decoded), (segment.frames, segment.frames), "{name}");
+            times.extend(rig.times(&done.outputs[0]));
+            let packets = probe(&folder.write("piece.ts", &segment.bytes), "v:0").len() as u64;
+            copies += packets - segment.frames;
+        }
+        assert_eq!(copies, 3, "{name}: a keyframe is there once more at each cut");
+        let mut wanted: Vec<i64> = rig.times(&std::fs::read(&file).unwrap());
+        wanted.sort_unstable();
+        assert_eq!(times.len(), 60, "{name}");
+        let even = times.windows(2).all(|pair| (2880..=3060).contains(&(pair[1] - pair[0])));
+        assert!(even, "{name}: {times:?}");
+        if name.to_string().ends_with("ts") {
+            assert_eq!(times, wanted, "{name}");
+        }
+    }
+}
+
 #[test]
 fn audio_goes_with_the_video_of_its_time() {
     let folder = Folder::new();
@@ -103,7 +144,7 @@ fn what_cannot_be_cut_gets_a_sentence() {
     let folder = Folder::new();
     let radio = folder.make("radio.ts", "-map 1:a -c:a aac");
     let cases = [
-        (folder.make("in.mkv", H264), Code::NotMedia, "remux"),
+        (folder.make("in.flv", &format!("{H264} -ar 44100")), Code::NotMedia, "remux"),
         (folder.write("text.ts", b"hello\n"), Code::NotMedia, "text"),
         (folder.write("empty.mp4", b""), Code::EmptyInput, "empty"),
         (radio, Code::NoVideo, "no video"),

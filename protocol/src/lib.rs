@@ -27,7 +27,7 @@ pub use error::{Class, Code, Fault};
 pub use evidence::{Evidence, Graph};
 pub use ids::{BadId, FleetId, NodeId, RenditionName, StreamId, TaskId};
 pub use media::{Capability, CapabilityKind, InputFacts, ProbeReport, RenditionReport, SegmentReport};
-pub use rendition::{Codec, Container, Gop, Ladder, LadderError, Profile, Rate, Rendition};
+pub use rendition::{Codec, Container, Gop, Ladder, LadderError, Profile, Rate, Rendition, Tiles};
 pub use sound::{Aac, Audio, Opus};
 pub use units::{BitsPerSecond, Epoch, FrameRate, Hertz, Millis, Pixels};
 

@@ -5,7 +5,7 @@
 use serde::Deserialize;
 
 use crate::ids::{BadId, RenditionName};
-use crate::rendition::{Codec, Container, Gop, Ladder, LadderError, Profile as H264, Rate, Rendition};
+use crate::rendition::{Codec, Container, Gop, Ladder, LadderError, Profile as H264, Rate, Rendition, Tiles};
 use crate::sound::Audio;
 use crate::units::{BitsPerSecond, FrameRate, Millis, Pixels};
 
@@ -30,6 +30,8 @@ pub struct Profile {
     pub container: Option<Container>,
     /// Ours too: `"copy"` or `"none"`.
     pub audio: Audio,
+    /// Ours: makes sheets of a JPEG rendition.
+    pub tiles: Option<Tiles>,
 }
 
 /// Why profiles are not a ladder.
@@ -45,7 +47,7 @@ pub enum BadProfiles {
     H264 { name: String, value: String },
     #[error("profile {name}: gop {value:?} is neither \"intra\" nor a number of seconds")]
     Gop { name: String, value: String },
-    #[error("profile {name}: unrecognized video codec {value:?}; write H.264 or HEVC")]
+    #[error("profile {name}: unrecognized video codec {value:?}; write H.264, HEVC or JPEG")]
     Encoder { name: String, value: String },
     #[error("profile {name}: only 8-bit 4:2:0 output is made; leave {key} at 0")]
     Depth { name: String, key: &'static str },
@@ -70,6 +72,7 @@ impl Profile {
         "quality",
         "container",
         "audio",
+        "tiles",
     ];
 }
 
@@ -127,6 +130,7 @@ pub fn codec(encoder: &str) -> Option<Codec> {
         "VP8" => Some(Codec::Vp8),
         "VP9" => Some(Codec::Vp9),
         "AV1" => Some(Codec::Av1),
+        "JPEG" => Some(Codec::Jpeg),
         _ => None,
     }
 }
@@ -216,8 +220,14 @@ pub fn rendition(index: usize, profile: &Profile, container: Container) -> Resul
         rate,
         gop,
         profile: h264,
-        container: profile.container.unwrap_or(container),
+        container: match codec {
+            Codec::Jpeg => Container::Jpeg,
+            Codec::H264 | Codec::Hevc | Codec::Av1 | Codec::Vp9 | Codec::Vp8 => {
+                profile.container.unwrap_or(container)
+            }
+        },
         audio: profile.audio,
+        tiles: profile.tiles,
     })
 }
 
@@ -249,6 +259,17 @@ mod tests {
         assert_eq!(rendition.gop, Gop::Every(Millis(1500)));
         assert_eq!(rendition.profile, H264::ConstrainedHigh);
         assert_eq!(rendition.container, Container::Mp4);
+    }
+
+    #[test]
+    fn a_picture_is_a_jpeg_whatever_the_stream_comes_in() {
+        let json = r#"{"name":"thumb","width":320,"height":180,"quality":10,"encoder":"JPEG",
+                       "tiles":{"columns":2,"rows":2,"every":500}}"#;
+        let profile: Profile = serde_json::from_str(json).unwrap();
+        let made = ladder(&[profile], Container::Ts).unwrap();
+        let rendition = &made.renditions()[0];
+        assert_eq!((rendition.codec, rendition.container), (Codec::Jpeg, Container::Jpeg));
+        assert_eq!(rendition.tiles, Some(Tiles { columns: 2, rows: 2, every: Millis(500) }));
     }
 
     #[test]

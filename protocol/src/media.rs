@@ -38,6 +38,19 @@ pub struct VideoFacts {
     pub decoded: u64,
     /// Sum of width x height over the decoded frames.
     pub pixels: u64,
+    /// High dynamic range that was mapped to BT.709's, in every rendition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hdr: Option<Hdr>,
+}
+
+/// How a picture of high dynamic range codes its light.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hdr {
+    /// SMPTE ST 2084, as in HDR10.
+    Pq,
+    /// Hybrid log-gamma of ITU-R BT.2100.
+    Hlg,
 }
 
 /// One rendition of a segment, as produced.

@@ -16,7 +16,7 @@ pub enum Codec {
     Av1,
     Vp9,
     Vp8,
-    /// Still pictures.
+    /// Still pictures: see [`Tiles`].
     Jpeg,
 }
 
@@ -27,6 +27,8 @@ pub enum Container {
     Ts,
     /// Fragmented MP4, one file with its own header.
     Mp4,
+    /// A JPEG file.
+    Jpeg,
 }
 
 impl Container {
@@ -35,6 +37,19 @@ impl Container {
         match self {
             Container::Ts => "ts",
             Container::Mp4 => "mp4",
+            Container::Jpeg => "jpg",
+        }
+    }
+
+    /// Whether players know video of this codec in this container.
+    pub fn carries(self, codec: Codec) -> bool {
+        match (self, codec) {
+            (Container::Ts, Codec::H264 | Codec::Hevc) => true,
+            (Container::Ts, Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg) => false,
+            (Container::Mp4, Codec::H264 | Codec::Hevc | Codec::Av1 | Codec::Vp9 | Codec::Vp8) => true,
+            (Container::Mp4, Codec::Jpeg) => false,
+            (Container::Jpeg, Codec::Jpeg) => true,
+            (Container::Jpeg, Codec::H264 | Codec::Hevc | Codec::Av1 | Codec::Vp9 | Codec::Vp8) => false,
         }
     }
 
@@ -42,6 +57,7 @@ impl Container {
         match self {
             Container::Ts => "video/mp2t",
             Container::Mp4 => "video/mp4",
+            Container::Jpeg => "image/jpeg",
         }
     }
 }
@@ -83,6 +99,16 @@ pub enum Profile {
     ConstrainedHigh,
 }
 
+/// Makes a sheet of small pictures out of a JPEG rendition: the segment's first one, then one each so many milliseconds,
+/// row by row. Where the segment is over before the sheet is full, the rest is black; where it goes on, the file has
+/// further sheets, one JPEG after the other. Without tiles the rendition is the segment's first picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Tiles {
+    pub columns: u8,
+    pub rows: u8,
+    pub every: Millis,
+}
+
 /// One wanted output.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Rendition {
@@ -103,6 +129,9 @@ pub struct Rendition {
     pub container: Container,
     #[serde(default, skip_serializing_if = "Audio::is_copy")]
     pub audio: Audio,
+    /// The box is that of one tile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tiles: Option<Tiles>,
 }
 
 /// The renditions of a stream: 1 to [`Ladder::MAX`], each with its own name, each within the codec's limits.
@@ -131,8 +160,10 @@ pub enum LadderError {
     Quality { name: RenditionName, quality: u8 },
     #[error("rendition {name} wants a keyframe each {gop}; it must be 1 ms to 5 minutes")]
     Gop { name: RenditionName, gop: Millis },
-    #[error("rendition {name} wants codec {codec:?}; outputs are h264, hevc or av1")]
+    #[error("rendition {name} wants codec {codec:?}; outputs are h264, hevc, av1 or jpeg")]
     Codec { name: RenditionName, codec: Codec },
+    #[error("rendition {name} wants codec {codec:?} in MPEG-TS, which has no place for it; ask for mp4")]
+    Container { name: RenditionName, codec: Codec },
     #[error("rendition {name} wants an H.264 profile for codec {codec:?}; leave the profile out")]
     Profile { name: RenditionName, codec: Codec },
     #[error("rendition {name} wants {source}")]
@@ -142,11 +173,24 @@ pub enum LadderError {
          (headwater-worker transcode); ask for audio \"copy\" or \"none\""
     )]
     AudioAlone { name: RenditionName },
+    #[error("rendition {name}: codec jpeg and container jpeg go together")]
+    JpegContainer { name: RenditionName },
+    #[error("rendition {name} is a JPEG: {key} has to be {rule}")]
+    Jpeg { name: RenditionName, key: &'static str, rule: &'static str },
+    #[error("rendition {name} has tiles; only codec jpeg can have them")]
+    NoTiles { name: RenditionName },
+    #[error(
+        "rendition {name}: its sheets have {pixels} pixels, at most {max} are allowed; make fewer or smaller tiles"
+    )]
+    Sheet { name: RenditionName, pixels: u64, max: u64 },
 }
 
 impl Ladder {
     /// More than any published ladder; bounds what one offer can ask of a board.
     pub const MAX: usize = 16;
+
+    /// Pixels of a sheet of tiles, which is in memory as a whole.
+    pub const MAX_SHEET: u64 = 4096 * 4096;
 
     pub fn new(renditions: Vec<Rendition>) -> Result<Self, LadderError> {
         if renditions.is_empty() {
@@ -186,10 +230,13 @@ impl Rendition {
         let (min_w, max_w, min_h, max_h) = match self.codec {
             Codec::H264 => (146, 4096, 50, 4096),
             Codec::Hevc | Codec::Av1 => (132, 8192, 40, 8192),
-            Codec::Vp8 | Codec::Vp9 | Codec::Jpeg => {
-                return Err(LadderError::Codec { name: name(), codec: self.codec });
-            }
+            Codec::Jpeg => (16, 4096, 16, 4096),
+            Codec::Vp8 | Codec::Vp9 => return Err(LadderError::Codec { name: name(), codec: self.codec }),
         };
+        let still = self.codec == Codec::Jpeg || self.container == Container::Jpeg;
+        if !still && !self.container.carries(self.codec) {
+            return Err(LadderError::Container { name: name(), codec: self.codec });
+        }
         let (width, height) = (self.width.0, self.height.0);
         // A portrait box is a landscape box turned.
         let (long, short) = (width.max(height), width.min(height));
@@ -217,7 +264,45 @@ impl Rendition {
         if self.codec != Codec::H264 && self.profile != Profile::Auto {
             return Err(LadderError::Profile { name: name(), codec: self.codec });
         }
-        self.audio.check().map_err(|source| LadderError::Audio { name: name(), source })
+        self.audio.check().map_err(|source| LadderError::Audio { name: name(), source })?;
+        self.check_still()
+    }
+
+    fn check_still(&self) -> Result<(), LadderError> {
+        let name = || self.name.clone();
+        if (self.codec == Codec::Jpeg) != (self.container == Container::Jpeg) {
+            return Err(LadderError::JpegContainer { name: name() });
+        }
+        if self.codec != Codec::Jpeg {
+            return if self.tiles.is_some() { Err(LadderError::NoTiles { name: name() }) } else { Ok(()) };
+        }
+        let wrong = |key, rule| Err(LadderError::Jpeg { name: name(), key, rule });
+        if !matches!(self.rate, Rate::Quality(_)) {
+            return wrong("its rate", "a quality");
+        }
+        if self.fps.is_some() {
+            return wrong("fps", "left out; tiles say how often");
+        }
+        if self.gop != Gop::Segment {
+            return wrong("gop", "left out");
+        }
+        let Some(Tiles { columns, rows, every }) = self.tiles else { return Ok(()) };
+        if columns == 0 || rows == 0 {
+            return wrong("tiles", "at least one column and one row");
+        }
+        let long = u32::max(self.width.0, self.height.0);
+        if long * u32::from(u8::max(columns, rows)) > 16_384 {
+            return wrong("tiles", "sheets of at most 16384 pixels on each side");
+        }
+        if !(1..=3_600_000).contains(&every.0) {
+            return wrong("every", "1 ms to an hour");
+        }
+        let tiles = u64::from(columns) * u64::from(rows);
+        let pixels = tiles * u64::from(self.width.0) * u64::from(self.height.0);
+        if pixels > Ladder::MAX_SHEET {
+            return Err(LadderError::Sheet { name: name(), pixels, max: Ladder::MAX_SHEET });
+        }
+        Ok(())
     }
 }
 
@@ -250,6 +335,16 @@ mod tests {
             profile: Profile::Auto,
             container: Container::Ts,
             audio: Audio::Copy,
+            tiles: None,
+        }
+    }
+
+    fn thumbnail() -> Rendition {
+        Rendition {
+            codec: Codec::Jpeg,
+            container: Container::Jpeg,
+            rate: Rate::Quality(10),
+            ..rendition("thumb")
         }
     }
 
@@ -265,6 +360,7 @@ mod tests {
         assert!(one(|r| r.rate = Rate::Bitrate(BitsPerSecond(0))).contains("1000 bit/s"));
         assert!(one(|r| r.rate = Rate::Quality(0)).contains("1 to 51"));
         assert!(one(|r| r.codec = Codec::Vp8).contains("outputs are"));
+        assert!(one(|r| r.codec = Codec::Av1).contains("ask for mp4"));
         assert_eq!(Ladder::new(vec![]), Err(LadderError::Empty));
         assert!(matches!(
             Ladder::new(vec![rendition("a"), rendition("a")]),
@@ -285,6 +381,29 @@ mod tests {
             assert_eq!(serde_json::from_str::<Rendition>(&text).unwrap(), one, "{text}");
             assert_eq!(Ladder::new(vec![one.clone()]).unwrap().alone().is_err(), audio.is_encoded());
         }
+    }
+
+    #[test]
+    fn a_jpeg_has_a_quality_a_container_of_its_own_and_nothing_of_video() {
+        assert!(Ladder::new(vec![thumbnail()]).is_ok());
+        let one = |change: fn(&mut Rendition)| {
+            let mut r = thumbnail();
+            change(&mut r);
+            Ladder::new(vec![r]).unwrap_err().to_string()
+        };
+        assert!(one(|r| r.container = Container::Ts).contains("go together"));
+        assert!(one(|r| r.codec = Codec::H264).contains("go together"));
+        assert!(one(|r| r.rate = Rate::Bitrate(BitsPerSecond(1_000_000))).contains("a quality"));
+        assert!(one(|r| r.gop = Gop::Intra).contains("gop"));
+        assert!(one(|r| r.fps = FrameRate::new(1, 1).ok()).contains("fps"));
+        let tiles = |columns, rows, every| Some(Tiles { columns, rows, every: Millis(every) });
+        let sheet = |tiles| Ladder::new(vec![Rendition { tiles, ..thumbnail() }]);
+        assert!(sheet(tiles(4, 4, 500)).is_ok());
+        assert!(sheet(tiles(0, 4, 500)).unwrap_err().to_string().contains("at least one column"));
+        assert!(sheet(tiles(4, 4, 0)).unwrap_err().to_string().contains("every"));
+        assert!(sheet(tiles(10, 10, 500)).unwrap_err().to_string().contains("smaller tiles"));
+        let video = Rendition { tiles: tiles(2, 2, 500), ..rendition("a") };
+        assert!(Ladder::new(vec![video]).unwrap_err().to_string().contains("only codec jpeg"));
     }
 
     #[test]

@@ -67,6 +67,7 @@ fn ladder() -> Ladder {
             profile: Profile::ConstrainedHigh,
             container: Container::Ts,
             audio: Audio::Copy,
+            tiles: None,
         },
         Rendition {
             name: name("360p"),
@@ -79,6 +80,7 @@ fn ladder() -> Ladder {
             profile: Profile::Auto,
             container: Container::Mp4,
             audio: Audio::Copy,
+            tiles: None,
         },
     ])
     .unwrap()
@@ -101,6 +103,7 @@ fn report() -> SegmentReport {
                 frames: 60,
                 decoded: 60,
                 pixels: 124_416_000,
+                hdr: None,
             }),
             audio_streams: 1,
             duration: Millis(2000),
@@ -206,33 +209,62 @@ fn telemetry_is_written_as_released() {
     );
 }
 
-#[test]
-fn offer_is_written_as_released() {
+fn offer() -> Offer {
     let output = |rendition: &str| Output {
         rendition: name(rendition),
         path: format!("/v1/attempts/{}/1/{rendition}", task()),
     };
-    check(
-        "offer",
-        &Offer {
-            header: header(""),
-            task: task(),
-            epoch: Epoch(1),
-            stream: StreamId::new("Show_1").unwrap(),
-            segment: 41,
-            lease: Lease { accept: Millis(3000), progress: Millis(10_000), runtime: Millis(30_000) },
-            ladder: ladder(),
-            input: Input {
-                path: format!("/v1/attempts/{}/1/input", task()),
-                container: Container::Ts,
-                bytes: 1_504_000,
-                duration: Millis(2000),
-            },
-            outputs: vec![output("720p"), output("360p")],
-            evidence: Some(format!("/v1/evidence/{}/1", task())),
-            extra: Default::default(),
+    Offer {
+        header: header(""),
+        task: task(),
+        epoch: Epoch(1),
+        stream: StreamId::new("Show_1").unwrap(),
+        segment: 41,
+        lease: Lease { accept: Millis(3000), progress: Millis(10_000), runtime: Millis(30_000) },
+        ladder: ladder(),
+        input: Input {
+            path: format!("/v1/attempts/{}/1/input", task()),
+            container: Container::Ts,
+            bytes: 1_504_000,
+            duration: Millis(2000),
         },
-    );
+        outputs: vec![output("720p"), output("360p")],
+        evidence: Some(format!("/v1/evidence/{}/1", task())),
+        extra: Default::default(),
+    }
+}
+
+#[test]
+fn offer_is_written_as_released() {
+    check("offer", &offer());
+}
+
+#[test]
+fn what_came_later_is_written_as_released() {
+    let sheet = Rendition {
+        name: name("board"),
+        codec: Codec::Jpeg,
+        width: Pixels(160),
+        height: Pixels(90),
+        rate: Rate::Quality(12),
+        gop: Gop::Segment,
+        fps: None,
+        profile: Profile::Auto,
+        container: Container::Jpeg,
+        audio: Audio::Copy,
+        tiles: Some(Tiles { columns: 5, rows: 5, every: Millis(1000) }),
+    };
+    let mut offer = offer();
+    offer.ladder = Ladder::new(vec![sheet]).unwrap();
+    offer.outputs =
+        vec![Output { rendition: name("board"), path: format!("/v1/attempts/{}/1/board", task()) }];
+    offer.evidence = None;
+    check("offer-pictures", &offer);
+    let mut report = report();
+    if let Some(video) = &mut report.input.video {
+        video.hdr = Some(media::Hdr::Pq);
+    }
+    check("event-done-hdr", &event(Some(3), EventKind::Done { report: Box::new(report) }));
 }
 
 #[test]

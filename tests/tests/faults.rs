@@ -32,6 +32,8 @@ impl World {
         let folder = tempfile::tempdir()?;
         let mut options = Options::nodes(nodes);
         options.agent_tables = AGENT.to_owned();
+        // A busy machine is slow, and these tests are not about that.
+        options.gateway_tables = "[retry]\nruntime_min_seconds = 100\n".to_owned();
         let fleet = Fleet::start(folder.path(), options).await?;
         let input = media::segment(folder.path(), 0, "1920x1080", "30", SECONDS)?;
         Ok(Self { folder, fleet, input })
@@ -276,6 +278,9 @@ async fn what_a_failed_attempt_left_behind_can_be_fetched_from_the_gateway() -> 
     let birth = &nodes[0]["birth"];
     ensure!(birth["avoids"][0]["element"] == "avdec_h264", "{birth:#}");
     ensure!(!birth["capabilities"].to_string().contains("avdec_h264"), "{birth:#}");
+    let listed = fleet.headwater(&["nodes"])?;
+    let listed = String::from_utf8(listed.stdout)?;
+    ensure!(listed.contains("a does without avdec_h264 until it boots again: it hung"), "{listed}");
     let deep = folder.path().join("deep.ts");
     media::pattern(&deep, "640x360", "30", 1.0, &["-pix_fmt", "yuv420p10le"])?;
     let deep = std::fs::read(&deep)?;

@@ -11,7 +11,10 @@ impl Daemon {
     /// Lanes end their workers; the last events are stored and sent; the broker hears goodbye.
     pub(super) async fn close(mut self, poller: JoinHandle<()>) -> Result<(), DaemonError> {
         self.jobs.clear();
-        self.shop.spare.end();
+        if let Some(spare) = self.shop.spare.end() {
+            // It has done nothing yet; one that is stuck all the same is the kernel's.
+            spare.kill().await;
+        }
         let deadline = tokio::time::Instant::now() + CLOSING;
         let lanes = async {
             loop {

@@ -55,7 +55,9 @@ impl Daemon {
 
     /// Starts the next write, and publishes what is stored.
     pub(super) fn flush(&mut self) -> Result<(), DaemonError> {
-        self.running.retain(|_, running| running.stop.receiver_count() > 0);
+        let node = &self.node;
+        // A lane may be done with an attempt whose report still waits to be read.
+        self.running.retain(|attempt, running| running.stop.receiver_count() > 0 || node.is_open(attempt));
         if self.disk_pause.is_none()
             && let Some(mut store) = self.store.take()
         {

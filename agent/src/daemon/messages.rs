@@ -33,6 +33,7 @@ impl Daemon {
                 self.publish_status(self.node.state());
                 self.outbox.rewind();
                 self.now_ready();
+                self.prepare_spare();
             }
             State::Lost { why, refused } => {
                 self.publisher = None;

@@ -77,7 +77,15 @@ impl Daemon {
         for id in std::mem::take(&mut self.probe_replies) {
             self.reply(&id, fault.clone());
         }
+        self.prepare_spare();
         Event::Tick
+    }
+
+    /// Not before the node is connected, so that it is soon, and not beside a probe, which measures.
+    pub(super) fn prepare_spare(&self) {
+        if self.publisher.is_some() && self.probing.is_none() {
+            self.shop.spare.prepare();
+        }
     }
 
     fn probed(&mut self, report: ProbeReport) {
@@ -86,7 +94,5 @@ impl Daemon {
         self.node.handle(Instant::now(), Event::Capabilities(self.usable(&report)));
         self.report = Some(report);
         self.publish_birth();
-        // Not before: a probe measures, and wants the machine for itself.
-        self.shop.spare.prepare();
     }
 }

@@ -91,6 +91,8 @@ pub(crate) struct Fleet {
     /// `segments_in_flight` and `spare_worker` of the agent.
     pub(crate) in_flight: u32,
     pub(crate) spare: bool,
+    /// `worker_idle_seconds`.
+    pub(crate) idle: u32,
 }
 
 impl Fleet {
@@ -103,7 +105,18 @@ impl Fleet {
         let broker = start_broker(home.path(), port, "ca", "");
         let server = Server::start(&ca, port);
         let (sub, messages) = subscribe(home.path(), port);
-        Self { broker: Some(broker), port, _sub: sub, messages, server, ca, home, in_flight: 1, spare: false }
+        Self {
+            broker: Some(broker),
+            port,
+            _sub: sub,
+            messages,
+            server,
+            ca,
+            home,
+            in_flight: 1,
+            spare: false,
+            idle: 30,
+        }
     }
 
     pub(crate) fn state_dir(&self) -> PathBuf {
@@ -123,10 +136,10 @@ impl Fleet {
     pub(crate) fn command(&self) -> Command {
         let config = self.home.path().join("agent.toml");
         let text = format!(
-            "[limits]\nworkers = 1\nqueue = 1\nsegments_in_flight = {}\nspare_worker = {}\n[telemetry]\ninterval_seconds = 1\n[mqtt]\nkeep_alive_seconds = 5\n\
+            "[limits]\nworkers = 1\nqueue = 1\nsegments_in_flight = {}\nspare_worker = {}\nworker_idle_seconds = {}\n[telemetry]\ninterval_seconds = 1\n[mqtt]\nkeep_alive_seconds = 5\n\
              [deadlines]\nworker_silence_seconds = 2\ndrain_seconds = 20\n\
              worker_start_seconds = 300\nprobe_seconds = 60\ntransfer_silence_seconds = 300\n[log]\nlevel = \"debug\"\n",
-            self.in_flight, self.spare
+            self.in_flight, self.spare, self.idle
         );
         fs::write(&config, text).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_headwater-agent"));

@@ -76,6 +76,7 @@ fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
 fn container(text: &str) -> Container {
     match text {
         "mp4" => Container::Mp4,
+        "jpeg" => Container::Jpeg,
         _ts => Container::Ts,
     }
 }

@@ -263,6 +263,8 @@ pub struct Encoder {
     #[serde(default)]
     pub map: EncoderMap,
     #[serde(default)]
+    pub recycle: Recycle,
+    #[serde(default)]
     pub max_instances: u32,
     #[serde(skip)]
     pub software: bool,
@@ -287,6 +289,17 @@ impl Board {
     }
 }
 
+/// How a drained encoder is made ready for the next segment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Recycle {
+    /// By a flush, which keeps every context.
+    #[default]
+    Flush,
+    /// Through the state READY, where a flush does not make it begin afresh.
+    Ready,
+}
+
 /// Behaviour that needs code. Each is explained where it is implemented.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -295,8 +308,6 @@ pub enum Quirk {
     FreshEncoderPerSegment,
     /// The decoder keeps its last pictures or hangs after a flush: a new one for each segment.
     FreshDecoderPerSegment,
-    /// A drained element that is flushed fails at random (GStreamer's V4L2 elements): its chain goes through READY.
-    RecycleByReady,
     /// A failed session that looks like lack of memory means that the device has all the work it can do.
     OutOfMemoryMeansBusy,
     /// The level must be in the caps after the encoder, and high enough for size and rate.

@@ -7,7 +7,7 @@
 //!
 //! Boundaries come from the NAL units and not from PES packets: a PES may carry several access units,
 //! a part of one, or come without its first bytes. A timestamp goes to the first access unit that begins
-//! in the PES it came with.
+//! in the PES it came with. Two fields that make a frame are handed out as one.
 
 use std::collections::VecDeque;
 
@@ -16,7 +16,7 @@ use headwater_protocol::Codec;
 use memchr::memmem;
 
 use crate::es::{Frame, Ticks};
-use crate::nal::{self, Kind, ParameterSets};
+use crate::nal::{self, Field, Kind, ParameterSets};
 
 /// An access unit larger than this is not one: 8K intra at the highest level stays below.
 const MAX_UNIT: usize = 48 << 20;
@@ -47,6 +47,8 @@ pub(super) struct Assembler {
     last_slice: Option<u32>,
     marks: VecDeque<Mark>,
     sets: ParameterSets,
+    /// The first field of a frame, while the second may follow.
+    half: Option<(Frame, Field)>,
     clock: Clock,
     seen_key: bool,
 }
@@ -62,6 +64,7 @@ impl Assembler {
             last_slice: None,
             marks: VecDeque::new(),
             sets: ParameterSets::default(),
+            half: None,
             clock: Clock::default(),
             seen_key: false,
         }
@@ -98,6 +101,9 @@ impl Assembler {
     pub(super) fn finish(&mut self, out: &mut impl FnMut(Frame)) {
         self.scan(true, out);
         self.cut(self.data.len(), out);
+        if let Some((frame, _)) = self.half.take() {
+            out(frame);
+        }
     }
 
     fn scan(&mut self, all: bool, out: &mut impl FnMut(Frame)) {
@@ -162,9 +168,21 @@ impl Assembler {
         }
         let key = picture.key() || (!self.seen_key && picture.intra && picture.has_sps);
         self.seen_key |= key;
+        if let Some((first, other)) = self.half.take() {
+            if picture.field.is_some_and(|field| field.frame == other.frame && field.bottom != other.bottom) {
+                // A decoder takes both as the one frame that they are.
+                out(Frame { data: [first.data, data].concat().into(), ..first });
+                return;
+            }
+            out(first);
+        }
         let data = if key && !picture.has_sps { with_sets(&self.sets, &data) } else { data };
         let (pts, dts) = self.clock.time(mark.pts, mark.dts);
-        out(Frame { pts: Ticks(pts), dts: Ticks(dts), key, data });
+        let frame = Frame { pts: Ticks(pts), dts: Ticks(dts), key, data };
+        match picture.field {
+            Some(field) => self.half = Some((frame, field)),
+            None => out(frame),
+        }
     }
 }
 
@@ -240,6 +258,45 @@ mod tests {
             let last = frames.last().unwrap();
             assert_eq!(&last.data[..], PICTURE, "cut at {cut}");
         }
+    }
+
+    /// Bits, spaces aside, to bytes of a NAL unit with its start code.
+    fn unit(head: u8, bits: &str) -> Vec<u8> {
+        let mut bits: Vec<u8> = bits.bytes().filter(|b| *b != b' ').map(|b| b - b'0').collect();
+        bits.resize(bits.len().next_multiple_of(8), 0);
+        let bytes = bits.chunks(8).map(|byte| byte.iter().fold(0, |value, bit| value << 1 | bit));
+        [0, 0, 0, 1, head].into_iter().chain(bytes).collect()
+    }
+
+    #[test]
+    fn two_fields_are_one_frame_and_a_field_alone_is_one_too() {
+        // Main profile, four bits of frame number, order of decoding, 320x192, fields.
+        let sps = "01001101 00000000 00011110 1 1 011 010 0 00001 0100 00110 0 0 1 0 0 1";
+        let sets = [unit(0x67, sps), unit(0x68, "1 1 0 0 1 1 1 00 1 1 1 0 0 0 1")].concat();
+        // First macroblock, kind, set, frame number, field, bottom.
+        let field =
+            |frame: &str, bottom: &str| unit(0x41, &format!("1 00110 1 {frame} 1 {bottom} 1111 0000 1111"));
+        let delimiter = || unit(9, "1111 0000");
+        let frames = units(|a| {
+            for (at, (frame, bottom)) in
+                [("0001", "0"), ("0001", "1"), ("0010", "0"), ("0011", "0"), ("0011", "1")]
+                    .into_iter()
+                    .enumerate()
+            {
+                // The second field has no time of its own.
+                a.mark(Some(1800 * at as i64).filter(|_| bottom == "0"), None);
+                a.extend(
+                    &[delimiter(), if at == 0 { sets.clone() } else { Vec::new() }, field(frame, bottom)]
+                        .concat(),
+                );
+            }
+        });
+        assert_eq!(frames.iter().map(|frame| frame.pts.0).collect::<Vec<_>>(), [0, 3600, 5400]);
+        assert_eq!(
+            frames[0].data.len(),
+            [delimiter(), sets, field("0001", "0"), delimiter(), field("0001", "1")].concat().len()
+        );
+        assert_eq!(frames[1].data[..], [delimiter(), field("0010", "0")].concat()[..]);
     }
 
     #[test]

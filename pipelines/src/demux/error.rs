@@ -4,13 +4,13 @@ use headwater_protocol::{Code, Fault};
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DemuxError {
-    #[error("the segment is empty; send the bytes of an MPEG-TS or MP4 file")]
+    #[error("the segment is empty; send the bytes of an MPEG-TS, MP4 or Matroska file")]
     Empty,
-    #[error("the input is plain text, not video; send the bytes of an MPEG-TS or MP4 file")]
+    #[error("the input is plain text, not video; send the bytes of an MPEG-TS, MP4 or Matroska file")]
     Text,
     #[error("the input is {name}; remux it first: ffmpeg -i IN -c copy OUT.mp4")]
     OtherContainer { name: &'static str },
-    #[error("the input is neither MPEG-TS nor MP4; remux it first: ffmpeg -i IN -c copy OUT.ts")]
+    #[error("the input is neither MPEG-TS nor MP4 nor Matroska; remux it first: ffmpeg -i IN -c copy OUT.ts")]
     Unknown,
     #[error(
         "the input looks like MPEG-TS, but no program table was found in {packets} packets; start segments with PAT and PMT"
@@ -20,7 +20,11 @@ pub enum DemuxError {
     NoMovie,
     #[error("the MP4 is broken: {what}")]
     BrokenMovie { what: &'static str },
-    #[error("video in {codec} is not supported; send H.264 or HEVC")]
+    #[error("the Matroska file has no list of tracks; it was cut off")]
+    NoTracks,
+    #[error("the Matroska file is broken: {what}")]
+    BrokenMatroska { what: &'static str },
+    #[error("video in {codec} is not supported; send H.264, HEVC, AV1, VP9 or VP8")]
     UnsupportedVideo { codec: String },
     #[error("the video is encrypted; send it in the clear")]
     Encrypted,
@@ -39,7 +43,9 @@ impl DemuxError {
             | DemuxError::Unknown
             | DemuxError::NoProgram { .. }
             | DemuxError::NoMovie
-            | DemuxError::BrokenMovie { .. } => Code::NotMedia,
+            | DemuxError::BrokenMovie { .. }
+            | DemuxError::NoTracks
+            | DemuxError::BrokenMatroska { .. } => Code::NotMedia,
             DemuxError::UnsupportedVideo { .. } | DemuxError::Encrypted => Code::UnsupportedCodec,
             DemuxError::TooLarge { .. } => Code::TooLarge,
             DemuxError::Read { .. } => Code::FetchFailed,

@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! bytes ─▶ sniff ─┬─▶ ts  ─▶ psi, au ─┬─▶ Item::{Tracks, Video, Audio}
-//!                 └─▶ mp4 ─▶ boxes ───┘
+//!                 ├─▶ mp4 ─▶ boxes ───┤
+//!                 └─▶ mkv ─▶ EBML ────┘
 //! ```
 
 mod au;
 mod error;
+pub(crate) mod mkv;
 pub(crate) mod mp4;
 mod pes;
 mod psi;
@@ -27,8 +29,8 @@ pub const MAX_BYTES: u64 = 300 << 20;
 
 /// Reads one segment. What the bytes are decides, not what they are called.
 ///
-/// `Item::Tracks` comes before the first frame. Transport streams give items as bytes come in; MP4 gives
-/// them at the end, for its index may be there.
+/// `Item::Tracks` comes before the first frame. Transport streams give items as bytes come in; MP4 and
+/// Matroska give them at the end, where the index of the one may be.
 #[derive(Debug)]
 pub struct Demuxer {
     hint: Container,
@@ -37,6 +39,7 @@ pub struct Demuxer {
     limit: u64,
     /// Of an MP4.
     errors: u32,
+    matroska: bool,
 }
 
 #[derive(Debug)]
@@ -55,6 +58,7 @@ impl Demuxer {
             bytes: 0,
             limit: MAX_BYTES,
             errors: 0,
+            matroska: false,
         }
     }
 
@@ -96,7 +100,13 @@ impl Demuxer {
                         self.inner = Inner::Ts(ts);
                         result?;
                     }
-                    Some(Container::Mp4) => self.inner = Inner::Mp4(std::mem::take(head)),
+                    Some(Container::Mp4) => {
+                        self.matroska = head.starts_with(mkv::MAGIC);
+                        self.inner = Inner::Mp4(std::mem::take(head));
+                    }
+                    Some(Container::Jpeg) => {
+                        return Err(DemuxError::OtherContainer { name: "a JPEG picture" });
+                    }
                 }
                 Ok(())
             }
@@ -108,13 +118,19 @@ impl Demuxer {
         }
     }
 
-    /// What the bytes turned out to be; the hint until a few have come.
+    /// What the bytes turned out to be; the hint until a few have come. Matroska counts as MP4, for both are read
+    /// by an index of samples.
     pub fn container(&self) -> Container {
         match self.inner {
             Inner::Unknown(_) => self.hint,
             Inner::Ts(_) => Container::Ts,
             Inner::Mp4(_) => Container::Mp4,
         }
+    }
+
+    /// Read only: no output is one.
+    pub(crate) fn is_matroska(&self) -> bool {
+        self.matroska
     }
 
     /// Continuity errors and broken packets so far.

@@ -47,6 +47,10 @@ pub(crate) fn sniff(head: &[u8], all: bool) -> Result<Option<Container>, DemuxEr
     if head.len() >= 8 && is_mp4(&head[4..8]) {
         return Ok(Some(Container::Mp4));
     }
+    // Read by an index of samples, as MP4 is.
+    if head.starts_with(super::mkv::MAGIC) {
+        return Ok(Some(Container::Mp4));
+    }
     if head.len() < ENOUGH && !all {
         return Ok(None);
     }
@@ -63,8 +67,7 @@ fn is_mp4(kind: &[u8]) -> bool {
 }
 
 fn other(head: &[u8]) -> DemuxError {
-    let known: [(&[u8], &'static str); 7] = [
-        (&[0x1a, 0x45, 0xdf, 0xa3], "Matroska or WebM"),
+    let known: [(&[u8], &'static str); 6] = [
         (b"FLV", "Flash video"),
         (b"OggS", "Ogg"),
         (b"RIFF", "AVI or WAV"),
@@ -99,7 +102,8 @@ mod tests {
         assert_eq!(sniff(b"", true), Err(DemuxError::Empty));
         assert_eq!(sniff("Grüße von der GGGG Küste".as_bytes(), true), Err(DemuxError::Text));
         assert_eq!(sniff(&[1, 2, 3, 0xff], true), Err(DemuxError::Unknown));
-        assert!(matches!(sniff(&[0x1a, 0x45, 0xdf, 0xa3, 1], true), Err(DemuxError::OtherContainer { .. })));
+        assert_eq!(sniff(&[0x1a, 0x45, 0xdf, 0xa3, 1], true), Ok(Some(Container::Mp4)));
+        assert!(matches!(sniff(b"OggS", true), Err(DemuxError::OtherContainer { .. })));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use headwater_protocol::Codec;
 
 use super::MuxVideo;
-use super::sound::{Config, Format};
+use super::sound::{Config as Sound, Format};
+use crate::coded::{av1, vpx};
 use crate::nal::{self, ParameterSets};
 
 /// A box: its size is known when its content is written.
@@ -53,8 +54,20 @@ pub(super) struct Track<'a> {
 
 #[derive(Debug)]
 pub(super) enum Kind<'a> {
-    Video(MuxVideo, &'a ParameterSets),
+    Video(MuxVideo, &'a Config),
     Audio(&'a Format),
+}
+
+/// What a decoder must know beforehand.
+#[derive(Debug)]
+pub(super) enum Config {
+    Sets(ParameterSets),
+    Av1 {
+        sequence: av1::Sequence,
+        /// The sequence header, with its OBU header.
+        header: Vec<u8>,
+    },
+    Vpx(vpx::Format),
 }
 
 const MATRIX: [u32; 9] = [0x1_0000, 0, 0, 0, 0x1_0000, 0, 0, 0, 0x4000_0000];
@@ -140,7 +153,7 @@ fn put_track(out: &mut Vec<u8>, track: &Track<'_>) {
                     put_full(out, b"stsd", 0, 0, |out| {
                         put32(out, 1);
                         match &track.kind {
-                            Kind::Video(video, sets) => put_video_entry(out, *video, sets),
+                            Kind::Video(video, config) => put_video_entry(out, *video, config),
                             Kind::Audio(format) => put_audio_entry(out, format),
                         }
                     });
@@ -154,9 +167,17 @@ fn put_track(out: &mut Vec<u8>, track: &Track<'_>) {
     });
 }
 
-fn put_video_entry(out: &mut Vec<u8>, video: MuxVideo, sets: &ParameterSets) {
-    let hevc = video.codec == Codec::Hevc;
-    put_box(out, if hevc { b"hvc1" } else { b"avc1" }, |out| {
+fn put_video_entry(out: &mut Vec<u8>, video: MuxVideo, config: &Config) {
+    let kind = match video.codec {
+        Codec::H264 => b"avc1",
+        Codec::Hevc => b"hvc1",
+        Codec::Av1 => b"av01",
+        Codec::Vp9 => b"vp09",
+        Codec::Vp8 => b"vp08",
+        // No ladder asks for it.
+        Codec::Jpeg => b"jpeg",
+    };
+    put_box(out, kind, |out| {
         put64(out, 1);
         out.extend_from_slice(&[0; 16]);
         put16(out, video.width as u16);
@@ -167,12 +188,24 @@ fn put_video_entry(out: &mut Vec<u8>, video: MuxVideo, sets: &ParameterSets) {
         put16(out, 1);
         out.extend_from_slice(&[0; 32]);
         out.extend_from_slice(&[0, 24, 0xff, 0xff]);
-        if hevc {
-            put_box(out, b"hvcC", |out| put_hevc_config(out, sets));
-        } else {
-            put_box(out, b"avcC", |out| put_avc_config(out, sets));
+        match config {
+            Config::Sets(sets) if video.codec == Codec::Hevc => {
+                put_box(out, b"hvcC", |out| put_hevc_config(out, sets));
+            }
+            Config::Sets(sets) => put_box(out, b"avcC", |out| put_avc_config(out, sets)),
+            Config::Av1 { sequence, header } => put_box(out, b"av1C", |out| {
+                out.extend_from_slice(&sequence.config);
+                out.extend_from_slice(header);
+            }),
+            Config::Vpx(format) => put_full(out, b"vpcC", 1, 0, |out| put_vpx_config(out, *format)),
         }
     });
+}
+
+/// Level and colours are not told: 0 is "unknown" for the one, 2 for the others.
+fn put_vpx_config(out: &mut Vec<u8>, format: vpx::Format) {
+    let layout = format.depth << 4 | format.chroma << 1 | u8::from(format.full_range);
+    out.extend_from_slice(&[format.profile, 0, layout, 2, 2, 2, 0, 0]);
 }
 
 fn put_avc_config(out: &mut Vec<u8>, sets: &ParameterSets) {
@@ -223,10 +256,10 @@ fn put_set(out: &mut Vec<u8>, set: &[u8]) {
 
 fn put_audio_entry(out: &mut Vec<u8>, format: &Format) {
     let kind = match format.config {
-        Config::Aac { .. } | Config::Mpeg => b"mp4a",
-        Config::Ac3(_) => b"ac-3",
-        Config::Eac3(_) => b"ec-3",
-        Config::Opus { .. } => b"Opus",
+        Sound::Aac { .. } | Sound::Mpeg => b"mp4a",
+        Sound::Ac3(_) => b"ac-3",
+        Sound::Eac3(_) => b"ec-3",
+        Sound::Opus { .. } => b"Opus",
     };
     put_box(out, kind, |out| {
         put64(out, 1);
@@ -236,11 +269,11 @@ fn put_audio_entry(out: &mut Vec<u8>, format: &Format) {
         put32(out, 0);
         put32(out, if format.rate < 0x1_0000 { format.rate << 16 } else { 0 });
         match &format.config {
-            Config::Aac { config } => put_esds(out, 0x40, config),
-            Config::Mpeg => put_esds(out, 0x6b, &[]),
-            Config::Ac3(bytes) => put_box(out, b"dac3", |out| out.extend_from_slice(bytes)),
-            Config::Eac3(bytes) => put_box(out, b"dec3", |out| out.extend_from_slice(bytes)),
-            Config::Opus { pre_skip, rate } => put_box(out, b"dOps", |out| {
+            Sound::Aac { config } => put_esds(out, 0x40, config),
+            Sound::Mpeg => put_esds(out, 0x6b, &[]),
+            Sound::Ac3(bytes) => put_box(out, b"dac3", |out| out.extend_from_slice(bytes)),
+            Sound::Eac3(bytes) => put_box(out, b"dec3", |out| out.extend_from_slice(bytes)),
+            Sound::Opus { pre_skip, rate } => put_box(out, b"dOps", |out| {
                 out.extend_from_slice(&[0, format.channels as u8]);
                 put16(out, *pre_skip);
                 put32(out, *rate);

@@ -8,10 +8,12 @@
 //! it is written with the first fragment. Times are the working ones: a fragment's is its absolute time.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use headwater_protocol::Codec;
 
 use super::MuxVideo;
-use super::boxes::{self, Kind, put_box, put_full, put32, put64};
+use super::boxes::{self, Config, Kind, put_box, put_full, put32, put64};
 use super::sound::Cutter;
+use crate::coded::{av1, vpx};
 use crate::es::{AudioFormat, AudioPacket, CLOCK, Frame};
 use crate::nal::{self, ParameterSets};
 
@@ -27,7 +29,8 @@ const NOT_SYNC: u32 = 0x0101_0000;
 #[derive(Debug)]
 pub(super) struct Fmp4Muxer {
     video: MuxVideo,
-    sets: ParameterSets,
+    /// None until the first keyframe.
+    config: Option<Config>,
     frames: Vec<Sample>,
     audio: Vec<Option<AudioTrack>>,
     /// Added to all times, where the segment begins before 0. None until the header is written.
@@ -63,19 +66,19 @@ struct Sound {
 
 impl Fmp4Muxer {
     pub(super) fn new(video: MuxVideo, audio: &[AudioFormat]) -> Self {
-        let track = |format| {
-            let cutter = Cutter::new(format)?;
-            Some(AudioTrack { cutter, sounds: Vec::new(), next: None, listed: false })
-        };
         Self {
             video,
-            sets: ParameterSets::default(),
+            config: None,
             frames: Vec::new(),
-            audio: audio.iter().map(track).collect(),
+            audio: audio.iter().map(AudioTrack::new).collect(),
             shift: None,
             sequence: 0,
             last_duration: None,
         }
+    }
+
+    pub(super) fn tracks(&mut self, audio: &[AudioFormat]) {
+        self.audio.extend(audio.iter().skip(self.audio.len()).map(AudioTrack::new));
     }
 
     pub(super) fn video(&mut self, frame: &Frame, out: &mut BytesMut) {
@@ -85,7 +88,7 @@ impl Fmp4Muxer {
                 self.fragment(Some(frame.dts.0), span >= PATIENCE, out);
             }
         }
-        let data = self.length_prefixed(&frame.data);
+        let data = self.sample(&frame.data);
         self.frames.push(Sample {
             dts: frame.dts.0,
             offset: frame.pts.0 - frame.dts.0,
@@ -104,17 +107,46 @@ impl Fmp4Muxer {
         self.fragment(None, true, out);
     }
 
+    /// A frame as MP4 holds it; what the header must say of it is kept until that is written.
+    fn sample(&mut self, data: &Bytes) -> Bytes {
+        let late = self.shift.is_some();
+        match self.video.codec {
+            Codec::H264 | Codec::Hevc => self.length_prefixed(data),
+            Codec::Av1 => {
+                if !late && let Some(header) = av1::sequence(data) {
+                    let sequence = av1::parse_sequence(header).unwrap_or_default();
+                    self.config = Some(Config::Av1 { sequence, header: header.to_vec() });
+                }
+                av1::without_delimiters(data)
+            }
+            Codec::Vp9 | Codec::Vp8 => {
+                let vp9 = self.video.codec == Codec::Vp9;
+                let frame = if vp9 { vpx::look_vp9(data) } else { vpx::look_vp8(data) };
+                if !late && let Some(format) = frame.format {
+                    self.config = Some(Config::Vpx(format));
+                }
+                data.clone()
+            }
+            // Pictures have a container of their own.
+            Codec::Jpeg => data.clone(),
+        }
+    }
+
     /// Start codes become lengths. Delimiters and what the header has go.
     fn length_prefixed(&mut self, unit: &[u8]) -> Bytes {
         let mut out = BytesMut::with_capacity(unit.len() + 16);
+        let Config::Sets(sets) = self.config.get_or_insert_with(|| Config::Sets(ParameterSets::default()))
+        else {
+            return out.freeze();
+        };
         for nal in nal::units(unit) {
             let keep = match nal::kind(self.video.codec, nal) {
                 nal::Kind::Delimiter => false,
                 nal::Kind::ParameterSet if self.shift.is_none() => {
-                    self.sets.put(self.video.codec, nal);
+                    sets.put(self.video.codec, nal);
                     false
                 }
-                nal::Kind::ParameterSet => !self.sets.has(nal),
+                nal::Kind::ParameterSet => !sets.has(nal),
                 nal::Kind::Slice(_) | nal::Kind::Sei | nal::Kind::Prefix | nal::Kind::Other => true,
             };
             if keep {
@@ -123,6 +155,21 @@ impl Fmp4Muxer {
             }
         }
         out.freeze()
+    }
+
+    /// The video's size, where its own headers say it; None: there is nothing to decode.
+    fn described(&self) -> Option<(MuxVideo, &Config)> {
+        let config = self.config.as_ref()?;
+        let size = match config {
+            Config::Sets(sets) => {
+                let sps = sets.sps().next()?;
+                nal::parse_sps(self.video.codec, sps).map(|sps| (sps.width, sps.height))
+            }
+            Config::Av1 { sequence, .. } => Some((sequence.width, sequence.height)),
+            Config::Vpx(format) => Some((format.width, format.height)),
+        };
+        let (width, height) = size.unwrap_or((self.video.width, self.video.height));
+        Some((MuxVideo { width, height, ..self.video }, config))
     }
 
     /// Writes what there is. `next`: when the next frame is decoded. Without `force` it may wait for audio.
@@ -224,22 +271,19 @@ impl Fmp4Muxer {
         let shift = (-first).max(0);
         self.shift = Some(shift);
         let mut tracks = Vec::new();
-        if let Some(sps) = self.sets.sps().next() {
-            let mut video = self.video;
-            if let Some(sps) = nal::parse_sps(video.codec, sps) {
-                (video.width, video.height) = (sps.width, sps.height);
-            }
+        for track in self.audio.iter_mut().flatten() {
+            track.listed = track.cutter.format.is_some();
+        }
+        if self.described().is_none() {
+            self.frames.clear();
+        }
+        if let Some((video, config)) = self.described() {
             tracks.push(boxes::Track {
                 id: VIDEO_ID,
                 timescale: CLOCK as u32,
                 starts_at: shift as u64,
-                kind: Kind::Video(video, &self.sets),
+                kind: Kind::Video(video, config),
             });
-        } else {
-            self.frames.clear();
-        }
-        for track in self.audio.iter_mut().flatten() {
-            track.listed = track.cutter.format.is_some();
         }
         for (id, track) in listed(&self.audio) {
             if let Some(format) = &track.cutter.format {
@@ -295,6 +339,12 @@ fn put_run(
 }
 
 impl AudioTrack {
+    /// None: MP4 does not carry the format.
+    fn new(format: &AudioFormat) -> Option<Self> {
+        let cutter = Cutter::new(format)?;
+        Some(Self { cutter, sounds: Vec::new(), next: None, listed: false })
+    }
+
     fn push(&mut self, packet: &AudioPacket) {
         // A timestamp is that of the first frame that begins in its packet.
         let mut carried = self.cutter.pending();

@@ -36,6 +36,8 @@ pub struct Muxer(Inner);
 enum Inner {
     Ts(Box<TsMuxer>),
     Mp4(Box<Fmp4Muxer>),
+    /// Pictures as they are, one after the other.
+    Jpeg,
 }
 
 impl Muxer {
@@ -44,13 +46,24 @@ impl Muxer {
         Self(match container {
             Container::Ts => Inner::Ts(Box::new(TsMuxer::new(video.codec, audio))),
             Container::Mp4 => Inner::Mp4(Box::new(Fmp4Muxer::new(video, audio))),
+            Container::Jpeg => Inner::Jpeg,
         })
+    }
+
+    /// The list of tracks has grown at its end. MP4 can take that until its header is written, with the first fragment.
+    pub fn tracks(&mut self, audio: &[AudioFormat]) {
+        match &mut self.0 {
+            Inner::Ts(ts) => ts.tracks(audio),
+            Inner::Mp4(mp4) => mp4.tracks(audio),
+            Inner::Jpeg => {}
+        }
     }
 
     pub fn video(&mut self, frame: &Frame, out: &mut BytesMut) {
         match &mut self.0 {
             Inner::Ts(ts) => ts.video(frame, out),
             Inner::Mp4(mp4) => mp4.video(frame, out),
+            Inner::Jpeg => out.extend_from_slice(&frame.data),
         }
     }
 
@@ -58,6 +71,7 @@ impl Muxer {
         match &mut self.0 {
             Inner::Ts(ts) => ts.audio(packet, out),
             Inner::Mp4(mp4) => mp4.audio(packet),
+            Inner::Jpeg => {}
         }
     }
 
@@ -66,6 +80,7 @@ impl Muxer {
         match &mut self.0 {
             Inner::Ts(ts) => ts.finish(out),
             Inner::Mp4(mp4) => mp4.finish(out),
+            Inner::Jpeg => {}
         }
     }
 }

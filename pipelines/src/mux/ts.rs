@@ -42,6 +42,8 @@ pub(super) struct TsMuxer {
     pcr: Option<i64>,
     lead: i64,
     started: bool,
+    /// The program table in the output is an old one.
+    changed: bool,
     audio: Vec<AudioTrack>,
 }
 
@@ -69,6 +71,8 @@ impl Counter {
 
 #[derive(Debug)]
 struct Tables {
+    /// Of the program table.
+    version: u8,
     sdt: Vec<u8>,
     pat: Vec<u8>,
     pmt: Vec<u8>,
@@ -77,35 +81,26 @@ struct Tables {
 
 impl TsMuxer {
     pub(super) fn new(codec: Codec, audio: &[AudioFormat]) -> Self {
-        let audio: Vec<AudioTrack> = (FIRST_AUDIO..PMT)
-            .zip(audio)
-            .map(|(pid, format)| AudioTrack {
-                format: format.clone(),
-                pid,
-                stream_id: match format {
-                    AudioFormat::Adts | AudioFormat::Aac { .. } | AudioFormat::Mpeg => {
-                        0xc0 + (pid & 0x1f) as u8 - 1
-                    }
-                    // LATM too is MPEG audio; the rest is private.
-                    AudioFormat::Other { stream_type: 0x11, .. } => 0xc0,
-                    AudioFormat::Ac3
-                    | AudioFormat::Eac3
-                    | AudioFormat::Opus { .. }
-                    | AudioFormat::Other { .. } => 0xbd,
-                },
-                counter: Counter::default(),
-                pending: BytesMut::new(),
-                pending_pts: 0,
-            })
-            .collect();
+        let audio: Vec<AudioTrack> = (FIRST_AUDIO..PMT).zip(audio).map(AudioTrack::new).collect();
         Self {
             codec,
-            tables: Tables::new(codec, &audio),
+            tables: Tables::new(codec, &audio, 0),
             video: Counter::default(),
             pcr: None,
             lead: LEAD,
             started: false,
+            changed: false,
             audio,
+        }
+    }
+
+    /// Takes tracks that were added at the end; a new program table tells of them with the next sound.
+    pub(super) fn tracks(&mut self, audio: &[AudioFormat]) {
+        let old = self.audio.len();
+        if audio.len() > old {
+            self.audio.extend((FIRST_AUDIO..PMT).zip(audio).skip(old).map(AudioTrack::new));
+            self.tables.change(self.codec, &self.audio);
+            self.changed = self.started;
         }
     }
 
@@ -119,7 +114,8 @@ impl TsMuxer {
         if !begins_with_delimiter(self.codec, &frame.data) {
             head.extend_from_slice(match self.codec {
                 Codec::Hevc => &[0, 0, 0, 1, 0x46, 0x01, 0x50],
-                Codec::H264 | Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg => &[0, 0, 0, 1, 0x09, 0xf0],
+                Codec::H264 => &[0, 0, 0, 1, 0x09, 0xf0],
+                Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg => &[],
             });
         }
         set_pes_length(&mut head, frame.data.len());
@@ -173,9 +169,10 @@ impl TsMuxer {
             self.lead = if first >= 0 { LEAD.min(first) } else { LEAD };
             self.started = true;
             self.tables.write(true, out);
-        } else if key && self.pcr.is_some() {
+        } else if self.changed || (key && self.pcr.is_some()) {
             self.tables.write(false, out);
         }
+        self.changed = false;
     }
 
     /// Writes clock references alone where frames are far apart.
@@ -197,6 +194,27 @@ impl TsMuxer {
 }
 
 impl AudioTrack {
+    fn new((pid, format): (u16, &AudioFormat)) -> Self {
+        Self {
+            format: format.clone(),
+            pid,
+            stream_id: match format {
+                AudioFormat::Adts | AudioFormat::Aac { .. } | AudioFormat::Mpeg => {
+                    0xc0 + (pid & 0x1f) as u8 - 1
+                }
+                // LATM too is MPEG audio; the rest is private.
+                AudioFormat::Other { stream_type: 0x11, .. } => 0xc0,
+                AudioFormat::Ac3
+                | AudioFormat::Eac3
+                | AudioFormat::Opus { .. }
+                | AudioFormat::Other { .. } => 0xbd,
+            },
+            counter: Counter::default(),
+            pending: BytesMut::new(),
+            pending_pts: 0,
+        }
+    }
+
     fn flush(&mut self, out: &mut BytesMut) {
         if !self.pending.is_empty() {
             let data = self.pending.split().freeze();
@@ -314,12 +332,12 @@ fn begins_with_delimiter(codec: Codec, data: &[u8]) -> bool {
 }
 
 impl Tables {
-    fn new(codec: Codec, audio: &[AudioTrack]) -> Self {
+    fn new(codec: Codec, audio: &[AudioTrack], version: u8) -> Self {
         let mut streams = Vec::new();
         let video_type = match codec {
             Codec::H264 => 0x1b,
             Codec::Hevc => 0x24,
-            // Nothing makes these for a transport stream; private data is what they would be.
+            // A ladder that asks for it is refused, for players do not know them there: private data.
             Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg => 0x06,
         };
         put_stream(&mut streams, video_type, VIDEO, &[]);
@@ -347,11 +365,18 @@ impl Tables {
         let mut sdt = vec![0xff, 0x01, 0xff, 0, 1, 0xfc, 0x80, service.len() as u8];
         sdt.extend_from_slice(&service);
         Self {
-            sdt: section(0x42, &sdt),
-            pat: section(0x00, &pat),
-            pmt: section(0x02, &pmt),
+            version,
+            sdt: section(0x42, 0, &sdt),
+            pat: section(0x00, 0, &pat),
+            pmt: section(0x02, version, &pmt),
             counters: Default::default(),
         }
+    }
+
+    fn change(&mut self, codec: Codec, audio: &[AudioTrack]) {
+        let version = (self.version + 1) & 0x1f;
+        let counters = std::mem::take(&mut self.counters);
+        *self = Self { counters, ..Self::new(codec, audio, version) };
     }
 
     fn write(&mut self, with_service: bool, out: &mut BytesMut) {
@@ -377,12 +402,12 @@ fn put_stream(out: &mut Vec<u8>, stream_type: u8, pid: u16, descriptors: &[u8]) 
     out.extend_from_slice(descriptors);
 }
 
-/// Adds header and CRC. The id (transport stream, program) is 1, the version 0, in one section.
-fn section(table: u8, body: &[u8]) -> Vec<u8> {
+/// Adds header and CRC. The id (transport stream, program) is 1; there is one section.
+fn section(table: u8, version: u8, body: &[u8]) -> Vec<u8> {
     let len = 5 + body.len() + 4;
     // The SDT is of DVB, which sets the bit that ISO reserves.
     let bits = if table == 0x42 { 0xf0 } else { 0xb0 };
-    let mut out = vec![table, bits | (len >> 8) as u8, len as u8, 0, 1, 0xc1, 0, 0];
+    let mut out = vec![table, bits | (len >> 8) as u8, len as u8, 0, 1, 0xc1 | version << 1, 0, 0];
     out.extend_from_slice(body);
     let crc = crc32(&out);
     out.extend_from_slice(&crc.to_be_bytes());

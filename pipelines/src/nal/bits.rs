@@ -3,7 +3,7 @@
 use memchr::memmem;
 
 /// Removes emulation prevention: 00 00 03 becomes 00 00.
-pub(super) fn unescape(nal: &[u8]) -> Vec<u8> {
+pub(crate) fn unescape(nal: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(nal.len());
     let mut rest = nal;
     while let Some(at) = memmem::find(rest, b"\0\0\x03") {
@@ -16,17 +16,17 @@ pub(super) fn unescape(nal: &[u8]) -> Vec<u8> {
 
 /// Reads bits from the most significant on.
 #[derive(Debug)]
-pub(super) struct Bits<'a> {
+pub(crate) struct Bits<'a> {
     data: &'a [u8],
     at: usize,
 }
 
 impl<'a> Bits<'a> {
-    pub(super) fn new(data: &'a [u8]) -> Self {
+    pub(crate) fn new(data: &'a [u8]) -> Self {
         Self { data, at: 0 }
     }
 
-    pub(super) fn flag(&mut self) -> Option<bool> {
+    pub(crate) fn flag(&mut self) -> Option<bool> {
         let byte = *self.data.get(self.at / 8)?;
         let bit = byte >> (7 - self.at % 8) & 1;
         self.at += 1;
@@ -34,7 +34,7 @@ impl<'a> Bits<'a> {
     }
 
     /// At most 32 bits.
-    pub(super) fn bits(&mut self, count: u32) -> Option<u32> {
+    pub(crate) fn bits(&mut self, count: u32) -> Option<u32> {
         let mut value = 0;
         for _ in 0..count {
             value = value << 1 | u32::from(self.flag()?);
@@ -42,12 +42,12 @@ impl<'a> Bits<'a> {
         Some(value)
     }
 
-    pub(super) fn skip(&mut self, count: u32) -> Option<()> {
+    pub(crate) fn skip(&mut self, count: u32) -> Option<()> {
         self.at = self.at.checked_add(count as usize)?;
         (self.at <= self.data.len() * 8).then_some(())
     }
 
-    pub(super) fn ue(&mut self) -> Option<u32> {
+    pub(crate) fn ue(&mut self) -> Option<u32> {
         let mut zeros = 0;
         while !self.flag()? {
             zeros += 1;
@@ -58,7 +58,7 @@ impl<'a> Bits<'a> {
         Some((1 << zeros) - 1 + self.bits(zeros)?)
     }
 
-    pub(super) fn se(&mut self) -> Option<i32> {
+    pub(crate) fn se(&mut self) -> Option<i32> {
         let value = i64::from(self.ue()?);
         i32::try_from(if value % 2 == 1 { (value + 1) / 2 } else { -value / 2 }).ok()
     }

@@ -5,7 +5,7 @@
 //!          └────── one NAL unit ─┘
 //! ```
 
-mod bits;
+pub(crate) mod bits;
 mod sps;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -14,7 +14,7 @@ use memchr::memmem;
 
 use self::bits::{Bits, unescape};
 use self::sps::skip_profile_tier_level;
-pub use self::sps::{Sps, parse_sps};
+pub use self::sps::{FieldCoding, Sps, parse_sps};
 
 /// What a NAL unit means for cutting a stream into access units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,9 @@ pub fn kind(codec: Codec, nal: &[u8]) -> Kind {
     let Some(&head) = nal.first() else { return Kind::Other };
     match codec {
         Codec::Hevc => hevc_kind(head, nal),
-        Codec::H264 | Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg => h264_kind(head, nal),
+        Codec::H264 => h264_kind(head, nal),
+        // Not made of NAL units.
+        Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg => Kind::Other,
     }
 }
 
@@ -127,6 +129,28 @@ pub struct Picture {
     pub intra: bool,
     pub has_delimiter: bool,
     pub has_sps: bool,
+    /// Only one field of a frame, in H.264.
+    pub field: Option<Field>,
+}
+
+/// Two fields of one frame have the same number and are not both the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Field {
+    pub frame: u32,
+    pub bottom: bool,
+}
+
+fn field(slice: &[u8], coding: FieldCoding) -> Option<Field> {
+    let payload = unescape(slice.get(1..slice.len().min(32))?);
+    let mut bits = Bits::new(&payload);
+    for _ in ["first_mb_in_slice", "slice_type", "pic_parameter_set_id"] {
+        bits.ue()?;
+    }
+    bits.skip(if coding.separate_planes { 2 } else { 0 })?;
+    let frame = bits.bits(coding.frame_num_bits)?;
+    let is_field = bits.flag()?;
+    let bottom = bits.flag()?;
+    is_field.then_some(Field { frame, bottom })
 }
 
 impl Picture {
@@ -153,6 +177,7 @@ impl Picture {
                 if !self.has_slice {
                     self.random_access = slice.random_access;
                     self.closed = slice.closed;
+                    self.field = sets.field_coding.and_then(|coding| field(nal, coding));
                 }
                 self.intra &= slice.intra;
                 self.has_slice = true;
@@ -171,7 +196,8 @@ impl Picture {
 fn is_sps(codec: Codec, nal: &[u8]) -> bool {
     match codec {
         Codec::Hevc => nal[0] >> 1 & 0x3f == 33,
-        Codec::H264 | Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg => nal[0] & 0x1f == 7,
+        Codec::H264 => nal[0] & 0x1f == 7,
+        Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg => false,
     }
 }
 
@@ -207,6 +233,8 @@ fn sei_number(mut rest: &[u8]) -> Option<(usize, &[u8])> {
 pub struct ParameterSets {
     /// Kind (order in which they are written) and id, then the NAL unit. Few: a Vec is quickest.
     sets: Vec<((u8, u32), Bytes)>,
+    /// What the last sequence parameter set of H.264 says.
+    field_coding: Option<FieldCoding>,
 }
 
 impl ParameterSets {
@@ -215,6 +243,9 @@ impl ParameterSets {
 
     pub fn put(&mut self, codec: Codec, nal: &[u8]) {
         let Some(key) = set_key(codec, nal) else { return };
+        if codec == Codec::H264 && is_sps(codec, nal) {
+            self.field_coding = parse_sps(codec, nal).and_then(|sps| sps.field_coding);
+        }
         let room = self.sets.len() < Self::MAX;
         match self.sets.iter_mut().find(|(k, _)| *k == key) {
             Some((_, old)) if old.as_ref() == nal => {}
@@ -279,7 +310,8 @@ fn set_key(codec: Codec, nal: &[u8]) -> Option<(u8, u32)> {
             };
             Some((order, id))
         }
-        Codec::H264 | Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg => {
+        Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg => None,
+        Codec::H264 => {
             let order = (nal.first()? & 0x1f).checked_sub(6)?;
             let mut bits = Bits::new(nal.get(1..)?);
             if order == 1 {

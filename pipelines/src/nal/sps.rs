@@ -14,18 +14,26 @@ pub struct Sps {
     pub chroma_bits: u8,
     /// Length of a frame in ticks of 90 kHz, where the timing information has it.
     pub frame_ticks: Option<u32>,
+    /// H.264: where pictures may be single fields.
+    pub field_coding: Option<FieldCoding>,
     /// Temporal layers, in HEVC.
     pub layers: u8,
     /// HEVC: the 12 bytes of profile, tier and level as `hvcC` wants them.
     pub profile_tier_level: [u8; 12],
 }
 
+/// How a slice's header tells that it is one of a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FieldCoding {
+    pub frame_num_bits: u32,
+    pub separate_planes: bool,
+}
+
 pub fn parse_sps(codec: Codec, nal: &[u8]) -> Option<Sps> {
     match codec {
         Codec::Hevc => parse_hevc_sps(&unescape(nal.get(2..)?)),
-        Codec::H264 | Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg => {
-            parse_h264_sps(&unescape(nal.get(1..)?))
-        }
+        Codec::H264 => parse_h264_sps(&unescape(nal.get(1..)?)),
+        Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg => None,
     }
 }
 
@@ -50,7 +58,7 @@ fn parse_h264_sps(payload: &[u8]) -> Option<Sps> {
             }
         }
     }
-    bits.ue()?;
+    let frame_num_bits = bits.ue()?.checked_add(4).filter(|bits| *bits <= 16)?;
     match bits.ue()? {
         0 => {
             bits.ue()?;
@@ -72,6 +80,7 @@ fn parse_h264_sps(payload: &[u8]) -> Option<Sps> {
     let frame_only = bits.flag()?;
     let height = map_height.checked_mul(if frame_only { 1 } else { 2 })?;
     if !frame_only {
+        sps.field_coding = Some(FieldCoding { frame_num_bits, separate_planes });
         bits.skip(1)?;
     }
     bits.skip(1)?;

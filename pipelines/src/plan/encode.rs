@@ -3,7 +3,7 @@
 use headwater_protocol::{Code, Codec, Fault, FrameRate, Gop, Profile, Rate, Rendition};
 
 use super::{Element, absent};
-use crate::board::{Board, Encoder, ForceKey, Limits, Mapping, Properties, Quirk, Target, Unit};
+use crate::board::{Board, Encoder, ForceKey, Limits, Mapping, Properties, Quirk, Recycle, Target, Unit};
 use crate::fit::{Size, frames_in};
 use crate::machine::{ElementFacts, Machine, PropertyFacts, PropertyKind};
 
@@ -183,7 +183,7 @@ fn say<'a>(
         rate,
         force_key: map.force_key.clone(),
         fresh: !encoder.software && board.quirks.contains(&Quirk::FreshEncoderPerSegment),
-        by_ready: !encoder.software && board.quirks.contains(&Quirk::RecycleByReady),
+        by_ready: encoder.recycle == Recycle::Ready,
         gated: rendition.fps.is_some(),
         notes: telling.notes,
     })

@@ -26,6 +26,7 @@ use crate::board::{Board, Decoder, ForceKey, Interlaced, LossyInput, Properties,
 use crate::es::Rotation;
 use crate::fit::{Origin, Size};
 use crate::machine::Machine;
+use crate::still::Grid;
 
 /// One element with its properties set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -42,7 +43,7 @@ pub struct DecodePlan {
     pub elements: Vec<Element>,
     /// Where its pictures are, by the profile's name.
     pub memory: String,
-    /// The memory's feature in caps. A decoder that is not asked for one may give pictures in system memory.
+    /// The memory's feature in caps: a decoder that is not asked for it may give system memory.
     #[serde(skip)]
     pub feature: Option<String>,
     /// Carries pictures into system memory, where they are elsewhere and have to be worked on in software.
@@ -52,9 +53,6 @@ pub struct DecodePlan {
     pub deinterlaces: bool,
     /// A new one for each segment.
     pub fresh: bool,
-    /// Between segments it goes through READY instead of being flushed.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub by_ready: bool,
     /// It drives a device.
     pub hardware: bool,
 }
@@ -70,7 +68,6 @@ impl DecodePlan {
             download: Vec::new(),
             deinterlaces: false,
             fresh: false,
-            by_ready: false,
             hardware: false,
         }
     }
@@ -152,11 +149,13 @@ pub struct RungPlan {
     pub force_key: Option<ForceKey>,
     /// A new encoder for each segment.
     pub fresh: bool,
-    /// Between segments its chain goes through READY instead of being flushed.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    /// The chain goes through the state READY between segments.
     pub by_ready: bool,
     /// It drives a device.
     pub hardware: bool,
+    /// Only some pictures are encoded, on sheets; the feed's size is that of one of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub still: Option<Grid>,
 }
 
 /// More frame threads than this cost more than they give.
@@ -224,7 +223,6 @@ pub(crate) fn decode_with(board: &Board, machine: &Machine, one: &Decoder) -> Re
         download,
         deinterlaces: one.interlaced == Interlaced::Deinterlaces,
         fresh: !one.software && board.quirks.contains(&Quirk::FreshDecoderPerSegment),
-        by_ready: !one.software && board.quirks.contains(&Quirk::RecycleByReady),
         hardware: !one.software,
     })
 }

@@ -10,7 +10,7 @@
 
 use std::collections::BTreeSet;
 
-use headwater_protocol::{Fault, Ladder, Rendition};
+use headwater_protocol::{Codec, Fault, Ladder, Rendition};
 
 use super::encode::{Said, Wanted, candidates, no_encoder, say_size, threads};
 use super::{DecodePlan, Element, Feed, OutputPlan, Picture, RungPlan, Way, upright};
@@ -18,6 +18,7 @@ use crate::board::{Board, Memory, SYSTEM, Scaler, Skill};
 use crate::es::Rotation;
 use crate::fit::{Size, cascade, fit};
 use crate::machine::Machine;
+use crate::still::Grid;
 
 /// What a step costs for each pixel that it reads or writes. Only their order matters: a pass of a device's own scaler
 /// is nearly free, a copy between memories costs the processor a read and a write, and scaling in software
@@ -95,7 +96,10 @@ impl<'a> Rungs<'a> {
 }
 
 fn rung(rendition: &Rendition, said: Said<'_>, feed: Feed, before: Vec<Element>) -> RungPlan {
+    let still = (rendition.codec == Codec::Jpeg).then(|| Grid::of(rendition.tiles));
+    let size = still.map_or(said.size, |grid| grid.size(said.size));
     RungPlan {
+        still,
         codec: rendition.codec,
         feed,
         before,
@@ -103,8 +107,8 @@ fn rung(rendition: &Rendition, said: Said<'_>, feed: Feed, before: Vec<Element>)
         element: said.element,
         after: said.after,
         caps: said.caps,
-        width: said.size.width,
-        height: said.size.height,
+        width: size.width,
+        height: size.height,
         rate: said.rate,
         gate: rendition.fps,
         force_key: said.force_key,
@@ -199,6 +203,9 @@ pub(super) fn native(
 ) -> Result<Costed, String> {
     if picture.hdr {
         return Err("high dynamic range is mapped in software".into());
+    }
+    if ladder.renditions().iter().any(|rendition| rendition.codec == Codec::Jpeg) {
+        return Err("still pictures are put together in software".into());
     }
     if decode.memory == SYSTEM && board.scalers.iter().all(|scaler| !scaler.input.contains(&decode.memory)) {
         return Err("pictures are in system memory and no scaler of this board takes them there".into());
@@ -321,7 +328,7 @@ impl Search<'_> {
                 ways.extend(way);
             }
         }
-        if skills.is_empty() && from != SYSTEM && !self.decode.download.is_empty() {
+        if skills.is_empty() && (from == SYSTEM || !self.decode.download.is_empty()) {
             ways.extend(self.by_plain_scaler(said));
         }
         if ways.is_empty() {
@@ -400,7 +407,10 @@ impl Search<'_> {
         before.push(plain("videoscale", &[]));
         before.push(raw_caps(None, format, Some(said.size)));
         let written = said.size.pixels() as f64;
-        let mut cost = self.picture.coded.pixels() as f64 * COPY + written * PLAIN_SCALER;
+        let mut cost = written * PLAIN_SCALER;
+        if self.decode.memory != SYSTEM {
+            cost += self.picture.coded.pixels() as f64 * COPY;
+        }
         if let Some(memory) = self.board.memory.get(&input.memory) {
             let (carrier, _) = self.machine.first(&memory.from_system)?;
             before.push(plain(carrier, &[]));

@@ -1,5 +1,5 @@
 use headwater_protocol::{
-    Audio, BitsPerSecond, Container, Gop, Millis, Pixels, Profile, Rate, Rendition, RenditionName,
+    Audio, BitsPerSecond, Container, Gop, Millis, Pixels, Profile, Rate, Rendition, RenditionName, Tiles,
 };
 
 use super::*;
@@ -58,6 +58,7 @@ fn rendition(name: &str, width: u32, height: u32) -> Rendition {
         profile: Profile::Auto,
         container: Container::Ts,
         audio: Audio::Copy,
+        tiles: None,
     }
 }
 
@@ -95,6 +96,21 @@ fn units_and_gop_become_the_properties_of_the_encoder_at_hand() {
     let quality = plan_of(|r| r.rate = Rate::Quality(23), both).unwrap();
     assert_eq!(quality.element.properties["quantizer"], "23");
     assert!(!quality.element.properties.contains_key("bitrate"));
+}
+
+#[test]
+fn a_sheet_has_the_size_of_its_tiles_and_a_quality_on_the_encoders_scale() {
+    let sheet = |r: &mut Rendition| {
+        (r.codec, r.container, r.rate) = (Codec::Jpeg, Container::Jpeg, Rate::Quality(11));
+        (r.width, r.height) = (Pixels(160), Pixels(90));
+        r.tiles = Some(Tiles { columns: 5, rows: 4, every: Millis(2000) });
+    };
+    let plan = plan_of(sheet, &[("jpegenc", &["quality"])]).unwrap();
+    assert_eq!((plan.width, plan.height), (800, 360));
+    assert_eq!(plan.still, Some(Grid { columns: 5, rows: 4, every: Some(180_000) }));
+    assert_eq!(plan.element.properties["quality"], "85");
+    let fault = plan_of(sheet, &[("x264enc", X264)]).unwrap_err();
+    assert!(fault.text.contains("gstreamer1.0-plugins-good"), "{}", fault.text);
 }
 
 #[test]

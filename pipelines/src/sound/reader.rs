@@ -67,7 +67,8 @@ impl Soundtrack {
         }
         let (file, container) = split::open(path)?;
         let (source, from) = match container {
-            Container::Ts => {
+            // A file of pictures is never opened as one with sound.
+            Container::Ts | Container::Jpeg => {
                 let demuxer = Box::new(Demuxer::without_limit(container));
                 (Source::Ts { path: path.to_owned(), file, demuxer }, None)
             }

@@ -94,10 +94,13 @@ pub(crate) fn probe(file: &Path, stream: &str) -> Vec<Packet> {
         .map(|line| {
             let mut fields = line.split(',');
             let mut time = || {
-                let value: i64 = fields.next().unwrap().parse().unwrap_or_else(|_| panic!("{line}"));
-                ((value * num * 90_000) as f64 / den as f64).round() as i64
+                let value: i64 = fields.next().unwrap().parse().ok()?;
+                Some(((value * num * 90_000) as f64 / den as f64).round() as i64)
             };
-            let (pts, dts) = (time().rem_euclid(WRAP), time().rem_euclid(WRAP));
+            let pts = time().unwrap_or_else(|| panic!("{line}"));
+            // Frames of Matroska that are never shown have none.
+            let dts = time().unwrap_or(pts);
+            let (pts, dts) = (pts.rem_euclid(WRAP), dts.rem_euclid(WRAP));
             Packet { pts, dts, key: fields.next().unwrap().starts_with('K') }
         })
         .collect()

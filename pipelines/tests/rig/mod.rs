@@ -42,10 +42,14 @@ pub(crate) struct Done {
     pub(crate) outputs: Vec<Vec<u8>>,
 }
 
+fn start() {
+    static START: Once = Once::new();
+    START.call_once(|| log::init().unwrap());
+}
+
 impl Rig {
     pub(crate) fn new() -> Self {
-        static START: Once = Once::new();
-        START.call_once(|| log::init().unwrap());
+        start();
         Self { folder: tempfile::tempdir().unwrap() }
     }
 
@@ -135,22 +139,97 @@ impl Rig {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// Pixel format, range, matrix, transfer and primaries, as the stream says.
+    pub(crate) fn colour(&self, bytes: &[u8]) -> [String; 5] {
+        let path = self.write("colour.bin", bytes);
+        let names = ["pix_fmt", "color_range", "color_space", "color_transfer", "color_primaries"];
+        let entries = format!("-select_streams v -show_entries stream={} -of json", names.join(","));
+        let found: serde_json::Value = serde_json::from_str(&ffprobe(&path, &entries)).unwrap();
+        names.map(|name| found["streams"][0][name].as_str().unwrap_or("unknown").to_owned())
+    }
+
+    /// Luma of the first picture's middle row.
+    pub(crate) fn row(&self, bytes: &[u8], width: usize) -> Vec<u8> {
+        self.write("row.bin", bytes);
+        let raw = self.ffmpeg("-i row.bin -frames:v 1 -vf extractplanes=y -f rawvideo row.raw");
+        let middle = raw.len() / width / 2 * width;
+        raw[middle..middle + width].to_vec()
+    }
+
+    /// Codec and size of a picture.
+    pub(crate) fn image(&self, bytes: &[u8]) -> (String, u64, u64) {
+        let path = self.write("image.jpg", bytes);
+        let text = ffprobe(&path, "-show_entries stream=codec_name,width,height -of json");
+        let found: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let one = &found["streams"][0];
+        (
+            one["codec_name"].as_str().unwrap().to_owned(),
+            one["width"].as_u64().unwrap(),
+            one["height"].as_u64().unwrap(),
+        )
+    }
+
+    /// Red, green and blue in the middle of a picture.
+    pub(crate) fn pixel(&self, bytes: &[u8]) -> [u8; 3] {
+        self.write("pixel.jpg", bytes);
+        let raw = self.ffmpeg("-i pixel.jpg -vf crop=2:2 -pix_fmt rgb24 -f rawvideo pixel.raw");
+        [raw[0], raw[1], raw[2]]
+    }
+
+    /// Structural similarity of a picture, or of the tile at `corner`, to the source's frame at `seconds`.
+    pub(crate) fn still_ssim(
+        &self,
+        still: &[u8],
+        source: &[u8],
+        seconds: f64,
+        (width, height): (u32, u32),
+        corner: Option<(u32, u32)>,
+    ) -> f64 {
+        let (left, top) = corner.unwrap_or_default();
+        // What is compared is the luma that a viewer sees: full range on both sides.
+        let graph = format!(
+            "[1:v]trim=start={},select=eq(n\\,0),setpts=0,scale={width}:{height}:flags=area:out_range=pc:\
+             out_color_matrix=bt601,format=yuvj420p[r];[0:v]setpts=0,crop={width}:{height}:{left}:{top},\
+             format=yuvj420p[s];[s][r]ssim",
+            // Frames of exactly this time are in.
+            seconds - 0.001
+        );
+        let text = self.compare(still, source, &graph);
+        let all = text.rsplit("All:").next().and_then(|rest| rest.split_whitespace().next());
+        all.unwrap_or_else(|| panic!("{text}")).parse().unwrap()
+    }
+
+    /// Peak signal-to-noise ratio in dB of `bytes` to `source` after `filter`.
+    pub(crate) fn psnr(&self, bytes: &[u8], source: &[u8], filter: &str) -> f64 {
+        let graph = format!("[1:v]{filter}[r];[0:v][r]psnr");
+        let text = self.compare(bytes, source, &graph);
+        let average = text.rsplit("average:").next().and_then(|rest| rest.split_whitespace().next());
+        average.unwrap_or_else(|| panic!("{text}")).parse().unwrap()
+    }
+
     /// Structural similarity of `bytes` to `source` scaled to the same size.
     pub(crate) fn ssim(&self, bytes: &[u8], source: &[u8], width: u32, height: u32) -> f64 {
+        let text = self.compare(
+            bytes,
+            source,
+            &format!("[1:v]scale={width}:{height}:flags=bicubic[r];[0:v][r]ssim"),
+        );
+        let all = text.rsplit("All:").next().and_then(|rest| rest.split_whitespace().next());
+        all.unwrap_or_else(|| panic!("{text}")).parse().unwrap()
+    }
+
+    /// What ffmpeg says of two inputs in a filter graph.
+    fn compare(&self, bytes: &[u8], source: &[u8], graph: &str) -> String {
         let (a, b) = (self.write("a.bin", bytes), self.write("b.bin", source));
         let output = Command::new("ffmpeg")
             .args(["-v", "info", "-nostdin", "-i"])
             .arg(a)
             .arg("-i")
             .arg(b)
-            .arg("-filter_complex")
-            .arg(format!("[1:v]scale={width}:{height}:flags=bicubic[r];[0:v][r]ssim"))
-            .args(["-f", "null", "-"])
+            .args(["-filter_complex", graph, "-f", "null", "-"])
             .output()
             .unwrap();
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        let all = text.rsplit("All:").next().and_then(|rest| rest.split_whitespace().next());
-        all.unwrap_or_else(|| panic!("{text}")).parse().unwrap()
+        String::from_utf8_lossy(&output.stderr).into_owned()
     }
 }
 
@@ -176,10 +255,12 @@ pub(crate) fn rendition(name: &str, width: u32, height: u32) -> Rendition {
         profile: Profile::Auto,
         container: Container::Ts,
         audio: Audio::Copy,
+        tiles: None,
     }
 }
 
 pub(crate) fn engine(renditions: Vec<Rendition>) -> Engine {
+    start();
     let (board, machine) = survey::board().unwrap();
     Engine::new(board, machine, Ladder::new(renditions).unwrap())
 }

@@ -39,7 +39,9 @@ pub(crate) async fn nodes(gateway: &Gateway, style: Style, watch: &Watch) -> Res
         if nodes.is_empty() {
             return Ok("No node has enrolled yet. Begin with: headwater enroll NAME".to_owned());
         }
-        Ok(tables::nodes(&nodes, now_ms(), style.colored).to_string())
+        let mut lines = vec![tables::nodes(&nodes, now_ms(), style.colored).to_string()];
+        lines.extend(tables::avoided(&nodes));
+        Ok(lines.join("\n"))
     })
     .await
 }

@@ -65,7 +65,7 @@ impl Folder {
 
     /// Media playlists first: the master never names one that is not there.
     pub(crate) fn write_playlists(&self, variants: &[Variant]) -> Result<(), FolderError> {
-        for variant in variants.iter().filter(|variant| !variant.entries.is_empty()) {
+        for variant in variants.iter().filter(|variant| variant.plays()) {
             let path = self.path.join(variant.name.as_str()).join("index.m3u8");
             write(path, &variant.media_playlist())?;
         }
@@ -80,7 +80,7 @@ fn is_ours(name: &str) -> bool {
         || name.split_once('.').is_some_and(|(number, extension)| {
             !number.is_empty()
                 && number.bytes().all(|b| b.is_ascii_digit())
-                && matches!(extension, "ts" | "mp4")
+                && matches!(extension, "ts" | "mp4" | "jpg")
         })
 }
 

@@ -107,6 +107,7 @@ fn by_name(name: &str) -> Option<Vec<Rendition>> {
             profile: Profile::Auto,
             container: Container::Ts,
             audio: Audio::Copy,
+            tiles: None,
         }]);
     }
     let preset = livepeer::PRESETS.iter().find(|(known, ..)| known.eq_ignore_ascii_case(name))?;
@@ -118,8 +119,7 @@ fn by_name(name: &str) -> Option<Vec<Rendition>> {
 fn inline(part: &str) -> Result<Rendition, SpecError> {
     let error = |text: String| SpecError::Inline { part: part.to_owned(), text };
     let (mut name, mut size, mut rate, mut fps) = (None, None, None, None);
-    let (mut codec, mut gop, mut profile, mut container) =
-        (Codec::H264, Gop::Segment, Profile::Auto, Container::Ts);
+    let (mut codec, mut gop, mut profile, mut container) = (Codec::H264, Gop::Segment, Profile::Auto, None);
     let mut audio = Audio::Copy;
     for pair in part.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
         let (key, value) =
@@ -138,12 +138,12 @@ fn inline(part: &str) -> Result<Rendition, SpecError> {
             }
             "fps" => fps = Some(value.parse().map_err(|e: BadFrameRate| error(e.to_string()))?),
             "gop" => gop = parse_gop(value).map_err(error)?,
-            "codec" => codec = word(value, "codec", "h264, hevc or av1").map_err(error)?,
+            "codec" => codec = word(value, "codec", "h264, hevc, av1 or jpeg").map_err(error)?,
             "profile" => {
                 profile =
                     word(value, "profile", "baseline, main, high or constrained-high").map_err(error)?;
             }
-            "container" => container = word(value, "container", "ts or mp4").map_err(error)?,
+            "container" => container = Some(word(value, "container", "ts, mp4 or jpeg").map_err(error)?),
             "audio" => audio = word(value, "audio", "copy or none").map_err(error)?,
             other => {
                 return Err(error(format!(
@@ -168,8 +168,9 @@ fn inline(part: &str) -> Result<Rendition, SpecError> {
         rate,
         gop,
         profile,
-        container,
+        container: container.unwrap_or(own_container(codec)),
         audio,
+        tiles: None,
     })
 }
 
@@ -241,6 +242,14 @@ fn from_item(item: &Value) -> Result<Rendition, String> {
     livepeer::rendition(0, &profile, Container::Ts).map_err(|e| e.to_string())
 }
 
+/// Where nothing is said.
+fn own_container(codec: Codec) -> Container {
+    match codec {
+        Codec::Jpeg => Container::Jpeg,
+        Codec::H264 | Codec::Hevc | Codec::Av1 | Codec::Vp9 | Codec::Vp8 => Container::Ts,
+    }
+}
+
 /// Value of the header `Livepeer-Transcode-Configuration`.
 pub(crate) fn push_header(ladder: &Ladder) -> String {
     let profiles: Vec<Value> = ladder.renditions().iter().map(profile_json).collect();
@@ -248,7 +257,8 @@ pub(crate) fn push_header(ladder: &Ladder) -> String {
 }
 
 fn profile_json(rendition: &Rendition) -> Value {
-    let Rendition { name, codec, width, height, fps, rate, gop, profile, container, audio } = rendition;
+    let Rendition { name, codec, width, height, fps, rate, gop, profile, container, audio, tiles } =
+        rendition;
     let encoder = match codec {
         Codec::H264 => "H.264",
         Codec::Hevc => "HEVC",
@@ -273,13 +283,17 @@ fn profile_json(rendition: &Rendition) -> Value {
         Rate::Bitrate(bitrate) => (bitrate.0, 0),
         Rate::Quality(quality) => (0, *quality),
     };
-    // Livepeer's own gateway has neither `container` nor `audio` and ignores them.
-    json!({
+    // Livepeer's own gateway has none of `container`, `audio` and `tiles`, and ignores them.
+    let mut profile = json!({
         "name": name, "width": width, "height": height, "bitrate": bitrate, "quality": quality,
         "fps": fps.map_or(0, FrameRate::num), "fpsDen": fps.map_or(0, FrameRate::den),
         "profile": profile, "gop": gop, "encoder": encoder, "container": container,
         "audio": audio,
-    })
+    });
+    if let Some(tiles) = tiles {
+        profile["tiles"] = json!(tiles);
+    }
+    profile
 }
 
 #[cfg(test)]
@@ -324,7 +338,7 @@ mod tests {
         assert!(text("name=a,size=0x720,bitrate=3M").contains("width must be"));
         assert!(text("name=a,size=1280x720,bitrate=-1").contains("not a bitrate"));
         assert!(text("name=a,size=1280x720,bitrate=5").contains("1000 bit/s"));
-        assert!(text("name=a,size=1280x720,bitrate=1M,codec=mpeg2").contains("h264, hevc or av1"));
+        assert!(text("name=a,size=1280x720,bitrate=1M,codec=mpeg2").contains("h264, hevc, av1 or jpeg"));
         assert!(text("name=a,size=1280x720").contains("bitrate is missing"));
         assert!(text("name=../x,size=1280x720,bitrate=1M").contains("rendition name"));
         assert!(text("720p,720p").contains("two renditions are called 720p"));

@@ -32,6 +32,11 @@ pub(crate) struct Variant {
 }
 
 impl Variant {
+    /// Is it in the playlists? Pictures are not, and what never came.
+    pub(crate) fn plays(&self) -> bool {
+        self.container != Container::Jpeg && !self.entries.is_empty()
+    }
+
     /// Peak over the segments, and average, in bit/s.
     pub(crate) fn bandwidth(&self) -> (u64, u64) {
         let rate = |bytes: u64, ms: u64| (bytes * 8 * 1000).div_ceil(ms.max(1));
@@ -44,7 +49,7 @@ impl Variant {
     pub(crate) fn media_playlist(&self) -> String {
         let target = self.entries.iter().map(|e| e.duration.0.div_ceil(1000)).max().unwrap_or(0).max(1);
         let version = match self.container {
-            Container::Ts => 6,
+            Container::Ts | Container::Jpeg => 6,
             Container::Mp4 => 7,
         };
         let first = self.entries.first().map_or(0, |e| e.number);
@@ -78,7 +83,7 @@ impl Variant {
 /// Highest first, as they came in the ladder.
 pub(crate) fn master_playlist(variants: &[Variant]) -> String {
     let mut text = "#EXTM3U\n#EXT-X-VERSION:6\n#EXT-X-INDEPENDENT-SEGMENTS\n".to_owned();
-    for variant in variants.iter().filter(|variant| !variant.entries.is_empty()) {
+    for variant in variants.iter().filter(|variant| variant.plays()) {
         let (peak, average) = variant.bandwidth();
         let _ = write!(text, "#EXT-X-STREAM-INF:BANDWIDTH={peak},AVERAGE-BANDWIDTH={average}");
         if let Some((width, height)) = variant.size {

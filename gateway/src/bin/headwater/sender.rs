@@ -267,7 +267,13 @@ impl<'a> Basket<'a> {
             return bad("renditions that did not come back", missing);
         }
         let empty = |part: &Option<Landed>| part.as_ref().is_some_and(|part| part.bytes == 0);
-        let empty: Vec<_> = rungs().filter(|(_, part)| empty(part)).map(|(name, _)| name).collect();
+        // A segment without a picture has an empty JPEG.
+        let video = self.ladder.renditions().iter().filter(|r| r.container != Container::Jpeg);
+        let video: Vec<&RenditionName> = video.map(|r| &r.name).collect();
+        let empty: Vec<_> = rungs()
+            .filter(|(name, part)| video.contains(name) && empty(part))
+            .map(|(name, _)| name)
+            .collect();
         if !empty.is_empty() {
             return bad("renditions that came back empty", empty);
         }
@@ -280,6 +286,7 @@ impl<'a> Basket<'a> {
             let (init_bytes, codecs) = match rendition.container {
                 Container::Mp4 => (container::mp4_init_length(&head), None),
                 Container::Ts => (None, container::ts_codecs(&head)),
+                Container::Jpeg => (None, None),
             };
             parts.push(Part { bytes, init_bytes, codecs });
         }

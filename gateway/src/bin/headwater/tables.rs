@@ -135,6 +135,18 @@ pub(crate) fn nodes(nodes: &[NodeView], now_ms: u64, colored: bool) -> Table {
     fitted(table, &NODES)
 }
 
+/// A line for each device that a node does not use any more.
+pub(crate) fn avoided(nodes: &[NodeView]) -> Vec<String> {
+    let births = nodes.iter().filter_map(|view| Some((&view.node, view.birth.as_ref()?)));
+    let lines = births.flat_map(|(node, birth)| {
+        birth.avoids.iter().map(move |avoid| {
+            let (element, reason) = (human::tame(&avoid.element), human::tame(&avoid.reason));
+            format!("{node} does without {element} until it boots again: {reason}")
+        })
+    });
+    lines.collect()
+}
+
 /// `h264 → h264 hevc`: what it reads and what it makes, hardware or not.
 fn capabilities(capabilities: &[Capability]) -> String {
     let codecs = |kind: CapabilityKind| {

@@ -12,9 +12,7 @@ use crate::nal::ParameterSets;
 pub(crate) enum Entry {
     Video {
         codec: Codec,
-        /// Bytes of the length before each NAL unit.
-        length: usize,
-        sets: ParameterSets,
+        framing: Framing,
     },
     Audio(AudioFormat),
     /// Video in a codec with this name.
@@ -22,6 +20,22 @@ pub(crate) enum Entry {
     Encrypted,
     /// Subtitles, data, cover pictures, audio that nothing carries.
     Other,
+}
+
+/// How a sample holds its coded frame.
+#[derive(Debug)]
+pub(crate) enum Framing {
+    /// NAL units behind their lengths.
+    Lengths {
+        /// Bytes of a length.
+        length: usize,
+        sets: ParameterSets,
+    },
+    /// The frame itself.
+    Bare {
+        /// What a key needs before it: AV1's sequence header.
+        head: Bytes,
+    },
 }
 
 pub(super) fn read(handler: [u8; 4], kind: [u8; 4], body: &[u8]) -> Entry {
@@ -37,6 +51,9 @@ fn video(kind: [u8; 4], body: &[u8]) -> Entry {
     let config = match &kind {
         b"avc1" | b"avc3" => find(children, b"avcC").and_then(avc_config),
         b"hvc1" | b"hev1" => find(children, b"hvcC").and_then(hevc_config),
+        b"av01" => find(children, b"av1C").map(av1_config),
+        b"vp09" => Some(bare(Codec::Vp9)),
+        b"vp08" => Some(bare(Codec::Vp8)),
         b"encv" => return Entry::Encrypted,
         // Covers.
         b"jpeg" | b"mjpg" | b"mjpa" | b"png " => return Entry::Other,
@@ -44,9 +61,7 @@ fn video(kind: [u8; 4], body: &[u8]) -> Entry {
     };
     config.unwrap_or_else(|| {
         let name = match &kind {
-            b"av01" => "AV1",
-            b"vp09" => "VP9",
-            b"vp08" => "VP8",
+            b"av01" => "AV1 without a decoder configuration",
             b"mp4v" => "MPEG-4 part 2",
             b"apch" | b"apcn" | b"apcs" | b"apco" | b"ap4h" | b"ap4x" => "ProRes",
             b"avc1" | b"avc3" => "H.264 without a decoder configuration",
@@ -58,7 +73,16 @@ fn video(kind: [u8; 4], body: &[u8]) -> Entry {
     })
 }
 
-fn avc_config(avcc: &[u8]) -> Option<Entry> {
+pub(crate) fn bare(codec: Codec) -> Entry {
+    Entry::Video { codec, framing: Framing::Bare { head: Bytes::new() } }
+}
+
+pub(crate) fn av1_config(av1c: &[u8]) -> Entry {
+    let head = Bytes::copy_from_slice(av1c.get(4..).unwrap_or_default());
+    Entry::Video { codec: Codec::Av1, framing: Framing::Bare { head } }
+}
+
+pub(crate) fn avc_config(avcc: &[u8]) -> Option<Entry> {
     let length = usize::from(avcc.get(4)? & 3) + 1;
     let mut sets = ParameterSets::default();
     let mut rest = avcc.get(5..)?;
@@ -71,10 +95,10 @@ fn avc_config(avcc: &[u8]) -> Option<Entry> {
             rest = &rest[2 + len..];
         }
     }
-    Some(Entry::Video { codec: Codec::H264, length, sets })
+    Some(Entry::Video { codec: Codec::H264, framing: Framing::Lengths { length, sets } })
 }
 
-fn hevc_config(hvcc: &[u8]) -> Option<Entry> {
+pub(crate) fn hevc_config(hvcc: &[u8]) -> Option<Entry> {
     let length = usize::from(hvcc.get(21)? & 3) + 1;
     let mut sets = ParameterSets::default();
     let mut rest = hvcc.get(23..)?;
@@ -87,7 +111,7 @@ fn hevc_config(hvcc: &[u8]) -> Option<Entry> {
             rest = &rest[2 + len..];
         }
     }
-    Some(Entry::Video { codec: Codec::Hevc, length, sets })
+    Some(Entry::Video { codec: Codec::Hevc, framing: Framing::Lengths { length, sets } })
 }
 
 fn audio(kind: [u8; 4], body: &[u8]) -> Option<AudioFormat> {

@@ -1,5 +1,6 @@
 //! Where the samples of an MP4 lie and when they are shown: `moov` with its tables, `moof` with its runs.
 
+use bytes::Bytes;
 use headwater_protocol::Codec;
 
 use super::boxes::{boxes, dig, find, table, u16_at, u32_at, u64_at};
@@ -8,7 +9,7 @@ use crate::demux::DemuxError;
 use crate::es::{CLOCK, Rotation};
 
 /// Samples of all tracks; ten hours of 60 fps with audio have about four million.
-const MAX_SAMPLES: usize = 8 << 20;
+pub(crate) const MAX_SAMPLES: usize = 8 << 20;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sample {
@@ -32,6 +33,8 @@ pub(crate) struct Track {
     pub(crate) entry: Entry,
     /// The file says which samples are sync samples.
     pub(crate) has_sync: bool,
+    /// Bytes that all samples begin with and that the file leaves out; Matroska's only compression here.
+    pub(crate) stripped: Bytes,
     defaults: Defaults,
     /// Where the next fragment without a time of its own goes on.
     next: i64,
@@ -51,7 +54,7 @@ pub(crate) struct Index {
     pub(crate) errors: u32,
 }
 
-fn to_ticks(media: i64, timescale: i64) -> i64 {
+pub(crate) fn to_ticks(media: i64, timescale: i64) -> i64 {
     let scaled = i128::from(media) * i128::from(CLOCK);
     let scale = i128::from(timescale.max(1));
     // To the nearest, halves up.
@@ -61,6 +64,22 @@ fn to_ticks(media: i64, timescale: i64) -> i64 {
 }
 
 impl Track {
+    /// A track whose samples have their final times.
+    pub(crate) fn timed(entry: Entry, has_sync: bool, stripped: Bytes) -> Self {
+        Self {
+            id: 0,
+            timescale: CLOCK,
+            minus: 0,
+            plus: 0,
+            rotation: Rotation::None,
+            entry,
+            has_sync,
+            stripped,
+            defaults: Defaults::default(),
+            next: 0,
+        }
+    }
+
     fn time(&self, media: i64) -> i64 {
         to_ticks(media.saturating_sub(self.minus), self.timescale).saturating_add(self.plus)
     }
@@ -95,6 +114,11 @@ impl Index {
             }
             self.tracks.push(track);
         }
+        self.check_video()
+    }
+
+    /// A file whose only video cannot be read is refused by its name.
+    pub(crate) fn check_video(&self) -> Result<(), DemuxError> {
         if self.video().is_none() {
             for track in &self.tracks {
                 match &track.entry {
@@ -290,6 +314,7 @@ fn read_track(trak: &[u8], movie_scale: i64) -> Option<Track> {
         rotation: read_rotation(tkhd.get(40 + long..)?),
         entry: entry::read(handler, kind, body),
         has_sync: false,
+        stripped: Bytes::new(),
         defaults: Defaults::default(),
         next: 0,
     })

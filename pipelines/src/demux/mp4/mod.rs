@@ -1,4 +1,4 @@
-//! MP4 and QuickTime, progressive or in fragments.
+//! MP4 and QuickTime, progressive or in fragments; and any file that is read by an index of its samples.
 //!
 //! ```text
 //! ftyp │ moov: tracks, tables │ mdat │ moof: runs │ mdat │ …
@@ -9,8 +9,8 @@
 //! boxes matter here. Frames are read from where they lie, so a file need not be in memory.
 
 mod boxes;
-mod entry;
-mod index;
+pub(super) mod entry;
+pub(super) mod index;
 
 use std::fs::File;
 use std::io;
@@ -20,14 +20,15 @@ use bytes::{BufMut, Bytes, BytesMut};
 use headwater_protocol::Codec;
 
 use self::boxes::Head;
-use self::entry::Entry;
+use self::entry::{Entry, Framing};
 pub(crate) use self::index::{Index, Sample};
-use super::DemuxError;
+use super::{DemuxError, mkv};
+use crate::coded::{self, av1};
 use crate::es::{AudioPacket, Frame, Item, Ticks, Tracks, VideoTrack};
 use crate::nal::{self, ParameterSets, Picture};
 
 /// Boxes of headers larger than this are not read: ten hours of tables take a tenth.
-const MAX_HEADER: u64 = 256 << 20;
+pub(super) const MAX_HEADER: u64 = 256 << 20;
 
 /// Bytes that can be read anywhere.
 pub(crate) trait Source {
@@ -74,7 +75,7 @@ impl Source for FileSource {
     }
 }
 
-fn read(source: &impl Source, offset: u64, len: usize) -> Result<Bytes, DemuxError> {
+pub(super) fn read(source: &impl Source, offset: u64, len: usize) -> Result<Bytes, DemuxError> {
     source
         .read(offset, len)
         .map_err(|error| DemuxError::Read { path: "the input".to_owned(), error: error.to_string() })
@@ -93,6 +94,16 @@ pub(crate) struct Movie {
 
 impl Movie {
     pub(crate) fn open(source: &impl Source) -> Result<Self, DemuxError> {
+        let mut index = if read(source, 0, mkv::MAGIC.len())?.as_ref() == mkv::MAGIC {
+            mkv::index(source)?
+        } else {
+            Self::boxes(source)?
+        };
+        index.sort();
+        Ok(Self::of(index))
+    }
+
+    fn boxes(source: &impl Source) -> Result<Index, DemuxError> {
         let mut index = Index::default();
         let mut at = 0;
         let mut found = false;
@@ -123,10 +134,10 @@ impl Movie {
                 Some(_) | None => break,
             }
         }
-        if !found {
-            return Err(DemuxError::NoMovie);
-        }
-        index.sort();
+        if found { Ok(index) } else { Err(DemuxError::NoMovie) }
+    }
+
+    fn of(index: Index) -> Self {
         let mut audio = Vec::new();
         let mut numbers = Vec::new();
         for track in &index.tracks {
@@ -142,18 +153,23 @@ impl Movie {
             .video()
             .map(|(number, codec, track)| (number, VideoTrack { codec, rotation: track.rotation }));
         let sets = match video.as_ref().map(|(number, _)| &index.tracks[*number].entry) {
-            Some(Entry::Video { sets, .. }) => sets.clone(),
-            Some(Entry::Audio(_) | Entry::Unsupported(_) | Entry::Encrypted | Entry::Other) | None => {
-                ParameterSets::default()
-            }
+            Some(Entry::Video { framing: Framing::Lengths { sets, .. }, .. }) => sets.clone(),
+            Some(
+                Entry::Video { .. }
+                | Entry::Audio(_)
+                | Entry::Unsupported(_)
+                | Entry::Encrypted
+                | Entry::Other,
+            )
+            | None => ParameterSets::default(),
         };
-        Ok(Self {
+        Self {
             audio: numbers,
             video: video.as_ref().map(|(number, _)| *number),
             tracks: Tracks { video: video.map(|(_, track)| track), audio },
             index,
             sets,
-        })
+        }
     }
 
     pub(crate) fn tracks(&self) -> &Tracks {
@@ -192,14 +208,23 @@ impl Movie {
             self.index.errors += 1;
             return Ok(None);
         }
-        let data = read(source, sample.offset, sample.size as usize)?;
+        let mut data = read(source, sample.offset, sample.size as usize)?;
+        let stripped = &self.index.tracks[number].stripped;
+        if !stripped.is_empty() {
+            data = [stripped.as_ref(), &data].concat().into();
+        }
         if let Some(track) = audio {
             return Ok(Some(Item::Audio(AudioPacket { track, pts: Ticks(sample.pts), data })));
         }
         let track = &self.index.tracks[number];
-        let Entry::Video { codec, length, .. } = &track.entry else { return Ok(None) };
-        let sync = sample.sync && track.has_sync;
-        let frame = annex_b(*codec, *length, sync, &data, &mut self.sets);
+        let Entry::Video { codec, framing } = &track.entry else { return Ok(None) };
+        let frame = match framing {
+            Framing::Lengths { length, .. } => {
+                let sync = sample.sync && track.has_sync;
+                annex_b(*codec, *length, sync, &data, &mut self.sets)
+            }
+            Framing::Bare { head } => Some(bare(*codec, head, data)),
+        };
         if frame.is_none() {
             self.index.errors += 1;
         }
@@ -207,6 +232,15 @@ impl Movie {
             Item::Video(Frame { pts: Ticks(sample.pts), dts: Ticks(sample.dts), key, data })
         }))
     }
+}
+
+/// The frame as it is; a key gets the sequence header that the file may have once for all.
+fn bare(codec: Codec, head: &Bytes, data: Bytes) -> (bool, Bytes) {
+    let key = coded::facts(codec, &data).key;
+    if key && codec == Codec::Av1 && !av1::look(&data).has_sequence {
+        return (key, [head.as_ref(), &data].concat().into());
+    }
+    (key, data)
 }
 
 /// Replaces lengths by start codes and puts parameter sets before a key that has none.

@@ -1,12 +1,19 @@
-//! Cuts a file at keyframes into MPEG-TS segments, without touching a picture.
+//! Cuts a file at keyframes into segments, without touching a picture: MPEG-TS, or MP4 for codecs that it cannot carry.
 //!
 //! ```text
-//! video  K . . . . K . . . . K . . .      K: a keyframe that nothing after it reaches behind
+//! video  K . . . . K . . . . K . . .      K: a keyframe
 //!        └ segment 0 ┘└ segment 1 ┘…      each at least `target` long
 //! audio  a  a  a  a │ a  a  a  a │ a      by timestamp; it may lie later in the file than its video
 //! ```
 //!
+//! ```text
+//! open   … P  I  b b b  P …              b: shown before I, refers to P and I
+//!        … P [I] b b b │ I P …           [I]: once more, marked as not to be shown
+//! ```
+//!
 //! One segment is in memory, and of the next what lies before the first one's last audio.
+
+mod inspect;
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -15,13 +22,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use headwater_protocol::{Code, Container, Fault, Millis};
+use headwater_protocol::{Code, Codec, Container, Fault, Millis};
 
+pub use self::inspect::{Inspection, inspect};
+use crate::coded::{self, hidden};
 use crate::demux::mp4::{FileSource, Movie};
 use crate::demux::{Demuxer, MAX_BYTES, sniff};
 use crate::es::{AudioPacket, CLOCK, Frame, Item, Ticks, Tracks};
 use crate::mux::{MuxVideo, Muxer};
-use crate::nal::{self, ParameterSets};
 
 /// Bytes read at once.
 const PIECE: usize = 1 << 20;
@@ -42,7 +50,9 @@ pub struct SplitSegment {
     pub number: u64,
     /// Rounded so that the sum over all segments is exact.
     pub duration: Millis,
+    pub container: Container,
     pub bytes: Bytes,
+    /// Those that are shown.
     pub frames: u64,
     /// Presentation time of its keyframe.
     pub start: Ticks,
@@ -58,16 +68,6 @@ pub struct SplitSummary {
     pub tracks: Tracks,
     /// Broken packets and samples that were left out.
     pub errors: u32,
-}
-
-/// What can be told of a file without reading all of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Inspection {
-    pub container: Container,
-    pub bytes: u64,
-    /// None where the end of a transport stream has no timestamps.
-    pub duration: Option<Millis>,
-    pub tracks: Tracks,
 }
 
 /// Why a file was not cut, or not to its end.
@@ -158,6 +158,7 @@ fn split_file(
             }
             movie.errors()
         }
+        Container::Jpeg => return Err(SplitError::NoVideo { path: path.to_owned() }),
     };
     cutter.finish(errors)
 }
@@ -197,6 +198,7 @@ struct Open {
     tracks: Tracks,
     start: i64,
     frames: Vec<Frame>,
+    shown: u64,
     audio: Vec<AudioPacket>,
     bytes: usize,
     /// Time that its frames have taken.
@@ -213,6 +215,9 @@ struct Cutter<'a> {
     early: VecDeque<AudioPacket>,
     /// The last one takes frames; those before wait for audio.
     open: VecDeque<Open>,
+    /// The open keyframe that began the last segment, while frames that are shown before it may follow; whether its
+    /// copy is in the segment before.
+    leading: Option<(Frame, bool)>,
     last_dts: Option<i64>,
     step: i64,
     number: u64,
@@ -230,6 +235,7 @@ impl<'a> Cutter<'a> {
             heard: Vec::new(),
             early: VecDeque::new(),
             open: VecDeque::new(),
+            leading: None,
             last_dts: None,
             step: CLOCK / 30,
             number: 0,
@@ -263,14 +269,25 @@ impl<'a> Cutter<'a> {
             self.step = between;
         }
         self.last_dts = Some(frame.dts.0);
+        if self.leads(&frame) {
+            self.lead(frame, step);
+            return Ok(());
+        }
+        self.leading = None;
+        let codec = self.codec();
+        let shown = codec.is_none_or(|codec| coded::shown(codec, &frame.data));
         if let Some(open) = self.open.back_mut() {
             open.elapsed += step;
         }
         if self.open.back().is_none_or(|open| self.cuts(open, &frame)) {
+            if !self.open.is_empty() && codec.is_some_and(|codec| !coded::facts(codec, &frame.data).closed) {
+                self.leading = Some((frame.clone(), false));
+            }
             self.open.push_back(Open {
                 tracks: self.tracks.clone().unwrap_or_default(),
                 start: frame.pts.0,
                 frames: Vec::new(),
+                shown: 0,
                 audio: self.early.drain(..).collect(),
                 bytes: 0,
                 elapsed: 0,
@@ -279,13 +296,15 @@ impl<'a> Cutter<'a> {
         let dts = frame.dts.0;
         if let Some(open) = self.open.back_mut() {
             open.bytes += frame.data.len();
+            open.shown += u64::from(shown);
             open.frames.push(frame);
             if open.bytes as u64 > MAX_BYTES {
                 let seconds = open.elapsed / CLOCK;
                 return Err(SplitError::NoKeyframe { path: self.path.to_owned(), seconds });
             }
         }
-        while let Some(next) = self.open.get(1)
+        while self.leading.is_none()
+            && let Some(next) = self.open.get(1)
             && (self.heard.iter().all(|heard| *heard >= next.start)
                 || !(-JUMP..PATIENCE).contains(&(dts - next.start)))
         {
@@ -295,13 +314,40 @@ impl<'a> Cutter<'a> {
     }
 
     fn cuts(&self, open: &Open, frame: &Frame) -> bool {
-        if !frame.key || open.elapsed < self.target {
+        // What is shown before an open keyframe is still to come; a jump of the clock is no length.
+        let shown = (frame.pts.0 - open.start).clamp(open.elapsed, open.elapsed + CLOCK);
+        if !frame.key || shown < self.target {
             return false;
         }
-        let codec = self.tracks.as_ref().and_then(|t| t.video.as_ref()).map(|v| v.codec);
-        let closed = codec.is_some_and(|c| nal::look(c, &frame.data, &mut ParameterSets::default()).closed);
-        // Files without a closed keyframe are cut at open ones, at the price of a few leading pictures.
-        closed || open.elapsed >= self.target.saturating_mul(3).max(JUMP)
+        // Where pictures are refreshed little by little a cut costs some of them; better than one huge segment.
+        self.codec().is_some_and(|codec| coded::facts(codec, &frame.data).exact)
+            || open.elapsed >= self.target.saturating_mul(3).max(JUMP)
+    }
+
+    fn codec(&self) -> Option<Codec> {
+        Some(self.tracks.as_ref()?.video.as_ref()?.codec)
+    }
+
+    /// Whether the frame belongs to the segment before the last.
+    fn leads(&self, frame: &Frame) -> bool {
+        self.leading.as_ref().is_some_and(|(key, _)| !frame.key && frame.pts < key.pts)
+    }
+
+    /// Puts the frame there, after a copy of the keyframe that it refers to.
+    fn lead(&mut self, frame: Frame, step: i64) {
+        let codec = self.codec();
+        let before = self.open.len().checked_sub(2).and_then(|at| self.open.get_mut(at));
+        let (Some(codec), Some(open), Some((key, copied))) = (codec, before, &mut self.leading) else {
+            return;
+        };
+        if !std::mem::replace(copied, true) {
+            open.bytes += key.data.len();
+            open.frames.push(Frame { key: false, data: hidden::mark(codec, &key.data), ..key.clone() });
+        }
+        open.elapsed += step;
+        open.bytes += frame.data.len();
+        open.shown += 1;
+        open.frames.push(frame);
     }
 
     fn audio(&mut self, packet: AudioPacket) {
@@ -330,10 +376,12 @@ impl<'a> Cutter<'a> {
         let before = to_millis(self.total);
         self.total += open.elapsed;
         let duration = Millis(to_millis(self.total) - before);
-        let frames = open.frames.len() as u64;
+        let frames = open.shown;
+        let container = container(&open.tracks);
         let segment = SplitSegment {
             number: self.number,
             duration,
+            container,
             frames,
             start: Ticks(open.start),
             next: self.open.front().map(|next| Ticks(next.start)),
@@ -370,11 +418,18 @@ fn to_millis(ticks: i64) -> u64 {
     u64::try_from((ticks + per_ms / 2) / per_ms).unwrap_or(0)
 }
 
+/// That of a segment, by what it carries.
+fn container(tracks: &Tracks) -> Container {
+    let carried = tracks.video.as_ref().is_none_or(|video| Container::Ts.carries(video.codec));
+    if carried { Container::Ts } else { Container::Mp4 }
+}
+
 /// Interleaves by time: video by decoding, audio by presentation.
 fn write(open: Open) -> Bytes {
+    let container = container(&open.tracks);
     let Some(video) = open.tracks.video else { return Bytes::new() };
     let video = MuxVideo { codec: video.codec, width: 0, height: 0, fps: None };
-    let mut muxer = Muxer::new(Container::Ts, video, &open.tracks.audio);
+    let mut muxer = Muxer::new(container, video, &open.tracks.audio);
     let mut out = BytesMut::with_capacity(open.bytes + open.bytes / 20 + 4096);
     let mut audio = open.audio;
     audio.sort_by_key(|packet| packet.pts);
@@ -393,57 +448,4 @@ fn write(open: Open) -> Bytes {
     }
     muxer.finish(&mut out);
     out.freeze()
-}
-
-/// Looks at the ends of a file: enough for a progress bar.
-pub fn inspect(path: &Path) -> Result<Inspection, Fault> {
-    Ok(inspect_file(path)?)
-}
-
-fn inspect_file(path: &Path) -> Result<Inspection, SplitError> {
-    const ENDS: u64 = 4 << 20;
-    let (mut file, container) = open(path)?;
-    let failed = |error| read_error(path, error);
-    let bytes = file.metadata().map_err(failed)?.len();
-    let times = |items: &[Item]| {
-        let times: Vec<i64> = items
-            .iter()
-            .filter_map(|item| match item {
-                Item::Video(frame) => Some(frame.pts.0),
-                Item::Tracks(_) | Item::Audio(_) => None,
-            })
-            .collect();
-        Some((times.iter().copied().min()?, times.iter().copied().max()?))
-    };
-    let (tracks, span) = match container {
-        Container::Mp4 => {
-            let movie = Movie::open(&FileSource::new(file).map_err(failed)?).map_err(Fault::from)?;
-            (movie.tracks().clone(), movie.span())
-        }
-        Container::Ts => {
-            let mut ends = Vec::new();
-            for from in [0, bytes.saturating_sub(ENDS)] {
-                file.seek(SeekFrom::Start(from)).map_err(failed)?;
-                let mut data = Vec::new();
-                file.by_ref().take(ENDS).read_to_end(&mut data).map_err(failed)?;
-                let mut demuxer = Demuxer::without_limit(container);
-                let mut items = Vec::new();
-                let result = demuxer.push(data.into(), &mut items).and_then(|()| demuxer.finish(&mut items));
-                // The last bytes may lack a table; the first must be right.
-                if from == 0 {
-                    result?;
-                }
-                ends.push(items);
-            }
-            let tracks = ends[0].iter().find_map(|item| match item {
-                Item::Tracks(tracks) => Some(tracks.clone()),
-                Item::Video(_) | Item::Audio(_) => None,
-            });
-            let span = times(&ends[0])
-                .zip(times(&ends[1]))
-                .map(|((first, _), (_, last))| (last - first).rem_euclid(1 << 33));
-            (tracks.unwrap_or_default(), span)
-        }
-    };
-    Ok(Inspection { container, bytes, duration: span.map(|ticks| Millis(to_millis(ticks))), tracks })
 }

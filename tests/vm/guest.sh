@@ -1,0 +1,48 @@
+#!/bin/sh
+# Runs in the emulated machine, in the host's root folder (read-only), and leaves what it saw in /run/share:
+# NAME.out, NAME.err and NAME.code for every step. It judges nothing; the test on the host does.
+cd /run/share || exit 1
+# shellcheck source=/dev/null
+. ./settings # $worker and $chains: programs of this tree
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/run LC_ALL=C TMPDIR=/tmp XDG_CACHE_HOME=/run/cache
+# Only what the steps need: to look at every plugin takes an emulated machine minutes.
+export GST_PLUGIN_SYSTEM_PATH=/run/plugins GST_REGISTRY=/run/registry.bin GST_REGISTRY_FORK=no
+mkdir -p /run/plugins
+for plugin in coreelements app video4linux2 videoconvertscale videoconvert videoscale $plugins; do
+    for file in /usr/lib/*-linux-gnu/gstreamer-1.0/libgst$plugin.so; do
+        [ ! -e "$file" ] || ln -sf "$file" /run/plugins/
+    done
+done
+
+# step NAME SECONDS COMMAND...: a step that hangs is ended, and says 124.
+step() {
+    name=$1 limit=$2
+    shift 2
+    read -r began _ </proc/uptime
+    timeout -k 5 "$limit" "$@" >"$name.out" 2>"$name.err" </dev/null
+    code=$?
+    read -r ended _ </proc/uptime
+    echo "guest: $name ended with $code ($began to $ended s)"
+    echo "$code" >"$name.code"
+}
+
+step kernel 10 uname -r
+step devices 30 "$chains" devices
+if command -v v4l2-ctl >/dev/null; then
+    step v4l2-ctl 20 v4l2-ctl --list-devices
+    step controls-by-v4l2-ctl 20 sh -c 'for at in /dev/video*; do echo "$at"; v4l2-ctl -d "$at" --list-ctrls; done'
+fi
+step elements 60 "$chains" elements
+step controls 30 "$chains" controls
+step recycle-ready 60 "$chains" recycle-ready 12
+step scale 60 "$chains" scale
+for number in 1 2 4 8; do step "instances-$number" 60 "$chains" instances "$number"; done
+step probe 120 "$worker" probe
+
+# The device goes away: while it works the kernel refuses, after it the elements are gone.
+step unplug-busy 60 "$chains" unplug-busy
+rmmod vicodec
+step unplugged 60 "$chains" recycle-ready 1
+insmod /run/modules/vicodec.ko
+step plugged-again 60 "$chains" recycle-ready 1
+touch finished
