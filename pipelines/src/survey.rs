@@ -59,7 +59,8 @@ pub fn hardware(boards: &Boards, root: &Path) -> Machine {
 pub fn machine(boards: &Boards) -> Machine {
     let mut machine = hardware(boards, &root());
     let (major, minor, micro, _) = gst::version();
-    let said = text(&under(&root(), "gstreamer")).parse().ok().filter(|version| *version != Version::default());
+    let said =
+        text(&under(&root(), "gstreamer")).parse().ok().filter(|version| *version != Version::default());
     machine.gstreamer = said.unwrap_or(Version(major, minor, micro));
     for name in boards.factories() {
         if let Some(factory) = gst::ElementFactory::find(name) {

@@ -333,11 +333,7 @@ fn entering(fault: Option<Fault>, count: u64) -> gst::PadProbeReturn {
     }
 }
 
-fn entering_event(
-    name: &str,
-    fault: Option<Fault>,
-    event: &gst::Event,
-) -> gst::PadProbeReturn {
+fn entering_event(name: &str, fault: Option<Fault>, event: &gst::Event) -> gst::PadProbeReturn {
     match event.view() {
         gst::EventView::Caps(caps) => {
             trace::tell(name, &format!("takes {}", caps.caps()));
@@ -370,8 +366,7 @@ fn watch_out(pad: &gst::Pad, name: &'static str, fault: Option<Fault>, count: Ar
                         }
                         *buffer = empty;
                     }
-                    // A frame that is no keyframe, whatever was asked.
-                    Some(Fault::IgnoreKeyframe) => buffer.make_mut().set_flags(gst::BufferFlags::DELTA_UNIT),
+                    Some(Fault::IgnoreKeyframe) => no_keyframe(buffer.make_mut()),
                     Some(
                         Fault::NoOutput
                         | Fault::HangOnDrain
@@ -392,6 +387,17 @@ fn watch_out(pad: &gst::Pad, name: &'static str, fault: Option<Fault>, count: Ar
         }
         gst::PadProbeReturn::Ok
     });
+}
+
+/// Makes an IDR frame of H.264 (NAL unit type 5) any frame (type 1), and says so.
+fn no_keyframe(buffer: &mut gst::BufferRef) {
+    buffer.set_flags(gst::BufferFlags::DELTA_UNIT);
+    let Ok(mut bytes) = buffer.map_writable() else { return };
+    for at in 3..bytes.len() {
+        if bytes[at - 3..at] == [0, 0, 1] && bytes[at] & 0x1f == 5 {
+            bytes[at] = bytes[at] & 0xe0 | 1;
+        }
+    }
 }
 
 /// The decoder inside is chosen by the caps that come.

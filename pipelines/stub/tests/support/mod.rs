@@ -48,7 +48,8 @@ fn built(name: &str, how: &str) -> PathBuf {
 impl Rig {
     pub fn new(machine: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let snapshot = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../tests/golden/machines/{machine}.json"));
+        let snapshot =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../tests/golden/machines/{machine}.json"));
         let text = fs::read_to_string(&snapshot).unwrap();
         tree(&folder.path().join("root"), &serde_json::from_str(&text).unwrap());
         let plugins = folder.path().join("plugins");
@@ -84,7 +85,8 @@ impl Rig {
     pub fn run(&self, command: &mut Command) -> Output {
         let out = fs::File::create(self.path("stdout")).unwrap();
         let err = fs::File::create(self.path("stderr")).unwrap();
-        let mut child = command.stdin(Stdio::null()).stdout(out).stderr(err).process_group(0).spawn().unwrap();
+        let mut child =
+            command.stdin(Stdio::null()).stdout(out).stderr(err).process_group(0).spawn().unwrap();
         let deadline = Instant::now() + PATIENCE;
         let status = loop {
             if let Some(status) = child.try_wait().unwrap() {
@@ -101,18 +103,25 @@ impl Rig {
         Output { status, stdout: read("stdout"), stderr: read("stderr") }
     }
 
-    /// Six seconds of 640x360 at 30 fps in three GOPs, to be cut into three segments.
+    pub fn ffmpeg(&self, arguments: &[&str]) {
+        let mut command = Command::new("ffmpeg");
+        command.current_dir(self.folder.path()).args(["-nostdin", "-v", "error", "-y"]).args(arguments);
+        assert!(command.status().unwrap().success());
+    }
+
+    /// `seconds` of `size` at 30 fps from the time `at` on, with a keyframe each two seconds.
+    pub fn clip_of(&self, name: &str, size: &str, at: &str, seconds: &str) -> PathBuf {
+        let source = format!("testsrc2=size={size}:rate=30");
+        let mut arguments = vec!["-f", "lavfi", "-i", &source, "-t", seconds, "-pix_fmt", "yuv420p"];
+        arguments.extend(["-c:v", "libx264", "-preset", "ultrafast", "-g", "60", "-keyint_min", "60"]);
+        arguments.extend(["-sc_threshold", "0", "-output_ts_offset", at, name]);
+        self.ffmpeg(&arguments);
+        self.path(name)
+    }
+
+    /// Six seconds in three GOPs, to be cut into three segments.
     pub fn clip(&self) -> PathBuf {
-        let path = self.path("in.ts");
-        let done = Command::new("ffmpeg")
-            .args(["-nostdin", "-v", "error", "-y", "-f", "lavfi", "-i", "testsrc2=size=640x360:rate=30"])
-            .args(["-t", "6", "-pix_fmt", "yuv420p", "-c:v", "libx264", "-preset", "ultrafast", "-g", "60"])
-            .args(["-keyint_min", "60", "-sc_threshold", "0", "-f", "mpegts"])
-            .arg(&path)
-            .status()
-            .unwrap();
-        assert!(done.success());
-        path
+        self.clip_of("in.ts", "640x360", "0", "6")
     }
 
     /// Two rungs of H.264 with a keyframe each second.
@@ -127,10 +136,15 @@ impl Rig {
         path
     }
 
+    /// The clip on the ladder.
     pub fn transcode(&self, faults: &str) -> Output {
+        self.transcode_of(&self.clip(), &self.ladder(), faults)
+    }
+
+    pub fn transcode_of(&self, clip: &Path, ladder: &Path, faults: &str) -> Output {
         let mut command = self.worker(faults);
-        command.arg("transcode").arg(self.clip()).arg("-o").arg(self.path("out"));
-        command.arg("--ladder").arg(self.ladder()).args(["--segment", "2", "--json"]);
+        command.arg("transcode").arg(clip).arg("-o").arg(self.path("out"));
+        command.arg("--ladder").arg(ladder).args(["--segment", "2", "--json"]);
         self.run(&mut command)
     }
 
@@ -161,7 +175,16 @@ impl Rig {
     /// Presentation time in ticks and whether it is a keyframe, for each frame of a file.
     pub fn frames(&self, file: &Path) -> Vec<(i64, bool)> {
         let done = Command::new("ffprobe")
-            .args(["-v", "error", "-select_streams", "v:0", "-show_entries", "packet=pts,flags", "-of", "csv=p=0"])
+            .args([
+                "-v",
+                "error",
+                "-select_streams",
+                "v:0",
+                "-show_entries",
+                "packet=pts,flags",
+                "-of",
+                "csv=p=0",
+            ])
             .arg(file)
             .output()
             .unwrap();
