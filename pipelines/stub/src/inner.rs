@@ -272,14 +272,14 @@ impl Inner {
                 gst::element_error!(
                     element,
                     gst::ResourceError::NoSpaceLeft,
-                    ["{}: out of memory for another session", spec.name]
+                    ("{}: out of memory for another session", spec.name)
                 );
                 return Err(gst::StateChangeError);
             }
         }
         *lock(&SESSIONS).entry(spec.name.clone()).or_default() += 1;
         let parts = lock(&self.parts);
-        if let (Some(flip), Some(turn)) = (&parts.flip, &settings.turn) {
+        if let (Some(flip), Some(turn)) = (&parts.flip, settings.turn) {
             flip.set_property_from_str("method", turn);
         }
         if let (Some(sizer), Some((width, height))) = (&parts.sizer, settings.size) {

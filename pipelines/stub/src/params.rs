@@ -114,7 +114,7 @@ pub(crate) struct Settings {
     /// The encoder scales to this.
     pub size: Option<(u32, u32)>,
     /// `videoflip`'s word for a turn.
-    pub turn: Option<String>,
+    pub turn: Option<&'static str>,
 }
 
 /// Bitrate properties and the bits that one unit of each has.
@@ -134,6 +134,18 @@ fn bit_unit(element: &str, property: &str) -> Option<u64> {
 
 const GOPS: [&str; 6] = ["idrinterval", "gop", "gop-size", "key-int-max", "idr-interval", "idr-period"];
 const GOP_CONTROLS: [&str; 3] = ["h264_i_frame_period", "video_gop_size", "hevc_i_frame_period"];
+
+const TURNS: [&str; 4] = ["flip-method", "video-direction", "rotation", "rotate"];
+
+/// The vendor's word in `videoflip`'s; None for none and for what turns nothing.
+fn turn(text: &str) -> Option<&'static str> {
+    match text {
+        "clockwise" | "90r" | "rotate-90" | "90CW" => Some("clockwise"),
+        "rotate-180" | "180" => Some("rotate-180"),
+        "counterclockwise" | "90l" | "rotate-270" | "90CCW" => Some("counterclockwise"),
+        _ => None,
+    }
+}
 
 /// `values`: what was set; `facts`: what the element has.
 pub(crate) fn settings(element: &str, facts: &ElementFacts, values: &BTreeMap<String, Set>) -> Settings {
@@ -165,9 +177,9 @@ pub(crate) fn settings(element: &str, facts: &ElementFacts, values: &BTreeMap<St
         true
     };
     let side = |name: &str| number(name).and_then(|side| u32::try_from(side).ok()).filter(|side| *side > 0);
-    let turn = ["flip-method", "video-direction"].iter().find_map(|name| {
-        let Set::Text(text) = values.get(*name)? else { return None };
-        Some(text.clone()).filter(|text| !["none", "identity", "0"].contains(&text.as_str()))
+    let turn = TURNS.iter().find_map(|name| match values.get(*name)? {
+        Set::Text(text) => turn(text),
+        Set::Bool(_) | Set::Number(_) | Set::Real(_) | Set::Structure(_) => None,
     });
     Settings { bits, gop, headers, size: side("width").zip(side("height")), turn }
 }

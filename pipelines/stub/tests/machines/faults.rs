@@ -1,18 +1,16 @@
 //! What a device does wrong ends in a clear fault, and never in a hang: the rig kills a worker that outlives every
 //! deadline, and its test fails.
 
-mod support;
-
 use std::os::unix::process::ExitStatusExt;
 use std::process::Output;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
+use crate::support::{BITRATES, PATIENCE, Rig};
 use gstreamer as gst;
 use headwater_pipelines::exit::Exit;
 use headwater_pipelines::graph::{self, Faults, Taker};
 use headwater_pipelines::plan::{DecodePlan, Element};
-use support::{BITRATES, PATIENCE, Rig};
 
 /// The worker's end on a Jetson Orin NX whose elements have `faults`.
 fn orin(faults: &str) -> (Output, String) {

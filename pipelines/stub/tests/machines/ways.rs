@@ -1,12 +1,10 @@
 //! What a picture may need besides another size, done by a board's own elements.
 
-mod support;
-
 use std::fs;
 use std::path::PathBuf;
 
+use crate::support::Rig;
 use serde_json::{Value, json};
-use support::Rig;
 
 const ORIN: &str = "orin-nx-jp6";
 
@@ -37,9 +35,14 @@ fn a_turned_picture_is_set_upright_by_the_boards_scaler() {
     let rig = Rig::new(ORIN);
     rig.clip_of("lying.mp4", "640x360", "0", "2");
     rig.ffmpeg(&["-i", "lying.mp4", "-c", "copy", "-metadata:s:v:0", "rotate=90", "turned.mp4"]);
-    well_done(&rig, &rig.path("turned.mp4"), &one_rung(&rig, 320, 320, json!({})));
-    let (width, height) = rig.size(&rig.path("out/a/0.ts"));
-    assert_eq!((width, height), (180, 320));
+    // In one piece: the turn is in MP4's header.
+    let mut command = rig.worker("");
+    command.arg("transcode").arg(rig.path("turned.mp4")).arg("-o").arg(rig.path("out"));
+    command.arg("--ladder").arg(one_rung(&rig, 320, 320, json!({}))).arg("--whole");
+    let done = rig.run(&mut command);
+    assert!(done.status.success(), "{}\n{}", String::from_utf8_lossy(&done.stderr), rig.whole_trace());
+    stayed_there(&rig);
+    assert_eq!(rig.size(&rig.path("out/a.ts")), (180, 320));
     let turns = rig.trace("nvvidconv").into_iter().any(|line| line.contains("turn: Some"));
     assert!(turns, "{}", rig.whole_trace());
 }

@@ -1,10 +1,9 @@
 //! Every board's elements by their names, through the real worker: exact frames, exact times, the vendor's units, and
 //! pictures that stay where the board keeps them. See the crate's page for what this does not prove.
 
-mod support;
-
 use std::fs;
 
+use crate::support::{BITRATES, Rig, snapshots};
 use headwater_pipelines::board::Boards;
 use headwater_pipelines::es::Rotation;
 use headwater_pipelines::fit::Size;
@@ -12,7 +11,6 @@ use headwater_pipelines::machine::Machine;
 use headwater_pipelines::plan::{self, Explanation, Picture, Trust, Way};
 use headwater_protocol::{Codec, FrameRate};
 use serde_json::Value;
-use support::{BITRATES, Rig, snapshots};
 
 /// What the machine's board is to do with the rig's clip and ladder.
 fn plan(rig: &Rig) -> Explanation {
