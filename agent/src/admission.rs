@@ -149,6 +149,7 @@ pub(crate) mod tests {
             speed_fps: 100.0,
             width: Pixels(1280),
             height: Pixels(720),
+            instances: None,
         }
     }
 

@@ -16,11 +16,14 @@ pub enum Exit {
     Hung = 4,
     /// GStreamer or the board profile could not be loaded.
     Start = 5,
+    /// `doctor`: it works, but without some of the hardware that the board's profile names.
+    Partly = 6,
 }
 
 /// For `--help`.
 pub const HELP: &str = "Exit codes: 0 done, 1 failed (standard error says why), 2 wrong command line, 3 garbage on the \
-     socket, 4 a pipeline hung, 5 GStreamer could not be started";
+     socket, 4 a pipeline hung, 5 GStreamer could not be started, 6 doctor: it works, but without some of the board's \
+     hardware";
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {

@@ -160,6 +160,33 @@ pub fn prepare_chain(
     .start()
 }
 
+/// Pictures in, what `elements` make of them out: for those that prove a scaler.
+pub fn picture_chain(
+    elements: &[Element],
+    input: Option<&gst_video::VideoInfo>,
+    faults: &Arc<Faults>,
+    taker: impl Taker,
+) -> Result<Chain, Fault> {
+    let chain = Shape {
+        place: Place::Prepare,
+        queue: Queue::Pictures(PICTURE_QUEUE),
+        trunk: Vec::new(),
+        branches: vec![Branch {
+            elements: elements.iter().map(make).collect::<Result<_, _>>()?,
+            caps: None,
+            taker: Box::new(taker),
+            force_key: None,
+        }],
+        by_ready: false,
+    }
+    .build(faults)?;
+    if let Some(input) = input {
+        let caps = input.to_caps().map_err(|error| failed("caps of a picture", error))?;
+        chain.source.set_caps(Some(&caps));
+    }
+    chain.start()
+}
+
 fn encode_branch(plan: &RungPlan, taker: impl Taker) -> Result<Branch, Fault> {
     let mut elements = plan.before.iter().map(make).collect::<Result<Vec<_>, _>>()?;
     let encoder = make(&plan.element)?;

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use headwater_protocol::Codec;
 use serde::{Deserialize, Serialize};
 
 /// Everything that board profiles ask of a machine.
@@ -25,7 +26,8 @@ pub struct Machine {
     pub pci: Vec<PciDevice>,
     /// Elements in the registry that profiles name, by factory. Being here proves nothing.
     pub elements: BTreeMap<String, ElementFacts>,
-    /// Elements that are not to be used, though they are there, and why: a probe failed, or a device hung.
+    /// Elements that are not to be used, though they are there, and why: a probe failed, or a device hung. By factory,
+    /// or by [`Use::key`] where only that use of it is refused.
     #[serde(default)]
     pub refused: BTreeMap<String, String>,
 }
@@ -158,7 +160,41 @@ impl<'de> Deserialize<'de> for Version {
     }
 }
 
+/// What an element is used for. Each use is proved or refused on its own: a decoder may do H.264 and no AV1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use<'a> {
+    /// Pictures come out in `memory`, by the profile's name.
+    Decode { codec: Codec, memory: &'a str },
+    /// Pictures go from one kind of memory to another.
+    Scale { from: &'a str, to: &'a str },
+    /// Pictures go in in `memory`.
+    Encode { codec: Codec, memory: &'a str },
+}
+
+impl Use<'_> {
+    /// `decode:h264:nvv4l2decoder:nvmm`: names this use of `factory` in [`Machine::refused`] and in a probe's results.
+    pub fn key(self, factory: &str) -> String {
+        let name = |codec: Codec| format!("{codec:?}").to_lowercase();
+        match self {
+            Use::Decode { codec, memory } => format!("decode:{}:{factory}:{memory}", name(codec)),
+            Use::Scale { from, to } => format!("scale:{factory}:{from}:{to}"),
+            Use::Encode { codec, memory } => format!("encode:{}:{factory}:{memory}", name(codec)),
+        }
+    }
+}
+
 impl Machine {
+    /// Why the element is not to be used like this, where it is refused.
+    pub fn refusal(&self, factory: &str, used: Use<'_>) -> Option<&str> {
+        self.refused.get(factory).or_else(|| self.refused.get(&used.key(factory))).map(String::as_str)
+    }
+
+    /// The first of `factories` that can be used like this.
+    pub fn first_for<'a>(&self, factories: &'a [String], used: Use<'_>) -> Option<(&'a str, &ElementFacts)> {
+        let can = |name: &&String| self.refusal(name, used).is_none();
+        factories.iter().filter(can).find_map(|name| self.usable(name).map(|facts| (name.as_str(), facts)))
+    }
+
     /// The element's facts, unless it is missing or refused.
     pub fn usable(&self, factory: &str) -> Option<&ElementFacts> {
         if self.refused.contains_key(factory) { None } else { self.elements.get(factory) }

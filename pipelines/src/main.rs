@@ -1,21 +1,28 @@
 //! `headwater-worker`: the process that runs GStreamer.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use headwater_pipelines::album::{self, Album};
+use headwater_pipelines::doctor::{self, Diagnosis, Secrets, Style};
 use headwater_pipelines::exit::{self, Exit};
+use headwater_pipelines::machine::Machine;
+use headwater_pipelines::probe::{Candidate, Options, Said, cache};
 use headwater_pipelines::transcode::{Cut, Summary};
-use headwater_pipelines::{cut, ladder, log, probe, serve, survey, transcode};
+use headwater_pipelines::{cut, environment, ladder, listing, log, probe, serve, survey, transcode};
 use headwater_protocol::{Container, Ladder, Rendition};
 
 /// Transcodes video on this machine: probes what it can do, works for an agent, or turns a file into renditions.
 #[derive(Debug, Parser)]
 #[command(name = "headwater-worker", version, after_help = exit::HELP)]
 struct Arguments {
+    /// Where the results of `probe` are remembered; where not given, in the user's cache folder
+    #[arg(long, global = true, value_name = "FILE", env = "HEADWATER_PROBE_CACHE")]
+    cache: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -25,10 +32,41 @@ enum Command {
     /// Work for an agent over the socket that is standard input
     Serve,
     /// Prove what this machine can decode, scale and encode; prints JSON
-    Probe,
+    Probe {
+        /// Answer from what is remembered where that still holds: same boot, drivers, plugins and profile
+        #[arg(long)]
+        cached: bool,
+        /// For each element, then it is killed
+        #[arg(long, value_name = "SECONDS", default_value = "30s", value_parser = seconds)]
+        deadline: Duration,
+    },
     /// Prove one candidate in this process, for `probe`
     #[command(hide = true)]
-    ProbeOne { number: usize },
+    ProbeOne {
+        key: String,
+        #[arg(long, value_parser = seconds)]
+        deadline: Duration,
+        /// Process without which this one is for nothing
+        #[arg(long)]
+        parent: u32,
+    },
+    /// Show what this machine is, what works on it, what is missing and which package brings it
+    Doctor(Doctor),
+    /// List the board profiles and which are for this machine
+    Boards {
+        #[command(subcommand)]
+        command: Option<BoardsCommand>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a completion script for a shell
+    Completions { shell: Shell },
+    /// Print the manual page, or write one page per command into a folder
+    Man {
+        #[arg(value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
     /// Cut a file at keyframes; segments go to standard output in the worker's framing
     Split {
         /// MPEG-TS, MP4 or Matroska file
@@ -98,6 +136,31 @@ struct Storyboard {
     json: bool,
 }
 
+#[derive(Debug, Subcommand)]
+enum BoardsCommand {
+    /// Print a profile with everything that it extends, as TOML
+    Show { id: String },
+}
+
+#[derive(Debug, clap::Args)]
+struct Doctor {
+    /// Print JSON
+    #[arg(long, conflicts_with = "plan")]
+    json: bool,
+    /// Print the plan for the standard ladder as JSON, with its reasons
+    #[arg(long)]
+    plan: bool,
+    /// Write a file to share: the machine, its elements and what was proved, without names or serial numbers
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Use this profile in place of the one that matches
+    #[arg(long, value_name = "ID")]
+    board: Option<String>,
+    /// For each element, then it is killed
+    #[arg(long, value_name = "SECONDS", default_value = "30s", value_parser = seconds)]
+    deadline: Duration,
+}
+
 #[derive(Debug, clap::Args)]
 struct Transcode {
     /// MPEG-TS, MP4 or Matroska file
@@ -152,8 +215,11 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
+    if let Some(file) = arguments.cache {
+        cache::use_file(file);
+    }
     match run(arguments.command) {
-        Ok(()) => Exit::Done.into(),
+        Ok(exit) => exit.into(),
         Err((exit, error)) => {
             tracing::debug!("{error:?}");
             eprintln!("headwater-worker: {}", headwater_protocol::error::in_one_line(error.as_ref()));
@@ -162,47 +228,160 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<(), (Exit, anyhow::Error)> {
-    // Cutting needs no GStreamer.
-    if !matches!(command, Command::Split { .. }) {
+impl Command {
+    /// Whether it runs elements, and the board that it was told.
+    fn board(&self) -> Option<Option<String>> {
+        match self {
+            Command::Split { .. } | Command::Completions { .. } | Command::Man { .. } => None,
+            Command::Doctor(Doctor { board: Some(board), .. }) => Some(Some(board.clone())),
+            Command::Serve
+            | Command::Probe { .. }
+            | Command::ProbeOne { .. }
+            | Command::Doctor(_)
+            | Command::Boards { .. }
+            | Command::Thumbnails(_)
+            | Command::Storyboard(_)
+            | Command::Transcode(_) => Some(survey::named_board()),
+        }
+    }
+}
+
+fn run(command: Command) -> Result<Exit, (Exit, anyhow::Error)> {
+    // What needs no GStreamer does not wait for it.
+    if let Some(board) = command.board() {
+        environment::enter(board.as_deref()).map_err(|error| (Exit::Start, error.into()))?;
         log::init().map_err(|error| (Exit::Start, error.into()))?;
     }
+    let done = |()| Exit::Done;
+    let failed = |error| (Exit::Failed, error);
     match command {
-        Command::Serve => serve::serve().map_err(|error| (error.exit(), error.into())),
+        Command::Serve => serve::serve().map(done).map_err(|error| (error.exit(), error.into())),
         Command::Split { input, segment } => {
-            cut::cut(&input, segment).map_err(|error| (Exit::Failed, error.into()))
+            cut::cut(&input, segment).map(done).map_err(|error| failed(error.into()))
         }
-        Command::Probe => run_probe().map_err(|error| (Exit::Start, error)),
-        Command::ProbeOne { number } => run_probe_one(number),
-        Command::Transcode(arguments) => run_transcode(&arguments).map_err(|error| (Exit::Failed, error)),
+        Command::Probe { cached, deadline } => {
+            run_probe(cached, deadline).map(done).map_err(|error| (Exit::Start, error))
+        }
+        Command::ProbeOne { key, deadline, parent } => run_probe_one(&key, deadline, parent),
+        Command::Doctor(arguments) => run_doctor(arguments),
+        Command::Boards { command: None, json } => run_boards(json).map(done).map_err(failed),
+        Command::Boards { command: Some(BoardsCommand::Show { id }), .. } => {
+            let shown = listing::show(&id).map_err(anyhow::Error::from);
+            shown.and_then(|text| print(&text)).map(done).map_err(failed)
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(
+                shell,
+                &mut Arguments::command(),
+                "headwater-worker",
+                &mut std::io::stdout(),
+            );
+            Ok(Exit::Done)
+        }
+        Command::Man { dir } => man(dir.as_deref()).map(done).map_err(|error| failed(error.into())),
+        Command::Transcode(arguments) => run_transcode(&arguments).map(done).map_err(failed),
         Command::Thumbnails(Thumbnails { input, output, every, width, quality, json }) => {
             let album = Album { every, side: width, quality, sheet: None };
-            run_album(&input, &output, album, json).map_err(|error| (Exit::Failed, error))
+            run_album(&input, &output, album, json).map(done).map_err(failed)
         }
         Command::Storyboard(Storyboard { input, output, every, columns, rows, width, quality, json }) => {
             let album = Album { every, side: width, quality, sheet: Some((columns, rows)) };
-            run_album(&input, &output, album, json).map_err(|error| (Exit::Failed, error))
+            run_album(&input, &output, album, json).map(done).map_err(failed)
         }
     }
 }
 
-fn run_probe() -> anyhow::Result<()> {
-    let (board, machine) = survey::board()?;
-    let report = probe::probe(&board, &machine);
-    println!("{}", serde_json::to_string_pretty(&report)?);
+/// A reader that went away is no failure of ours to shout about, but still one.
+fn print(text: &str) -> anyhow::Result<()> {
+    Ok(writeln!(std::io::stdout(), "{}", text.trim_end())?)
+}
+
+fn man(dir: Option<&std::path::Path>) -> std::io::Result<()> {
+    match dir {
+        Some(dir) => {
+            std::fs::create_dir_all(dir)?;
+            clap_mangen::generate_to(Arguments::command(), dir)
+        }
+        None => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Arguments::command()).render(&mut page)?;
+            std::io::stdout().write_all(&page)
+        }
+    }
+}
+
+/// For someone who waits.
+fn tell(candidate: &Candidate, number: usize, count: usize) {
+    let mut screen = std::io::stderr();
+    if screen.is_terminal() {
+        // Nobody is helped by a fault for a line that could not be shown.
+        let _ = write!(screen, "\r{number}/{count} trying {}\x1b[K\r", candidate.element);
+        if number == count {
+            let _ = write!(screen, "\x1b[K");
+        }
+    }
+}
+
+fn run_probe(cached: bool, deadline: Duration) -> anyhow::Result<()> {
+    let (board, machine) = survey::unproved(None)?;
+    let known = if cached { cache::load(&cache::key(&board, &machine)) } else { None };
+    let options = Options { deadline, board: None };
+    let findings = known.unwrap_or_else(|| probe::probe_and_remember(&board, &machine, &options, &mut tell));
+    print(&serde_json::to_string_pretty(&findings.report())?)
+}
+
+fn run_probe_one(key: &str, deadline: Duration, parent: u32) -> Result<Exit, (Exit, anyhow::Error)> {
+    let start = |error: anyhow::Error| (Exit::Start, error);
+    probe::end_with_parent(parent).map_err(|error| start(error.into()))?;
+    let (board, machine) = survey::unproved(None).map_err(|error| start(error.into()))?;
+    // A line that nobody reads any more is nothing to this process.
+    let mut say = |said: &Said| {
+        let line = serde_json::to_string(said).unwrap_or_default();
+        let _ = writeln!(std::io::stdout(), "{line}").and_then(|()| std::io::stdout().flush());
+    };
+    let exit = match probe::prove(&board, &machine, key, deadline, &mut say) {
+        Ok(()) => Exit::Done,
+        Err(fault) => {
+            say(&Said::Failed(fault));
+            Exit::Failed
+        }
+    };
+    // Threads of a hung element would be waited for.
+    exit.now()
+}
+
+fn run_doctor(arguments: Doctor) -> Result<Exit, (Exit, anyhow::Error)> {
+    let options = Options { deadline: arguments.deadline, board: arguments.board.clone() };
+    let found = doctor::diagnose(&options, &mut tell);
+    let (diagnosis, machine) = found.map_err(|error| (Exit::Start, error.into()))?;
+    let exit = diagnosis.verdict.exit();
+    show(&arguments, diagnosis, machine).map_err(|error| (Exit::Failed, error))?;
+    Ok(exit)
+}
+
+fn show(arguments: &Doctor, diagnosis: Diagnosis, machine: Machine) -> anyhow::Result<()> {
+    let Doctor { json, plan, report, .. } = arguments;
+    if *json {
+        print(&serde_json::to_string_pretty(&diagnosis)?)?;
+    } else if *plan {
+        print(&serde_json::to_string_pretty(&diagnosis.plan)?)?;
+    } else {
+        let stdout = std::io::stdout();
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        print(&doctor::page(&diagnosis, Style { colored: stdout.is_terminal() && !plain }))?;
+    }
+    if let Some(path) = report {
+        let text = doctor::Report::new(diagnosis, machine).to_json(&Secrets::here())?;
+        std::fs::write(path, text + "\n").map_err(|error| {
+            anyhow::anyhow!("the report cannot be written to {}: {error}", path.display())
+        })?;
+    }
     Ok(())
 }
 
-fn run_probe_one(number: usize) -> Result<(), (Exit, anyhow::Error)> {
-    let (board, machine) = survey::board().map_err(|error| (Exit::Start, error.into()))?;
-    let proved = probe::probe_one(&board, &machine, number);
-    // The parent reads either of the two.
-    let text = match &proved {
-        Ok(capability) => serde_json::to_string(capability),
-        Err(fault) => serde_json::to_string(fault),
-    };
-    println!("{}", text.map_err(|error| (Exit::Failed, error.into()))?);
-    proved.map(drop).map_err(|fault| (Exit::Failed, fault.into()))
+fn run_boards(json: bool) -> anyhow::Result<()> {
+    let listed = listing::list()?;
+    if json { print(&serde_json::to_string_pretty(&listed)?) } else { print(&listing::text(&listed)) }
 }
 
 fn run_transcode(arguments: &Transcode) -> anyhow::Result<()> {
@@ -215,6 +394,13 @@ fn run_transcode(arguments: &Transcode) -> anyhow::Result<()> {
         let all = ladder.renditions().iter().map(|one| Rendition { container, ..one.clone() });
         ladder = Ladder::new(all.collect())?;
     }
+    let mut said = false;
+    probe::ensure(&mut |candidate, number, count| {
+        if !std::mem::replace(&mut said, true) {
+            eprintln!("headwater-worker: proving this board's hardware, once for each boot");
+        }
+        tell(candidate, number, count);
+    })?;
     let cut = if arguments.whole { Cut::Whole } else { Cut::Segments(arguments.segment) };
     let summary = transcode::transcode(&arguments.input, &arguments.output, &ladder, cut)?;
     if arguments.json {

@@ -28,6 +28,7 @@ use crate::board::Board;
 use crate::engine::{Engine, Gone, Input, Next, Output, Stopped};
 use crate::exit::Exit;
 use crate::machine::Machine;
+use crate::probe::Known;
 use crate::{hardware, survey};
 
 /// The agent reads; if it does not for so long, it is gone or stuck, and nobody waits for the output.
@@ -260,7 +261,7 @@ pub fn serve() -> Result<(), ServeError> {
     // Not joined: it ends with the socket, which the other side or the end of the process closes.
     std::thread::Builder::new().name("reader".into()).spawn(move || reader.run())?;
     // Before it is known what for: a spare worker has its libraries loaded when its stream comes.
-    let (board, mut machine) = survey::choose().map_err(|error| ServeError::Start(error.to_string()))?;
+    let (board, mut machine) = survey::choose(None).map_err(|error| ServeError::Start(error.to_string()))?;
     let hardware = board.hardware();
     survey::look_at(&mut machine, board.factories().filter(|name| !hardware.contains(*name)));
     Server { socket: Mouth(Arc::new(Mutex::new(socket))), inbox, board: Some((board, machine)), engine: None }
@@ -304,7 +305,7 @@ impl Server {
     }
 
     fn open(&mut self, open: Open) -> Result<(), ServeError> {
-        let Some((board, mut machine)) = self.board.take() else { return Err(ServeError::Order(Kind::Open)) };
+        let Some((board, machine)) = self.board.take() else { return Err(ServeError::Order(Kind::Open)) };
         tracing::info!(stream = %open.stream, renditions = open.ladder.renditions().len(), "open");
         let socket = self.socket.clone();
         hardware::tell(board.hardware(), move |element| {
@@ -312,6 +313,7 @@ impl Server {
             // A broken socket is noticed by the next answer.
             let _ = write_message(&mut *socket.lock(), Kind::Hardware, 0, 0, &hardware);
         });
+        let Known { board, mut machine } = survey::proved(board, machine);
         for avoid in open.avoid {
             tracing::info!(element = avoid.element, reason = avoid.reason, "planned without");
             machine.refused.insert(avoid.element, avoid.reason);

@@ -13,25 +13,49 @@ use crate::board::{BadProfile, Board, Boards, user_folder};
 use crate::machine::{
     DeviceTree, ElementFacts, Machine, PciDevice, PropertyFacts, PropertyKind, Version, VideoDevice,
 };
+use crate::probe::{self, Known, cache};
 
 /// So much of a file that a profile asks for.
 const FILE_HEAD: usize = 4096;
 
 /// The board profile for this machine, or the one that `HEADWATER_BOARD` names, and the machine as far as that
-/// profile asks.
+/// profile asks. What an earlier probe did not prove is refused.
 pub fn board() -> Result<(Board, Machine), BadProfile> {
-    let (board, mut machine) = choose()?;
+    let (board, machine) = choose(None)?;
+    let Known { board, mut machine } = proved(board, machine);
     look_at(&mut machine, board.factories());
     Ok((board, machine))
 }
 
-/// As [`board`], with no element looked at: looking loads a plugin, and a device's plugin may be what hangs.
-pub fn choose() -> Result<(Board, Machine), BadProfile> {
+/// As far as it is proved: what a probe of this machine remembered. Hardware without proof is refused.
+pub fn proved(board: Board, machine: Machine) -> Known {
+    let findings = cache::load(&cache::key(&board, &machine));
+    let known = probe::apply(findings.as_ref(), board, machine);
+    if findings.is_none() && !known.machine.refused.is_empty() {
+        let elements: Vec<&str> = known.machine.refused.keys().map(String::as_str).collect();
+        tracing::warn!(?elements, "not used, for nothing is proved yet: run `headwater-worker probe`");
+    }
+    known
+}
+
+/// The same before any probe, with the profile `named` in place of the environment's.
+pub fn unproved(named: Option<&str>) -> Result<(Board, Machine), BadProfile> {
+    let (board, mut machine) = choose(named)?;
+    look_at(&mut machine, board.factories());
+    Ok((board, machine))
+}
+
+/// With no element looked at: looking loads a plugin, and a device's plugin may be what hangs.
+pub fn choose(named: Option<&str>) -> Result<(Board, Machine), BadProfile> {
     let boards = Boards::with_folder(&user_folder())?;
     let machine = machine(&boards);
-    let named = std::env::var("HEADWATER_BOARD").ok();
-    let board = boards.board(named.as_deref(), &machine)?;
+    let board = boards.board(named.map(str::to_owned).or_else(named_board).as_deref(), &machine)?;
     Ok((board, machine))
+}
+
+/// The profile that the environment asks for.
+pub fn named_board() -> Option<String> {
+    std::env::var("HEADWATER_BOARD").ok()
 }
 
 /// The machine without GStreamer: enough to choose what must be set before GStreamer starts.

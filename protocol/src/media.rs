@@ -110,6 +110,9 @@ pub struct Capability {
     pub speed_fps: f64,
     pub width: Pixels,
     pub height: Pixels,
+    /// How many were seen to run at once. None where that was not tried: software is bounded by the processor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instances: Option<u32>,
 }
 
 /// Something that is there by name and was not proved.

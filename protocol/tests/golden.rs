@@ -149,6 +149,7 @@ fn birth_is_written_as_released() {
         speed_fps,
         width: Pixels(1280),
         height: Pixels(720),
+        instances: None,
     };
     check(
         "birth",

@@ -162,6 +162,7 @@ fn birth(name: &str) -> Birth {
             speed_fps: 1.0,
             width: Pixels(1),
             height: Pixels(1),
+            instances: None,
         }],
         avoids: Vec::new(),
         limits: Limits { workers: 1, in_flight: 2, queue: 1, max_input_bytes: 100 },

@@ -357,6 +357,7 @@ fn birth(name: &NodeId) -> Birth {
         speed_fps: 100.0,
         width: Pixels(1280),
         height: Pixels(720),
+        instances: None,
     };
     Birth {
         header: header(0),

@@ -30,7 +30,7 @@ pub enum Reason {
     Toml(toml::de::Error),
     #[error("it has no id")]
     NoId,
-    #[error("there is no such profile; `headwater-worker doctor` lists them")]
+    #[error("there is no such profile; `headwater-worker boards` lists them")]
     Missing,
     #[error("it extends {0}, which is not there")]
     NoBase(String),
@@ -53,6 +53,8 @@ pub struct Boards {
 #[derive(Debug, Clone)]
 pub struct Profile {
     pub board: Board,
+    /// The profile with everything that it extends laid under it.
+    pub merged: Table,
     /// None for a shipped one.
     pub file: Option<PathBuf>,
 }
@@ -146,17 +148,21 @@ impl Boards {
         for (id, layered) in &layers {
             let table = resolve(&layers, id, layered.len(), &mut Vec::new())?;
             let file = layered.last().and_then(|(_, file)| file.clone());
-            let board = read(table).map_err(|reason| BadProfile {
+            let board = read(table.clone()).map_err(|reason| BadProfile {
                 profile: file.as_ref().map_or_else(|| id.clone(), |file| file.display().to_string()),
                 reason,
             })?;
-            profiles.insert(id.clone(), Profile { board, file });
+            profiles.insert(id.clone(), Profile { board, merged: table, file });
         }
         Ok(Self { profiles })
     }
 
     pub fn get(&self, id: &str) -> Option<&Board> {
         self.profiles.get(id).map(|profile| &profile.board)
+    }
+
+    pub fn profile(&self, id: &str) -> Option<&Profile> {
+        self.profiles.get(id)
     }
 
     pub fn all(&self) -> impl Iterator<Item = &Profile> {

@@ -157,6 +157,9 @@ pub struct Decoder {
     /// 0: not known, a probe counts them.
     #[serde(default)]
     pub max_instances: u32,
+    /// What people call the device behind it: NVDEC. For a sentence that says that it is not there.
+    #[serde(default)]
+    pub block: String,
     /// Drives no device; set when a profile is read, for the elements of the profile `software`.
     #[serde(skip)]
     pub software: bool,
@@ -266,6 +269,9 @@ pub struct Encoder {
     pub recycle: Recycle,
     #[serde(default)]
     pub max_instances: u32,
+    /// As a decoder's: NVENC.
+    #[serde(default)]
+    pub block: String,
     #[serde(skip)]
     pub software: bool,
 }

@@ -5,7 +5,7 @@ use headwater_protocol::{Code, Codec, Fault, FrameRate, Gop, Profile, Rate, Rend
 use super::{Element, absent};
 use crate::board::{Board, Encoder, ForceKey, Limits, Mapping, Properties, Quirk, Recycle, Target, Unit};
 use crate::fit::{Size, frames_in};
-use crate::machine::{ElementFacts, Machine, PropertyFacts, PropertyKind};
+use crate::machine::{ElementFacts, Machine, PropertyFacts, PropertyKind, Use};
 
 /// For encoders only, where neither input nor ladder tells.
 const FALLBACK_RATE: (u32, u32) = (30, 1);
@@ -79,7 +79,7 @@ pub(super) fn no_encoder(board: &Board, rendition: &Rendition, why: &[String]) -
 }
 
 /// Fixed properties: those that must exist, and those that may.
-pub(super) fn fixed(
+pub(crate) fn fixed(
     facts: &ElementFacts,
     set: &Properties,
     set_if: &Properties,
@@ -115,8 +115,9 @@ fn say<'a>(
     encoder: &'a Encoder,
     wanted: Wanted<'_>,
 ) -> Result<Said<'a>, String> {
+    let used = Use::Encode { codec: encoder.codec, memory: &encoder.input.memory };
     let (factory, facts) =
-        machine.first(&encoder.factory).ok_or_else(|| absent(machine, &encoder.factory))?;
+        machine.first_for(&encoder.factory, used).ok_or_else(|| absent(machine, &encoder.factory, used))?;
     let Wanted { rendition, fitted, source_rate, threads } = wanted;
     let size = aligned(fitted, encoder.size)
         .ok_or_else(|| format!("{}x{} is outside of what it encodes", fitted.width, fitted.height))?;

@@ -21,11 +21,13 @@ use std::collections::BTreeMap;
 use headwater_protocol::{Code, Codec, Fault, FrameRate, Ladder};
 use serde::Serialize;
 
+pub(crate) use self::encode::fixed;
 pub use self::explain::{Explanation, explain};
+pub(crate) use self::route::raw_caps;
 use crate::board::{Board, Decoder, ForceKey, Interlaced, LossyInput, Properties, Quirk, SYSTEM};
 use crate::es::Rotation;
 use crate::fit::{Origin, Size};
-use crate::machine::Machine;
+use crate::machine::{Machine, Use};
 use crate::still::Grid;
 
 /// One element with its properties set.
@@ -193,7 +195,9 @@ pub fn decoder(board: &Board, machine: &Machine, codec: Codec, trust: Trust) -> 
 
 /// One decoder's plan, or why it cannot be used.
 pub(crate) fn decode_with(board: &Board, machine: &Machine, one: &Decoder) -> Result<DecodePlan, String> {
-    let (factory, facts) = machine.first(&one.factory).ok_or_else(|| absent(machine, &one.factory))?;
+    let used = Use::Decode { codec: one.codec, memory: &one.out.memory };
+    let (factory, facts) =
+        machine.first_for(&one.factory, used).ok_or_else(|| absent(machine, &one.factory, used))?;
     let mut properties = encode::fixed(facts, &one.set, &one.set_if)?;
     if let Some(threads) = one.threads.as_ref().filter(|name| facts.properties.contains_key(*name)) {
         let count = machine.cores.clamp(1, MAX_DECODER_THREADS);
@@ -228,9 +232,12 @@ pub(crate) fn decode_with(board: &Board, machine: &Machine, one: &Decoder) -> Re
 }
 
 /// In words, why none of `factories` can be used.
-fn absent(machine: &Machine, factories: &[String]) -> String {
-    let refused =
-        factories.iter().find_map(|name| machine.refused.get(name).map(|why| format!("{name}: {why}")));
+fn absent(machine: &Machine, factories: &[String], used: Use<'_>) -> String {
+    let refused = factories.iter().find_map(|name| {
+        let why = machine.refusal(name, used)?;
+        // A probe's sentence names the element itself.
+        Some(if why.starts_with(name) { why.to_owned() } else { format!("{name}: {why}") })
+    });
     refused.unwrap_or_else(|| format!("{} is not installed", factories.join(" or ")))
 }
 

@@ -17,7 +17,7 @@ use super::{DecodePlan, Element, Feed, OutputPlan, Picture, RungPlan, Way, uprig
 use crate::board::{Board, Memory, SYSTEM, Scaler, Skill};
 use crate::es::Rotation;
 use crate::fit::{Size, cascade, fit};
-use crate::machine::Machine;
+use crate::machine::{Machine, Use};
 use crate::still::Grid;
 
 /// What a step costs for each pixel that it reads or writes. Only their order matters: a pass of a device's own scaler
@@ -39,7 +39,7 @@ pub(super) struct Costed {
 }
 
 /// Raw video caps as an element of the chain. `memory`: None for system memory.
-pub(super) fn raw_caps(memory: Option<&Memory>, format: &str, size: Option<Size>) -> Element {
+pub(crate) fn raw_caps(memory: Option<&Memory>, format: &str, size: Option<Size>) -> Element {
     let feature = memory.and_then(|memory| memory.feature.as_ref());
     let feature = feature.map_or_else(String::new, |feature| format!("({feature})"));
     let size = size.map_or_else(String::new, |size| {
@@ -346,7 +346,10 @@ impl Search<'_> {
     }
 
     fn by_scaler(&self, at: usize, scaler: &Scaler, said: &Said<'_>, skills: &[Skill]) -> Option<Vec<Path>> {
-        let (factory, facts) = self.machine.first(&scaler.factory)?;
+        let input = &said.encoder.input;
+        let to = if scaler.out.contains(&input.memory) { &input.memory } else { SYSTEM };
+        let used = Use::Scale { from: &self.decode.memory, to };
+        let (factory, facts) = self.machine.first_for(&scaler.factory, used)?;
         let (shown, _) = upright(self.picture);
         let read = self.picture.coded.pixels() as f64;
         let written = said.size.pixels() as f64;
@@ -368,7 +371,6 @@ impl Search<'_> {
             properties
                 .insert(rotate.prop.clone(), rotate.values.get(degrees(self.picture.rotation))?.clone());
         }
-        let input = &said.encoder.input;
         let format = input.formats.iter().find(|format| scaler.formats.contains(*format))?;
         if *format != self.picture.format && !scaler.can.contains(&Skill::Convert) {
             return None;

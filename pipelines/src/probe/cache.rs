@@ -1,0 +1,155 @@
+//! What a probe found, remembered for as long as nothing that it depends on changes.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use serde::{Deserialize, Serialize};
+
+use super::finding::Findings;
+use crate::board::Board;
+use crate::machine::Machine;
+use crate::survey;
+
+/// What results hold for. A change of any of these makes them void.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    /// A driver that hung before may work after a reboot, and the other way round.
+    pub boot: String,
+    pub worker: String,
+    pub gstreamer: String,
+    /// The profile's id, and a hash of all that it says.
+    pub board: String,
+    pub profile: String,
+    /// Plugin to version.
+    pub plugins: BTreeMap<String, String>,
+    /// Kernel and drivers to version.
+    pub drivers: BTreeMap<String, String>,
+    /// Device nodes that codecs work through.
+    pub devices: Vec<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Remembered {
+    key: Key,
+    findings: Findings,
+}
+
+static FILE: OnceLock<PathBuf> = OnceLock::new();
+
+/// Says where results are remembered, before anything is read; later calls change nothing.
+pub fn use_file(file: PathBuf) {
+    let _ = FILE.set(file);
+}
+
+/// Where results are remembered: what [`use_file`] said, else in the user's cache folder, else in `/run`,
+/// for a service without a home.
+pub fn file() -> PathBuf {
+    if let Some(file) = FILE.get() {
+        return file.clone();
+    }
+    let folder = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let cache = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
+    cache.unwrap_or_else(|| PathBuf::from("/run")).join("headwater/probe.json")
+}
+
+/// The present key of this machine with this profile.
+pub fn key(board: &Board, machine: &Machine) -> Key {
+    Key {
+        boot: text(Path::new("/proc/sys/kernel/random/boot_id")),
+        worker: worker(),
+        gstreamer: gstreamer::version_string().to_string(),
+        board: board.id.clone(),
+        profile: hash(board),
+        plugins: survey::versions(machine),
+        drivers: drivers(),
+        devices: devices(Path::new("/dev")),
+    }
+}
+
+/// What was found earlier, if it still holds and nothing in it was only busy.
+pub fn load(key: &Key) -> Option<Findings> {
+    let remembered: Remembered = serde_json::from_slice(&fs::read(file()).ok()?).ok()?;
+    (remembered.key == *key && !remembered.findings.passing()).then_some(remembered.findings)
+}
+
+/// Remembers results, whole or not at all.
+pub fn store(key: Key, findings: Findings) -> io::Result<()> {
+    let path = file();
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let bytes = serde_json::to_vec(&Remembered { key, findings }).map_err(io::Error::other)?;
+    let mut part = path.clone().into_os_string();
+    part.push(format!(".{}.part", std::process::id()));
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&part)
+        .and_then(|mut file| file.write_all(&bytes))
+        .and_then(|()| fs::rename(&part, &path));
+    if written.is_err() {
+        // Half a file is worth nothing; the error that matters is the first.
+        let _ = fs::remove_file(&part);
+    }
+    written
+}
+
+/// Version of the worker, and which build of it.
+fn worker() -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    let meta = std::env::current_exe().and_then(fs::metadata);
+    meta.map_or_else(
+        |_| version.to_owned(),
+        |meta| format!("{version} {} {}.{:09}", meta.len(), meta.mtime(), meta.mtime_nsec()),
+    )
+}
+
+/// Stable for one build of the worker, which is in the key too.
+fn hash(board: &Board) -> String {
+    let mut hasher = DefaultHasher::new();
+    format!("{board:?}").hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
+/// First line of a file, empty where there is none.
+pub(crate) fn text(path: &Path) -> String {
+    let text = fs::read(path).unwrap_or_default();
+    String::from_utf8_lossy(&text).lines().next().unwrap_or_default().trim_matches('\0').to_owned()
+}
+
+/// Versions of the kernel and of drivers that say theirs.
+pub fn drivers() -> BTreeMap<String, String> {
+    let files = [
+        ("kernel", "/proc/sys/kernel/osrelease"),
+        ("l4t", "/etc/nv_tegra_release"),
+        ("nvidia", "/sys/module/nvidia/version"),
+        ("mpp_service", "/proc/mpp_service/version"),
+        ("rknpu", "/sys/module/rknpu/version"),
+        ("i915", "/sys/module/i915/srcversion"),
+        ("xe", "/sys/module/xe/srcversion"),
+    ];
+    let read = files.into_iter().map(|(name, path)| (name.to_owned(), text(Path::new(path))));
+    read.filter(|(_, version)| !version.is_empty()).collect()
+}
+
+/// Names in `/dev` of what codecs are behind.
+fn devices(folder: &Path) -> Vec<String> {
+    const KNOWN: [&str; 10] =
+        ["video", "media", "nvidia", "nvhost", "nvmap", "v4l2-", "mpp_service", "rga", "dma_heap", "renderD"];
+    let names = |folder: &Path| -> Vec<String> {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    };
+    let mut all = names(folder);
+    all.extend(names(&folder.join("dri")));
+    all.retain(|name| KNOWN.iter().any(|known| name.starts_with(known)));
+    all.sort();
+    all
+}

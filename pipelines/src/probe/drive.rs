@@ -1,0 +1,112 @@
+//! Runs a chain from its first frame to its end, with a deadline.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use gstreamer as gst;
+use headwater_protocol::{Code, Fault};
+
+use crate::graph::{Chain, Faults, Taker};
+use crate::log;
+use crate::stage::lock;
+
+/// How often faults are looked at.
+const TICK: Duration = Duration::from_millis(20);
+/// An element that refused its input says why on the bus, a little later.
+const LAST_WORD: Duration = Duration::from_millis(500);
+
+/// Hands samples to a function.
+pub(super) struct Hand {
+    each: Box<dyn FnMut(gst::Sample) -> Result<(), gst::FlowError> + Send>,
+    ended: Sender<()>,
+}
+
+impl Taker for Hand {
+    fn sample(&mut self, sample: gst::Sample) -> Result<(), gst::FlowError> {
+        (self.each)(sample)
+    }
+
+    fn end(&mut self) {
+        // The other side gives up only when the process ends.
+        let _ = self.ended.send(());
+    }
+}
+
+pub(super) struct Driven {
+    chain: Arc<Chain>,
+    faults: Arc<Faults>,
+    ended: Receiver<()>,
+}
+
+/// Where samples are put by the chain's thread and taken by ours.
+pub(super) type Shelf<T> = Arc<Mutex<Vec<T>>>;
+
+pub(super) fn take<T>(shelf: &Shelf<T>) -> Vec<T> {
+    std::mem::take(&mut *lock(shelf))
+}
+
+impl Driven {
+    pub(super) fn new(
+        each: impl FnMut(gst::Sample) -> Result<(), gst::FlowError> + Send + 'static,
+        build: impl FnOnce(&Arc<Faults>, Hand) -> Result<Chain, Fault>,
+    ) -> Result<Self, Fault> {
+        let faults = Arc::new(Faults::default());
+        let (sender, ended) = channel();
+        let chain = build(&faults, Hand { each: Box::new(each), ended: sender })?;
+        Ok(Self { chain: Arc::new(chain), faults, ended })
+    }
+
+    pub(super) fn chain(&self) -> &Arc<Chain> {
+        &self.chain
+    }
+
+    /// Feeds the chain, ends it, and waits until everything came out. Gives the time that took.
+    pub(super) fn segment(
+        &self,
+        patience: Duration,
+        feed: impl FnOnce(&Chain) -> Result<(), gst::FlowError> + Send + 'static,
+    ) -> Result<Duration, Fault> {
+        let started = Instant::now();
+        let (sender, fed) = channel();
+        let chain = Arc::clone(&self.chain);
+        // In its own thread, for a full chain that stands still never lets go of its feeder.
+        std::thread::spawn(move || {
+            let result = feed(&chain);
+            chain.end();
+            let _ = sender.send(result);
+        });
+        let until = started + patience;
+        loop {
+            if let Some(fault) = self.faults.first() {
+                return Err(fault);
+            }
+            match self.ended.recv_timeout(TICK) {
+                Ok(()) => break,
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            }
+            match fed.try_recv() {
+                Ok(Err(flow)) => return Err(self.refused(flow)),
+                Ok(Ok(())) | Err(TryRecvError::Empty | TryRecvError::Disconnected) => {}
+            }
+            if Instant::now() > until {
+                // Stopping a chain whose threads are stuck would wait for them.
+                std::mem::forget(Arc::clone(&self.chain));
+                let text = "it never came to its end";
+                return Err(Fault::new(Code::WorkerHung, text).with_detail(log::tail()));
+            }
+        }
+        Ok(started.elapsed())
+    }
+
+    fn refused(&self, flow: gst::FlowError) -> Fault {
+        let until = Instant::now() + LAST_WORD;
+        while Instant::now() < until {
+            if let Some(fault) = self.faults.first() {
+                return fault;
+            }
+            std::thread::sleep(TICK);
+        }
+        Fault::new(Code::PipelineFailed, format!("it refused its input: {flow}")).with_detail(log::tail())
+    }
+}

@@ -1,0 +1,136 @@
+//! The child's side: one candidate proved in this process.
+
+use std::panic::{self, AssertUnwindSafe};
+use std::time::Duration;
+
+use headwater_protocol::{CapabilityKind, Code, Fault};
+
+use super::candidate::{Candidate, candidates};
+use super::child::Said;
+use super::finding::Proof;
+use super::pictures::Luma;
+use super::sample::Clip;
+use super::{decode, drive, encode, scale, words};
+use crate::board::{Board, Quirk};
+use crate::graph;
+use crate::machine::Machine;
+use crate::plan::{self, Trust};
+
+/// Decibels. A wrong plane order or a shifted row gives 10 to 20; x264, x265 and OpenH264 gave 42 to 48 at the bitrate
+/// asked for.
+pub(super) const ALIKE: f64 = 30.0;
+
+/// What a candidate is proved on.
+pub(super) struct Bench<'a> {
+    pub board: &'a Board,
+    pub machine: &'a Machine,
+    pub candidate: &'a Candidate,
+    /// For the first and longest run.
+    pub first: Duration,
+    /// For each of those after it.
+    pub again: Duration,
+}
+
+/// Proves the candidate `key` and says what was found, step by step.
+pub fn prove(
+    board: &Board,
+    machine: &Machine,
+    key: &str,
+    deadline: Duration,
+    say: &mut dyn FnMut(&Said),
+) -> Result<(), Fault> {
+    let candidate = candidates(board, machine).into_iter().find(|candidate| candidate.key() == key);
+    let candidate = candidate
+        .ok_or_else(|| Fault::new(Code::PipelineFailed, format!("{key} is no candidate of {}", board.id)))?;
+    // Half of the time for the first run leaves some for those after it, which are short.
+    let bench = Bench { board, machine, candidate: &candidate, first: deadline / 2, again: deadline / 5 };
+    // An element that takes no value of a property ends in a panic, which is an answer too.
+    let proved = panic::catch_unwind(AssertUnwindSafe(|| match candidate.kind {
+        CapabilityKind::Decode => decode::prove(&bench),
+        CapabilityKind::Scale => scale::prove(&bench).map(|proof| (proof, None)),
+        CapabilityKind::Encode => encode::prove(&bench),
+    }));
+    let proved = proved.unwrap_or_else(|panicked| Err(words::wrong(&candidate, surprise(&*panicked))));
+    let (proof, at_once) = proved.map_err(|fault| bench.told(fault))?;
+    say(&Said::Proved(proof));
+    if let Some(at_once) = at_once {
+        at_once.count(&mut |count| say(&Said::Instances(count)));
+    }
+    Ok(())
+}
+
+impl Bench<'_> {
+    /// The fault with the element's name in it; what a busy device says is no fault of the element.
+    fn told(&self, fault: Fault) -> Fault {
+        if self.board.quirks.contains(&Quirk::OutOfMemoryMeansBusy)
+            && !self.candidate.software
+            && out_of_memory(&fault)
+        {
+            return words::busy(self.candidate, &fault);
+        }
+        let element = &self.candidate.element;
+        if fault.text.starts_with(element.as_str()) {
+            return fault;
+        }
+        Fault { text: format!("{element} does not work: {}", fault.text), ..fault }
+    }
+
+    /// The pictures that software makes of a clip; None where no other software decoder is here.
+    pub(super) fn reference(&self, clip: &Clip) -> Result<Option<Vec<Luma>>, Fault> {
+        let Some(codec) = self.candidate.codec else { return Ok(None) };
+        let mut board = self.board.clone();
+        board.decoders.retain(|one| one.software && !one.factory.contains(&self.candidate.element));
+        let Ok(plan) = plan::decoder(&board, self.machine, codec, Trust::Whole) else { return Ok(None) };
+        let shelf: drive::Shelf<Luma> = drive::Shelf::default();
+        let onto = shelf.clone();
+        let driven = drive::Driven::new(
+            move |sample| {
+                crate::stage::lock(&onto).extend(Luma::of(&sample));
+                Ok(())
+            },
+            |faults, hand| graph::decode_chain(&plan, faults, hand),
+        )?;
+        let clip = clip.clone();
+        driven.segment(self.first, move |chain| clip.feed(chain, 1))?;
+        Ok(Some(drive::take(&shelf)))
+    }
+}
+
+fn surprise(panicked: &(dyn std::any::Any + Send)) -> String {
+    let said = panicked.downcast_ref::<String>().map(String::as_str);
+    let said = said.or_else(|| panicked.downcast_ref::<&str>().copied()).unwrap_or("it panicked");
+    format!("cannot be used as its profile says: {said}")
+}
+
+/// What drivers say of a session too many.
+fn out_of_memory(fault: &Fault) -> bool {
+    let text = format!("{} {}", fault.text, fault.detail).to_lowercase();
+    ["out of memory", "out_of_memory", "cannot allocate memory", "enomem", "no space left"]
+        .iter()
+        .any(|sign| text.contains(sign))
+}
+
+/// Pictures a second, with one digit after the point.
+pub(super) fn speed(pictures: u64, time: Duration) -> f64 {
+    (pictures as f64 / time.as_secs_f64().max(1e-6) * 10.0).round() / 10.0
+}
+
+/// What a proof says besides its speed.
+pub(super) fn proof(speed_fps: f64) -> Proof {
+    Proof { speed_fps, ..Proof::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_drivers_say_of_a_session_too_many_is_known() {
+        for text in
+            ["NV_ENC_ERR_OUT_OF_MEMORY", "VIDIOC_REQBUFS: Cannot allocate memory", "Out of memory (12)"]
+        {
+            assert!(out_of_memory(&Fault::new(Code::PipelineFailed, "x").with_detail(text)), "{text}");
+        }
+        assert!(!out_of_memory(&Fault::new(Code::PipelineFailed, "it never came to its end")));
+    }
+}
