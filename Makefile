@@ -34,6 +34,7 @@ demo: setup-demo
 
 test: setup-test
 	@$(CARGO) build --locked --workspace --bins
+	@$(CARGO) build --locked --package headwater-stub
 	@$(CARGO) test --locked --workspace --no-fail-fast
 
 vm-test: setup-vm

@@ -104,11 +104,14 @@ fn plain(factory: &str, properties: &[(&str, &str)]) -> Result<gst::Element, Fau
 /// Coded frames of `codec` in, pictures out.
 pub fn decode_chain(plan: &DecodePlan, faults: &Arc<Faults>, taker: impl Taker) -> Result<Chain, Fault> {
     let elements = plan.elements.iter().map(make).collect::<Result<_, _>>()?;
+    // Some decoders give system memory to whoever takes anything.
+    let caps = plan.feature.as_ref();
+    let caps = caps.map(|feature| gst::Caps::builder("video/x-raw").features([feature.as_str()]).build());
     let chain = Shape {
         place: Place::Decode,
         queue: Queue::Bytes(CODED_QUEUE),
         trunk: Vec::new(),
-        branches: vec![Branch { elements, caps: None, taker: Box::new(taker), force_key: None }],
+        branches: vec![Branch { elements, caps, taker: Box::new(taker), force_key: None }],
         by_ready: false,
     }
     .build(faults)?;
@@ -326,10 +329,16 @@ impl Shape {
         }
         if let Some(bus) = pipeline.bus() {
             let faults = Arc::clone(faults);
+            let source = source.downgrade();
             // Messages are looked at where they are made and dropped: a bus that nobody reads would grow.
             bus.set_sync_handler(move |_, message| {
                 if let gst::MessageView::Error(error) = message.view() {
                     faults.report(bus_fault(error));
+                    // Who waits for room in a chain that has stopped would wait for ever. No event travels here, so
+                    // nothing is waited for that the failing element may hold.
+                    if let Some(source) = source.upgrade() {
+                        let _ = source.end_of_stream();
+                    }
                 }
                 gst::BusSyncReply::Drop
             });

@@ -792,6 +792,12 @@ impl Taker for Encoded {
         let pts = buffer.pts();
         let mapped = buffer.into_mapped_buffer_readable().map_err(|_| gst::FlowError::Error)?;
         let data = Bytes::from_owner(mapped);
+        if data.is_empty() {
+            // Rockchip's encoder hands on an error of its device like that.
+            let text = format!("rendition {}: the encoder gave a frame without bytes", self.rung);
+            self.faults.report(Fault::new(Code::BadOutput, text));
+            return Err(gst::FlowError::Error);
+        }
         let time = lock(&self.inside).pop_front();
         let (Some(time), Some(pts)) = (time, pts) else {
             self.faults.report(Fault::new(Code::BadOutput, "an encoder gave more frames than it got"));

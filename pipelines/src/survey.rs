@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use gstreamer as gst;
 use gstreamer::glib;
@@ -65,8 +65,10 @@ pub fn hardware(boards: &Boards, root: &Path) -> Machine {
         let head = &bytes[..bytes.len().min(FILE_HEAD)];
         Some((path.to_owned(), String::from_utf8_lossy(head).into_owned()))
     });
+    // A file that no real machine has, as `gstreamer` below: a test's tree for another kind of machine.
+    let arch = text(&under(root, "arch"));
     Machine {
-        arch: std::env::consts::ARCH.to_owned(),
+        arch: if arch.is_empty() { std::env::consts::ARCH.to_owned() } else { arch },
         cores: std::thread::available_parallelism()
             .map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX)),
         device_tree: device_tree(root),
@@ -79,9 +81,11 @@ pub fn hardware(boards: &Boards, root: &Path) -> Machine {
 
 /// The whole machine: every element that any profile names is there by name, without properties.
 pub fn machine(boards: &Boards) -> Machine {
-    let mut machine = hardware(boards, Path::new("/"));
+    let mut machine = hardware(boards, &root());
     let (major, minor, micro, _) = gst::version();
-    machine.gstreamer = Version(major, minor, micro);
+    let said =
+        text(&under(&root(), "gstreamer")).parse().ok().filter(|version| *version != Version::default());
+    machine.gstreamer = said.unwrap_or(Version(major, minor, micro));
     for name in boards.factories() {
         if let Some(factory) = gst::ElementFactory::find(name) {
             let plugin = factory.plugin();
@@ -179,7 +183,12 @@ fn property(spec: &glib::ParamSpec) -> PropertyFacts {
     }
 }
 
-fn under(root: &Path, path: &str) -> std::path::PathBuf {
+/// Where `/proc`, `/sys` and `/etc` are looked at. `HEADWATER_ROOT` is for tests, which make a tree of another machine.
+fn root() -> PathBuf {
+    std::env::var_os("HEADWATER_ROOT").map_or_else(|| "/".into(), PathBuf::from)
+}
+
+fn under(root: &Path, path: &str) -> PathBuf {
     root.join(path.trim_start_matches('/'))
 }
 
@@ -202,7 +211,7 @@ fn device_tree(root: &Path) -> DeviceTree {
 }
 
 /// Folders below `path`, by name; none where it cannot be read.
-fn folders(path: &Path) -> Vec<std::path::PathBuf> {
+fn folders(path: &Path) -> Vec<PathBuf> {
     let mut all: Vec<_> =
         fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     all.sort();
@@ -210,7 +219,7 @@ fn folders(path: &Path) -> Vec<std::path::PathBuf> {
 }
 
 fn video_devices(root: &Path) -> Vec<VideoDevice> {
-    let device = |folder: &std::path::PathBuf| {
+    let device = |folder: &PathBuf| {
         let node = folder.file_name()?.to_str().filter(|name| name.starts_with("video"))?;
         let driver = fs::read_link(folder.join("device/driver")).ok();
         Some(VideoDevice {
@@ -223,7 +232,7 @@ fn video_devices(root: &Path) -> Vec<VideoDevice> {
 }
 
 fn pci(root: &Path) -> Vec<PciDevice> {
-    let device = |folder: &std::path::PathBuf| PciDevice {
+    let device = |folder: &PathBuf| PciDevice {
         vendor: text(&folder.join("vendor")),
         class: text(&folder.join("class")),
     };

@@ -45,6 +45,9 @@ pub struct DecodePlan {
     pub elements: Vec<Element>,
     /// Where its pictures are, by the profile's name.
     pub memory: String,
+    /// The memory's feature in caps: a decoder that is not asked for it may give system memory.
+    #[serde(skip)]
+    pub feature: Option<String>,
     /// Carries pictures into system memory, where they are elsewhere and have to be worked on in software.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub download: Vec<Element>,
@@ -63,6 +66,7 @@ impl DecodePlan {
             codec: Codec::H264,
             elements: Vec::new(),
             memory: SYSTEM.to_owned(),
+            feature: None,
             download: Vec::new(),
             deinterlaces: false,
             fresh: false,
@@ -234,6 +238,7 @@ pub(crate) fn decode_with(board: &Board, machine: &Machine, one: &Decoder) -> Re
         codec: one.codec,
         elements: parser.chain([decoder]).collect(),
         memory: one.out.memory.clone(),
+        feature: board.memory.get(&one.out.memory).and_then(|memory| memory.feature.clone()),
         download,
         deinterlaces: one.interlaced == Interlaced::Deinterlaces,
         fresh: !one.software && board.quirks.contains(&Quirk::FreshDecoderPerSegment),

@@ -1,0 +1,138 @@
+//! What a device does wrong ends in a clear fault, and never in a hang: the rig kills a worker that outlives every
+//! deadline, and its test fails.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::Output;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+
+use crate::support::{BITRATES, PATIENCE, Rig};
+use gstreamer as gst;
+use headwater_pipelines::exit::Exit;
+use headwater_pipelines::graph::{self, Faults, Taker};
+use headwater_pipelines::plan::{DecodePlan, Element};
+
+/// The worker's end on a Jetson Orin NX whose elements have `faults`.
+fn orin(faults: &str) -> (Output, String) {
+    on("orin-nx-jp6", faults)
+}
+
+fn on(machine: &str, faults: &str) -> (Output, String) {
+    let done = Rig::new(machine).transcode(faults);
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    (done, said)
+}
+
+/// It failed as work fails, and said `why`.
+fn fails(faults: &str, why: &str) {
+    let (done, said) = orin(faults);
+    assert_eq!(done.status.code(), Some(Exit::Failed as i32), "{faults}: {said}");
+    assert!(said.contains(why), "{faults}: {said}");
+}
+
+/// It stood still, noticed, said so and ended.
+fn stands_still(faults: &str) {
+    let (done, said) = orin(faults);
+    assert_eq!(done.status.code(), Some(Exit::Hung as i32), "{faults}: {said}");
+    assert!(said.contains("nothing moved for"), "{faults}: {said}");
+}
+
+#[test]
+fn an_encoder_that_takes_everything_and_gives_nothing_is_found_out() {
+    fails("nvv4l2h264enc:no-output", "swallowed 60 frames");
+}
+
+#[test]
+fn a_decoder_that_takes_everything_and_gives_nothing_is_found_out() {
+    fails("nvv4l2decoder:no-output", "could not be decoded");
+}
+
+#[test]
+fn frames_without_bytes_are_no_output() {
+    fails("nvv4l2h264enc:empty-buffers", "a frame without bytes");
+}
+
+#[test]
+fn empty_frames_are_found_out_behind_a_parser_too() {
+    let (done, said) = on("rk3588-bsp", "mpph264enc:empty-buffers");
+    assert_eq!(done.status.code(), Some(Exit::Failed as i32), "{said}");
+}
+
+#[test]
+fn a_segment_that_does_not_start_with_a_keyframe_is_not_handed_out() {
+    fails("nvv4l2h264enc:ignore-keyframe", "does not start with a keyframe");
+}
+
+#[test]
+fn a_device_that_refuses_another_session_is_told_in_its_words() {
+    fails("nvv4l2h264enc:busy@2", "out of memory for another session");
+}
+
+#[test]
+fn an_encoder_that_never_comes_to_its_end_ends_the_worker() {
+    stands_still("nvv4l2h264enc:hang-on-drain");
+}
+
+#[test]
+fn a_decoder_that_never_comes_to_its_end_ends_the_worker() {
+    stands_still("nvv4l2decoder:hang-on-drain");
+}
+
+#[test]
+fn an_encoder_that_does_not_come_back_ends_the_worker() {
+    stands_still("nvv4l2h264enc:hang@20");
+}
+
+#[test]
+fn a_decoder_that_does_not_come_back_ends_the_worker() {
+    stands_still("nvv4l2decoder:hang@20");
+}
+
+#[test]
+fn a_library_that_aborts_takes_the_worker_alone_with_it() {
+    // SIGABRT: whoever started the worker sees a crash, not a failure of the work.
+    let (done, said) = orin("nvv4l2decoder:crash@30");
+    assert_eq!(done.status.signal(), Some(6), "{said}");
+}
+
+#[test]
+fn a_library_that_talks_by_the_megabyte_holds_nothing_up() {
+    let rig = Rig::new("orin-nx-jp6");
+    let done = rig.transcode("nvv4l2decoder:flood");
+    assert!(done.status.success());
+    assert!(done.stderr.len() > 1 << 20 && done.stdout.len() > 1 << 20, "it did not talk that much");
+    for (name, _) in BITRATES {
+        let frames = (0..3).map(|segment| rig.frames(&rig.path(&format!("out/{name}/{segment}.ts"))).len());
+        assert_eq!(frames.sum::<usize>(), 180, "{name}");
+    }
+}
+
+struct Nobody;
+
+impl Taker for Nobody {
+    fn sample(&mut self, _sample: gst::Sample) -> Result<(), gst::FlowError> {
+        Ok(())
+    }
+
+    fn end(&mut self) {}
+}
+
+#[test]
+fn who_waits_for_room_in_a_chain_is_let_go_when_the_chain_breaks() {
+    gst::init().unwrap();
+    let breaks = Element {
+        factory: "identity".to_owned(),
+        properties: [("error-after".to_owned(), "2".to_owned())].into(),
+    };
+    let plan = DecodePlan { elements: vec![breaks], ..DecodePlan::nothing() };
+    let faults = Arc::new(Faults::default());
+    let chain = graph::decode_chain(&plan, &faults, Nobody).unwrap();
+    let (done, ended) = sync_channel(1);
+    std::thread::spawn(move || {
+        // Far more than its queue takes.
+        let refused = (0..100).any(|_| chain.push(gst::Buffer::from_slice(vec![0; 1 << 20])).is_err());
+        done.send(refused).unwrap();
+    });
+    let refused = ended.recv_timeout(PATIENCE).expect("the feeder waits for ever");
+    assert!(refused && faults.first().is_some());
+}

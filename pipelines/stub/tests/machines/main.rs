@@ -1,0 +1,6 @@
+//! Machines that are not this one, under the real worker. The elements are stand-ins: see the crate's page.
+
+mod boards;
+mod faults;
+mod support;
+mod ways;
