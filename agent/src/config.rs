@@ -142,7 +142,7 @@ impl Default for Deadlines {
         Self {
             worker_start_seconds: 15,
             worker_silence_seconds: 10,
-            probe_seconds: 60,
+            probe_seconds: 300,
             transfer_silence_seconds: 15,
             drain_seconds: 60,
         }
