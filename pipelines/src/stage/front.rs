@@ -1,0 +1,163 @@
+//! Between the decoder and the stage: pictures that the stage cannot take as they are go through a chain first.
+
+use std::sync::{Arc, Mutex};
+
+use gstreamer as gst;
+use gstreamer_video as gst_video;
+
+use headwater_protocol::{Code, Fault, FrameRate};
+
+use super::event::lock;
+use super::{Failed, Stage};
+use crate::board::SYSTEM;
+use crate::es::Rotation;
+use crate::fit::Size;
+use crate::graph::{self, Chain, Faults, Stoppers, Taker};
+use crate::plan::{self, Element, Way};
+use crate::tone;
+
+/// End of the chain that prepares pictures.
+pub(crate) struct Prepared(pub Arc<Mutex<Stage>>);
+
+impl Taker for Prepared {
+    fn sample(&mut self, sample: gst::Sample) -> Result<(), gst::FlowError> {
+        let (buffer, info) = open(&sample)?;
+        let mut stage = lock(&self.0);
+        stage.picture(buffer, info, None).map_err(|failed| stage.fail(failed))
+    }
+
+    fn end(&mut self) {
+        let mut stage = lock(&self.0);
+        if let Err(failed) = stage.finish() {
+            // A fault is reported there; a flow error has no reader after the end.
+            let _ = stage.fail(failed);
+        }
+    }
+}
+
+pub(crate) fn open(sample: &gst::Sample) -> Result<(gst::Buffer, gst_video::VideoInfo), gst::FlowError> {
+    let buffer = sample.buffer_owned().ok_or(gst::FlowError::Error)?;
+    let caps = sample.caps().ok_or(gst::FlowError::NotNegotiated)?;
+    let info = gst_video::VideoInfo::from_caps(caps).map_err(|_| gst::FlowError::NotNegotiated)?;
+    Ok((buffer, info))
+}
+
+/// What a chain that prepares pictures was built for.
+#[derive(Debug, PartialEq)]
+struct Preparation {
+    download: Vec<Element>,
+    rotation: Rotation,
+    format: gst_video::VideoFormat,
+}
+
+/// End of the decoder's chain: sends pictures that are not upright progressive I420 through a chain that makes
+/// them so.
+pub(crate) struct Front {
+    stage: Arc<Mutex<Stage>>,
+    faults: Arc<Faults>,
+    stoppers: Arc<Stoppers>,
+    /// The chain, and what it was built for.
+    prepare: Option<(Preparation, Chain)>,
+    /// This segment's pictures go to the encoders as they are.
+    native: bool,
+    /// This segment's pictures go through `prepare`. Once one does, all later ones do, to stay in order.
+    in_use: bool,
+}
+
+impl Front {
+    pub(crate) fn new(stage: Arc<Mutex<Stage>>, faults: Arc<Faults>, stoppers: Arc<Stoppers>) -> Self {
+        Self { stage, faults, stoppers, prepare: None, native: false, in_use: false }
+    }
+
+    pub(crate) fn recycle(&mut self) {
+        if let Some((_, chain)) = &self.prepare
+            && self.in_use
+        {
+            chain.recycle();
+        }
+        self.in_use = false;
+    }
+
+    fn prepare(&mut self, wanted: Preparation) -> Result<&Chain, Fault> {
+        // A picture of another format in the middle stays in the chain of those before it, which are inside.
+        if self.prepare.as_ref().is_none_or(|(ready, _)| *ready != wanted && !self.in_use) {
+            let taker = Prepared(Arc::clone(&self.stage));
+            let Preparation { download, rotation, format } = &wanted;
+            let chain = graph::prepare_chain(download, *rotation, *format, &self.faults, taker)?;
+            chain.join(&self.stoppers);
+            self.prepare = Some((wanted, chain));
+        }
+        match &self.prepare {
+            Some((_, chain)) => Ok(chain),
+            None => Err(Fault::new(Code::PipelineFailed, "no chain to prepare pictures")),
+        }
+    }
+
+    fn take(&mut self, sample: gst::Sample) -> Result<(), Failed> {
+        let (buffer, info) = open(&sample)?;
+        let mut stage = lock(&self.stage);
+        let (decode, rotation) = (Arc::clone(&stage.segment.decode), stage.segment.rotation);
+        if stage.shown.is_none() && stage.wanted.is_none() {
+            let picture = facts(&info, rotation, stage.segment.rate);
+            let plan = stage.plan_for(&decode, &picture)?;
+            self.native = plan.way == Way::Native;
+            stage.wanted = Some(plan);
+        }
+        if self.native {
+            return stage.picture(buffer, info, sample.caps());
+        }
+        let format = tone::format(&info);
+        let ready = decode.memory == SYSTEM
+            && info.format() == format
+            && info.interlace_mode() == gst_video::VideoInterlaceMode::Progressive
+            && rotation == Rotation::None;
+        if ready && !self.in_use {
+            return stage.picture(buffer, info, None);
+        }
+        drop(stage);
+        let download = decode.download.clone();
+        let chain = self.prepare(Preparation { download, rotation, format })?;
+        let pushed = chain.push_sample(&sample);
+        self.in_use = true;
+        Ok(pushed?)
+    }
+}
+
+/// The decoder's callbacks share the front with the engine, which recycles it.
+pub(crate) struct Decoded(pub Arc<Mutex<Front>>);
+
+impl Taker for Decoded {
+    fn sample(&mut self, sample: gst::Sample) -> Result<(), gst::FlowError> {
+        let mut front = lock(&self.0);
+        front.take(sample).map_err(|failed| lock(&front.stage).fail(failed))
+    }
+
+    fn end(&mut self) {
+        let front = lock(&self.0);
+        match &front.prepare {
+            Some((_, chain)) if front.in_use => chain.end(),
+            Some(_) | None => Prepared(Arc::clone(&front.stage)).end(),
+        }
+    }
+}
+
+/// What a decoded picture says of itself.
+pub(super) fn facts(
+    info: &gst_video::VideoInfo,
+    rotation: Rotation,
+    rate: Option<FrameRate>,
+) -> plan::Picture {
+    let transfer = info.colorimetry().transfer();
+    plan::Picture {
+        coded: Size::new(info.width(), info.height()),
+        aspect: (info.par().numer().unsigned_abs(), info.par().denom().unsigned_abs()),
+        rotation,
+        rate,
+        interlaced: info.interlace_mode() != gst_video::VideoInterlaceMode::Progressive,
+        format: info.format().to_str().to_string(),
+        hdr: matches!(
+            transfer,
+            gst_video::VideoTransferFunction::Smpte2084 | gst_video::VideoTransferFunction::AribStdB67
+        ),
+    }
+}
