@@ -30,7 +30,7 @@ pub(super) struct Rung {
 }
 
 impl Rung {
-    pub fn sheet(
+    pub(super) fn sheet(
         &self,
         chain: &Chain,
         (time, mut sheet): (Ticks, gst::Buffer),
@@ -52,7 +52,7 @@ pub(super) struct Outputs {
 
 impl Outputs {
     /// The encoders can do the plan's work. Where a size is scaled from follows each picture, so it does not count.
-    pub fn serves(&self, plan: &OutputPlan, colour: &str) -> bool {
+    pub(super) fn serves(&self, plan: &OutputPlan, colour: &str) -> bool {
         let OutputPlan { way, sizes, origins: _, splits, rungs } = plan;
         self.colour == colour
             && self.plan.way == *way
