@@ -2,13 +2,10 @@
 //! there before GStreamer starts; and a process cannot safely change its own, so it is started anew with it.
 
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::Command;
 
-use gstreamer as gst;
-
 use crate::board::{Board, Boards, Match, user_folder};
-use crate::machine::{Machine, Version};
+use crate::machine::Machine;
 use crate::survey;
 
 /// Says for which profile the environment was set, and that it is not to be done again.
@@ -27,9 +24,8 @@ pub fn enter(named: Option<&str>) -> std::io::Result<()> {
         return Ok(());
     }
     let Ok(boards) = Boards::with_folder(&user_folder()) else { return Ok(()) };
-    let mut machine = survey::hardware(&boards, Path::new("/"));
-    let (major, minor, micro, _) = gst::version();
-    machine.gstreamer = Version(major, minor, micro);
+    let mut machine = survey::hardware(&boards, &survey::root());
+    machine.gstreamer = survey::gstreamer();
     let board = match named {
         Some(id) => boards.get(id),
         None => foreseen(&boards, &machine),

@@ -11,6 +11,7 @@ use gstreamer as gst;
 use headwater_pipelines::exit::Exit;
 use headwater_pipelines::graph::{self, Faults, Taker};
 use headwater_pipelines::plan::{DecodePlan, Element};
+use serde_json::Value;
 
 /// The worker's end on a Jetson Orin NX whose elements have `faults`.
 fn orin(faults: &str) -> (Output, String) {
@@ -105,6 +106,26 @@ fn a_library_that_talks_by_the_megabyte_holds_nothing_up() {
         let frames = (0..3).map(|segment| rig.frames(&rig.path(&format!("out/{name}/{segment}.ts"))).len());
         assert_eq!(frames.sum::<usize>(), 180, "{name}");
     }
+}
+
+#[test]
+fn a_probe_refuses_an_encoder_that_gives_nothing_and_software_takes_its_place() {
+    let rig = Rig::unproved("v4l2-generic");
+    let faults = "v4l2h264enc:no-output";
+    let probe = rig.run(rig.worker(faults).arg("probe"));
+    let report: Value = serde_json::from_slice(&probe.stdout).unwrap();
+    let named = |list: &str| -> Vec<Value> {
+        let all = report[list].as_array().unwrap().iter();
+        all.filter(|one| one["element"] == "v4l2h264enc").cloned().collect()
+    };
+    assert!(named("capabilities").is_empty(), "{report}");
+    let said = named("unproved")[0]["fault"]["text"].as_str().unwrap().to_owned();
+    assert!(said.starts_with("v4l2h264enc"), "{said}");
+    std::fs::remove_file(rig.path("trace")).unwrap();
+    let done = rig.transcode(faults);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(rig.trace("v4l2h264enc").is_empty(), "{}", rig.whole_trace());
+    assert!(!rig.trace("v4l2h264dec").is_empty(), "{}", rig.whole_trace());
 }
 
 struct Nobody;

@@ -46,7 +46,15 @@ fn built(name: &str, how: &str) -> PathBuf {
 }
 
 impl Rig {
+    /// The machine after a probe that proved everything.
     pub fn new(machine: &str) -> Self {
+        let rig = Self::unproved(machine);
+        fs::write(rig.path("root/headwater-all-is-proved"), "").unwrap();
+        rig
+    }
+
+    /// The machine before any probe.
+    pub fn unproved(machine: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let snapshot =
             Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../tests/golden/machines/{machine}.json"));
@@ -77,6 +85,7 @@ impl Rig {
             .env("GST_REGISTRY", self.path("registry.bin"))
             .env("XDG_CACHE_HOME", self.path("cache"))
             .env_remove("HEADWATER_BOARD")
+            .env_remove("HEADWATER_PROBE_CACHE")
             .env_remove("HEADWATER_BOARDS");
         command
     }
