@@ -46,7 +46,8 @@ pub fn proved(board: Board, machine: Machine) -> Known {
 
 /// This is a test's machine that needs no probe.
 pub(crate) fn counts_as_proved() -> bool {
-    under(&root(), PROVED).exists()
+    // Never on a real machine, whatever files it has.
+    std::env::var_os("HEADWATER_ROOT").is_some() && under(&root(), PROVED).exists()
 }
 
 /// The same before any probe, with the profile `named` in place of the environment's.
