@@ -168,7 +168,7 @@ fn inline(part: &str) -> Result<Rendition, SpecError> {
         rate,
         gop,
         profile,
-        container: container.unwrap_or(own_container(codec)),
+        container: container.unwrap_or_else(|| own_container(codec)),
         audio,
         tiles: None,
     })
