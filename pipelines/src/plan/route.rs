@@ -166,7 +166,7 @@ fn into_encoder(
     let pixels = said.size.pixels() as f64;
     let mut before = Vec::new();
     let mut cost = 0.0;
-    let format = input.formats.iter().find(|format| *format == "I420").or(input.formats.first());
+    let format = input.formats.iter().find(|format| *format == "I420").or_else(|| input.formats.first());
     let format = format.ok_or("its profile names no pixel format")?;
     if format != "I420" {
         before.push(plain("videoconvert", &[]));
