@@ -156,7 +156,9 @@ fn signals(type_: glib::Type) -> std::collections::BTreeSet<String> {
 
 fn property(spec: &glib::ParamSpec) -> PropertyFacts {
     let value = spec.default_value();
-    let default = value.serialize().ok().map(|text| text.to_string());
+    // A structure is NULL by default, which GStreamer complains of.
+    let plain = spec.value_type() != gst::Structure::static_type();
+    let default = plain.then(|| value.serialize().ok().map(|text| text.to_string())).flatten();
     let range = |kind, min: f64, max: f64| PropertyFacts {
         kind,
         min: Some(min),

@@ -239,6 +239,10 @@ impl Stage {
         let caps = caps.map(ToOwned::to_owned);
         let mut gated = false;
         let mut split = vec![false; outputs.plan.splits.len()];
+        // Before any push: one push reaches all encoders behind a split, and any may be done with it at once.
+        for rung in outputs.rungs.iter().filter(|rung| rung.sheet.is_none() && rung.gate.is_none()) {
+            lock(&rung.inside).push_back(time);
+        }
         for rung in &mut outputs.rungs {
             if rung.sheet.is_some() {
                 let chain = &outputs.chains[rung.chain];
@@ -247,7 +251,6 @@ impl Stage {
             }
             match &mut rung.gate {
                 None => {
-                    lock(&rung.inside).push_back(time);
                     if let Feed::Split(at) = rung.plan.feed
                         && std::mem::replace(&mut split[at], true)
                     {

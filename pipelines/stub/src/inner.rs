@@ -500,7 +500,10 @@ fn tune(coder: &gst::Element, kind: Coder, settings: &Settings) {
             coder.set_property("bitrate", kilobits);
             coder.set_property("key-int-max", gop);
         }
-        Coder::Av1 => coder.set_property("target-bitrate", kilobits),
+        Coder::Av1 => {
+            coder.set_property("target-bitrate", kilobits);
+            coder.set_property("keyframe-max-dist", gop);
+        }
         Coder::Vp8 | Coder::Vp9 => {
             coder.set_property("target-bitrate", i32::try_from(bits).unwrap_or(i32::MAX));
             coder.set_property("keyframe-max-dist", gop);
