@@ -3,7 +3,7 @@
 #   make demo [INPUT=clip.mp4] [OUT=folder] [WAIT=0]   a broker, a gateway, two agents, one clip, HLS to watch
 #   make test                                          every test
 #   make vm-test                                       V4L2 on the kernel's virtual codec, in an emulated machine
-#   make bench                                         the table of promises, and target/bench.json
+#   make bench [ONLY=engine] [QUICK=1]                 the table of promises, and target/bench.json
 #   make check                                         formatting, lints, licences, documents
 #   make build                                         release binaries in target/release
 
@@ -15,7 +15,7 @@ INPUT ?= tests/media/bbb-720p25-5s.mp4
 OUT ?= target/demo/hls
 WAIT ?= 1
 # By environment, so that a name may hold spaces, quotes and dollar signs.
-export INPUT OUT WAIT
+export INPUT OUT WAIT ONLY
 # Where the home folder is read-only, cargo keeps its downloads in the target folder.
 CARGO := ./tests/cargo.sh
 

@@ -45,6 +45,7 @@ fn probe() -> ExitCode {
         speed_fps: 1000.0,
         width: Pixels(1280),
         height: Pixels(720),
+        instances: None,
     };
     let report = ProbeReport {
         worker_version: "fake".into(),

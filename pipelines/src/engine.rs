@@ -392,7 +392,7 @@ fn facts(fed: &Fed, counters: &Counters, shown: Option<Size>, hdr: Option<Hdr>) 
 }
 
 /// User and system time of this process so far.
-fn cpu_us() -> u64 {
+pub(crate) fn cpu_us() -> u64 {
     // Cannot fail for the own process; a zero would only spoil a statistic.
     let usage = getrusage(UsageWho::RUSAGE_SELF);
     usage.map_or(0, |usage| {

@@ -2,7 +2,10 @@
 
 pub mod album;
 mod align;
+mod alone;
+pub mod bench;
 pub mod board;
+mod clip;
 mod coded;
 mod collect;
 pub mod cut;
@@ -25,14 +28,17 @@ pub mod log;
 pub mod machine;
 pub mod mux;
 pub mod nal;
+pub mod parts;
 pub mod plan;
 pub mod playlist;
+pub mod power;
 pub mod probe;
 pub mod scale;
 pub mod serve;
 pub mod sound;
 pub mod split;
 mod stage;
+pub mod standard;
 pub mod still;
 pub mod survey;
 mod tone;

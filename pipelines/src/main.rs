@@ -11,9 +11,10 @@ use headwater_pipelines::album::{self, Album};
 use headwater_pipelines::doctor::{self, Diagnosis, Secrets, Style};
 use headwater_pipelines::exit::{self, Exit};
 use headwater_pipelines::machine::Machine;
+use headwater_pipelines::parts::{self, Part};
 use headwater_pipelines::probe::{Candidate, Options, Said, cache};
 use headwater_pipelines::transcode::{Cut, Summary};
-use headwater_pipelines::{cut, environment, ladder, listing, log, probe, serve, survey, transcode};
+use headwater_pipelines::{bench, cut, environment, ladder, listing, log, probe, serve, survey, transcode};
 use headwater_protocol::{Container, Ladder, Rendition};
 
 /// Transcodes video on this machine: probes what it can do, works for an agent, or turns a file into renditions.
@@ -86,6 +87,26 @@ enum Command {
     ///
     /// Only keyframes are decoded where they are no farther apart than the pictures, as with thumbnails.
     Storyboard(Storyboard),
+    /// Measure this machine on the standard ladder: streams in real time, CPU, memory, power; takes a minute
+    Bench {
+        /// Report as JSON
+        #[arg(long)]
+        json: bool,
+        /// Each load lasts so long
+        #[arg(long, value_name = "SECONDS", default_value = "20s", value_parser = seconds)]
+        load: Duration,
+    },
+    /// Measure one part of the work alone, for `make bench`; prints JSON
+    #[command(hide = true)]
+    Part {
+        /// MPEG-TS file
+        input: PathBuf,
+        #[arg(short, long, value_name = "FILE")]
+        ladder: PathBuf,
+        /// decode, scale, or the number of the rendition to encode
+        #[arg(value_parser = part)]
+        part: Part,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -195,6 +216,14 @@ enum ContainerName {
     Mp4,
 }
 
+fn part(text: &str) -> Result<Part, String> {
+    match text {
+        "decode" => Ok(Part::Decode),
+        "scale" => Ok(Part::Scale),
+        _ => text.parse().map(Part::Encode).map_err(|_| format!("{text:?} is no part of the work")),
+    }
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     let bad = || format!("{text:?} is no length; write 2, 2s or 500ms");
     let (number, scale) = match text.strip_suffix("ms") {
@@ -241,6 +270,8 @@ impl Command {
             | Command::Boards { .. }
             | Command::Thumbnails(_)
             | Command::Storyboard(_)
+            | Command::Bench { .. }
+            | Command::Part { .. }
             | Command::Transcode(_) => Some(survey::named_board()),
         }
     }
@@ -280,6 +311,8 @@ fn run(command: Command) -> Result<Exit, (Exit, anyhow::Error)> {
         }
         Command::Man { dir } => man(dir.as_deref()).map(done).map_err(|error| failed(error.into())),
         Command::Transcode(arguments) => run_transcode(&arguments).map(done).map_err(failed),
+        Command::Bench { json, load } => run_bench(json, load).map(done).map_err(failed),
+        Command::Part { input, ladder, part } => run_part(&input, &ladder, part).map(done).map_err(failed),
         Command::Thumbnails(Thumbnails { input, output, every, width, quality, json }) => {
             let album = Album { every, side: width, quality, sheet: None };
             run_album(&input, &output, album, json).map(done).map_err(failed)
@@ -384,6 +417,25 @@ fn run_boards(json: bool) -> anyhow::Result<()> {
     if json { print(&serde_json::to_string_pretty(&listed)?) } else { print(&listing::text(&listed)) }
 }
 
+fn run_bench(json: bool, load: Duration) -> anyhow::Result<()> {
+    let times = bench::Times { idle: Duration::from_secs(8), load };
+    proved()?;
+    let (board, machine) = survey::board()?;
+    let report = bench::bench(&board, &machine, times)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        bench::print(&report, &mut std::io::stdout())?;
+    }
+    Ok(())
+}
+
+fn run_part(input: &Path, ladder: &Path, part: Part) -> anyhow::Result<()> {
+    let cost = parts::cost(input, &ladder::read(ladder)?, part)?;
+    println!("{}", serde_json::to_string(&cost)?);
+    Ok(())
+}
+
 fn run_transcode(arguments: &Transcode) -> anyhow::Result<()> {
     let mut ladder = ladder::read(&arguments.ladder)?;
     if let Some(container) = arguments.container {
@@ -394,13 +446,7 @@ fn run_transcode(arguments: &Transcode) -> anyhow::Result<()> {
         let all = ladder.renditions().iter().map(|one| Rendition { container, ..one.clone() });
         ladder = Ladder::new(all.collect())?;
     }
-    let mut said = false;
-    probe::ensure(&mut |candidate, number, count| {
-        if !std::mem::replace(&mut said, true) {
-            eprintln!("headwater-worker: proving this board's hardware, once for each boot");
-        }
-        tell(candidate, number, count);
-    })?;
+    proved()?;
     let cut = if arguments.whole { Cut::Whole } else { Cut::Segments(arguments.segment) };
     let summary = transcode::transcode(&arguments.input, &arguments.output, &ladder, cut)?;
     if arguments.json {
@@ -408,6 +454,18 @@ fn run_transcode(arguments: &Transcode) -> anyhow::Result<()> {
     } else {
         print_summary(&summary);
     }
+    Ok(())
+}
+
+/// Hardware is used only once it is proved; what was found is remembered.
+fn proved() -> anyhow::Result<()> {
+    let mut said = false;
+    probe::ensure(&mut |candidate, number, count| {
+        if !std::mem::replace(&mut said, true) {
+            eprintln!("headwater-worker: proving this board's hardware, once for each boot");
+        }
+        tell(candidate, number, count);
+    })?;
     Ok(())
 }
 

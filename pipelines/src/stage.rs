@@ -672,7 +672,7 @@ impl Taker for Prepared {
     }
 }
 
-fn open(sample: &gst::Sample) -> Result<(gst::Buffer, gst_video::VideoInfo), gst::FlowError> {
+pub(crate) fn open(sample: &gst::Sample) -> Result<(gst::Buffer, gst_video::VideoInfo), gst::FlowError> {
     let buffer = sample.buffer_owned().ok_or(gst::FlowError::Error)?;
     let caps = sample.caps().ok_or(gst::FlowError::NotNegotiated)?;
     let info = gst_video::VideoInfo::from_caps(caps).map_err(|_| gst::FlowError::NotNegotiated)?;

@@ -6,6 +6,7 @@
 //!   └──── Process(headwater-agent) × n ── headwater-worker × streams
 //! ```
 
+pub mod bench;
 pub mod fleet;
 pub mod media;
 pub mod process;

@@ -5,10 +5,11 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
-use headwater_protocol::worker::{HEADER, Header, Kind, MAX_PAYLOAD, Open, SegmentStart};
+use anyhow::{Context as _, Result, ensure};
+use headwater_protocol::worker::{HEADER, Header, Kind, MAX_PAYLOAD, Open, Progress, SegmentStart};
 use headwater_protocol::{Container, Fault, Ladder, Millis, SegmentReport, StreamId};
 
 /// Longest silence of a worker before the benchmark gives up.
@@ -23,17 +24,22 @@ pub struct Worker {
 
 impl Worker {
     pub fn start(program: &Path, ladder: &Ladder) -> Result<Self> {
+        Self::start_command(Command::new(program), ladder)
+    }
+
+    /// The same with a program around it, such as `taskset`.
+    pub fn start_command(mut command: Command, ladder: &Ladder) -> Result<Self> {
         let (socket, theirs) = UnixStream::pair()?;
         socket.set_read_timeout(Some(SILENCE))?;
-        let child = Command::new(program)
+        let child = command
             .arg("serve")
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .spawn()
-            .with_context(|| program.display().to_string())?;
+            .with_context(|| format!("{command:?}"))?;
         let mut worker = Self { child, socket, segments: 0 };
         let open = Open { stream: StreamId::new("bench")?, ladder: ladder.clone(), avoid: Vec::new() };
-        worker.send(Kind::Open, &serde_json::to_vec(&open)?)?;
+        frame(&mut worker.socket, Kind::Open, 0, &serde_json::to_vec(&open)?)?;
         let ready = loop {
             match worker.receive()?.0.kind {
                 Kind::Hardware => {}
@@ -46,13 +52,6 @@ impl Worker {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
-    }
-
-    fn send(&mut self, kind: Kind, payload: &[u8]) -> Result<()> {
-        let length = u32::try_from(payload.len())?;
-        self.socket.write_all(&Header { length, kind, channel: 0, tag: self.segments as u16 }.encode())?;
-        self.socket.write_all(payload)?;
-        Ok(())
     }
 
     fn receive(&mut self) -> Result<(Header, Vec<u8>)> {
@@ -71,41 +70,122 @@ impl Worker {
         renditions: usize,
     ) -> Result<(SegmentReport, Vec<Vec<u8>>, Duration)> {
         let started = Instant::now();
-        let start = SegmentStart { number: self.segments, container: Container::Ts, duration: Millis(2000) };
-        self.segments += 1;
-        self.send(Kind::Segment, &serde_json::to_vec(&start)?)?;
-        // The worker may fill its side of the socket while we still write, so reading has its own thread.
-        let mut writer = self.socket.try_clone()?;
-        let tag = self.segments as u16;
-        let body = input.to_vec();
-        let writing = std::thread::spawn(move || -> Result<()> {
-            for chunk in body.chunks(MAX_PAYLOAD) {
-                let length = u32::try_from(chunk.len())?;
-                writer.write_all(&Header { length, kind: Kind::Data, channel: 0, tag }.encode())?;
-                writer.write_all(chunk)?;
-            }
-            writer.write_all(&Header { length: 0, kind: Kind::End, channel: 0, tag }.encode())?;
-            Ok(())
-        });
+        let writing = self.write(input)?;
         let mut outputs = vec![Vec::new(); renditions];
-        let report = loop {
+        loop {
             let (header, payload) = self.receive()?;
             match header.kind {
                 Kind::Data => outputs
                     .get_mut(usize::from(header.channel))
                     .context("data on a channel without a rendition")?
                     .extend(payload),
-                Kind::Finished => break serde_json::from_slice(&payload)?,
-                Kind::Failed => bail!("{}", serde_json::from_slice::<Fault>(&payload)?),
+                Kind::Finished => {
+                    let took = started.elapsed();
+                    joined(writing)?;
+                    return Ok((serde_json::from_slice(&payload)?, outputs, took));
+                }
                 Kind::Output | Kind::Progress | Kind::Hardware | Kind::Evidence => {}
-                Kind::Open | Kind::Segment | Kind::End | Kind::Cancel | Kind::Close | Kind::Ready => {
-                    bail!("the worker said {:?}", header.kind)
+                other => return Err(unexpected(other, &payload)),
+            }
+        }
+    }
+
+    /// One segment; gives its report and the time to the first byte of a rendition.
+    pub fn first_byte(&mut self, input: &[u8], renditions: usize) -> Result<(SegmentReport, Duration)> {
+        let started = Instant::now();
+        let writing = self.write(input)?;
+        let mut first = None;
+        loop {
+            let (header, payload) = self.receive()?;
+            match header.kind {
+                Kind::Data => {
+                    ensure!(
+                        usize::from(header.channel) < renditions,
+                        "data on a channel without a rendition"
+                    );
+                    first.get_or_insert_with(|| started.elapsed());
+                }
+                Kind::Finished => {
+                    joined(writing)?;
+                    return Ok((serde_json::from_slice(&payload)?, first.context("no byte came")?));
+                }
+                Kind::Output | Kind::Progress | Kind::Hardware | Kind::Evidence => {}
+                other => return Err(unexpected(other, &payload)),
+            }
+        }
+    }
+
+    /// The same segment again and again until then; gives encoded frames a second, over all renditions. What runs
+    /// at the end is counted as far as the worker says it has come, and the worker is not to be used again.
+    pub fn frames_until(&mut self, input: &[u8], renditions: usize, until: Instant) -> Result<f64> {
+        let started = Instant::now();
+        let mut whole = 0;
+        loop {
+            let writing = self.write(input)?;
+            let mut part = 0;
+            loop {
+                let (header, payload) = self.receive()?;
+                match header.kind {
+                    Kind::Progress => part = serde_json::from_slice::<Progress>(&payload)?.encoded,
+                    Kind::Finished => {
+                        let report: SegmentReport = serde_json::from_slice(&payload)?;
+                        ensure!(report.renditions.len() == renditions, "not all renditions");
+                        whole += report.renditions.iter().map(|one| one.frames).sum::<u64>();
+                        part = 0;
+                        break;
+                    }
+                    Kind::Data | Kind::Output | Kind::Hardware | Kind::Evidence => {}
+                    other => return Err(unexpected(other, &payload)),
+                }
+                // Only where the worker has just said how far it is.
+                if header.kind == Kind::Progress && Instant::now() >= until {
+                    break;
                 }
             }
-        };
-        let took = started.elapsed();
-        writing.join().map_err(|_| anyhow::anyhow!("the writing thread panicked"))??;
-        Ok((report, outputs, took))
+            if Instant::now() >= until {
+                let seconds = started.elapsed().as_secs_f64();
+                self.socket.shutdown(std::net::Shutdown::Both)?;
+                // Its socket may have been closed under it.
+                drop(joined(writing));
+                return Ok((whole + part) as f64 / seconds);
+            }
+            joined(writing)?;
+        }
+    }
+
+    /// Begins to send a segment, in a thread: the worker may fill its side of the socket while we still write.
+    fn write(&mut self, input: &[u8]) -> Result<JoinHandle<Result<()>>> {
+        let mut writer = self.socket.try_clone()?;
+        let number = self.segments;
+        self.segments += 1;
+        let body = input.to_vec();
+        Ok(std::thread::spawn(move || {
+            let tag = number as u16;
+            let start = SegmentStart { number, container: Container::Ts, duration: Millis(2000) };
+            frame(&mut writer, Kind::Segment, tag, &serde_json::to_vec(&start)?)?;
+            for chunk in body.chunks(MAX_PAYLOAD) {
+                frame(&mut writer, Kind::Data, tag, chunk)?;
+            }
+            frame(&mut writer, Kind::End, tag, &[])
+        }))
+    }
+}
+
+fn frame(to: &mut UnixStream, kind: Kind, tag: u16, payload: &[u8]) -> Result<()> {
+    let length = u32::try_from(payload.len())?;
+    to.write_all(&Header { length, kind, channel: 0, tag }.encode())?;
+    to.write_all(payload)?;
+    Ok(())
+}
+
+fn joined(writing: JoinHandle<Result<()>>) -> Result<()> {
+    writing.join().map_err(|_| anyhow::anyhow!("the writing thread panicked"))?
+}
+
+fn unexpected(kind: Kind, payload: &[u8]) -> anyhow::Error {
+    match serde_json::from_slice::<Fault>(payload) {
+        Ok(fault) => fault.into(),
+        Err(_) => anyhow::anyhow!("the worker said {kind:?}"),
     }
 }
 

@@ -5,7 +5,6 @@
 //!                                           └▶ report: a file to share, without anything that names a person or a unit
 //! ```
 
-mod ladder;
 mod report;
 mod text;
 
@@ -15,7 +14,6 @@ use std::path::Path;
 use headwater_protocol::{Codec, Fault};
 use serde::{Deserialize, Serialize};
 
-pub use self::ladder::standard;
 pub use self::report::{Report, Secrets};
 pub use self::text::{Style, page};
 use crate::board::{BadProfile, Boards, Status, user_folder};
@@ -24,7 +22,7 @@ use crate::exit::Exit;
 use crate::machine::Machine;
 use crate::plan::{Explanation, Trust, explain};
 use crate::probe::{self, Candidate, Findings, Options, Outcome, cache};
-use crate::survey;
+use crate::{standard, survey};
 
 /// What the machine is, in words.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -135,10 +133,10 @@ pub fn diagnose(
     let plan = explain(
         &known.board,
         &known.machine,
-        &ladder::standard(),
+        &standard::ladder(),
         Codec::H264,
         Trust::Lossy,
-        &ladder::picture(&known.board, &known.machine),
+        &standard::picture(&known.board, &known.machine),
     );
     let (plan, no_plan) = match plan {
         Ok(plan) => (Some(plan), None),

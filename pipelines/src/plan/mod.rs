@@ -93,6 +93,21 @@ pub struct Picture {
     pub hdr: bool,
 }
 
+impl Picture {
+    /// Upright, progressive, square pixels, as software decodes them.
+    pub fn plain(coded: Size, rate: Option<FrameRate>) -> Self {
+        Self {
+            coded,
+            aspect: (1, 1),
+            rotation: Rotation::None,
+            rate,
+            interlaced: false,
+            format: "I420".to_owned(),
+            hdr: false,
+        }
+    }
+}
+
 /// How pictures come to the encoders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]

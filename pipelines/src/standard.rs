@@ -1,12 +1,11 @@
 //! The standard ladder: what most callers ask for, and what boards are compared with.
 
 use headwater_protocol::{
-    Audio, BitsPerSecond, Codec, Container, FrameRate, Gop, Ladder, Pixels, Profile, Rate, Rendition,
+    Audio, BitsPerSecond, Codec, Container, FrameRate, Gop, Ladder, Millis, Pixels, Profile, Rate, Rendition,
     RenditionName,
 };
 
 use crate::board::Board;
-use crate::es::Rotation;
 use crate::fit::Size;
 use crate::machine::Machine;
 use crate::plan::{self, Picture, Trust};
@@ -20,15 +19,15 @@ const STANDARD: [(&str, u32, u32, u32); 4] = [
 ];
 
 /// 720p, 480p, 360p and 240p in H.264.
-pub fn standard() -> Ladder {
+pub fn ladder() -> Ladder {
     let one = |(name, width, height, bits): (&str, u32, u32, u32)| Rendition {
-        name: RenditionName::new(name).expect("a short name of letters and digits"),
+        name: RenditionName::new(name).expect("a short name of letters and digits is a name"),
         codec: Codec::H264,
         width: Pixels(width),
         height: Pixels(height),
         fps: None,
         rate: Rate::Bitrate(BitsPerSecond(bits)),
-        gop: Gop::Segment,
+        gop: Gop::Every(Millis(2000)),
         profile: Profile::Auto,
         container: Container::Ts,
         audio: Audio::Copy,
@@ -38,19 +37,12 @@ pub fn standard() -> Ladder {
 }
 
 /// 1080p30 as this board decodes it.
-pub(super) fn picture(board: &Board, machine: &Machine) -> Picture {
+pub fn picture(board: &Board, machine: &Machine) -> Picture {
     let decode = plan::decoder(board, machine, Codec::H264, Trust::Lossy).ok();
     let element = decode.as_ref().and_then(|plan| plan.elements.last());
     let entry = element.and_then(|element| {
         board.decoders.iter().find(|one| one.codec == Codec::H264 && one.factory.contains(&element.factory))
     });
-    Picture {
-        coded: Size::new(1920, 1080),
-        aspect: (1, 1),
-        rotation: Rotation::None,
-        rate: FrameRate::new(30, 1).ok(),
-        interlaced: false,
-        format: entry.and_then(|one| one.out.formats.first()).map_or("I420", String::as_str).to_owned(),
-        hdr: false,
-    }
+    let format = entry.and_then(|one| one.out.formats.first()).map_or("I420", String::as_str).to_owned();
+    Picture { format, ..Picture::plain(Size::new(1920, 1080), FrameRate::new(30, 1).ok()) }
 }
