@@ -13,7 +13,7 @@ use headwater_protocol::{
 
 use crate::alone::drive;
 use crate::board::Board;
-use crate::es::{CLOCK, Frame, Ticks};
+use crate::es::{CLOCK, Frame, Rotation, Ticks};
 use crate::fit::Size;
 use crate::graph::{self, Faults};
 use crate::machine::Machine;
@@ -74,7 +74,13 @@ pub(crate) fn make(board: &Board, machine: &Machine, frames: u64) -> Result<Byte
     if coded.len() as u64 != frames {
         return Err(wrong(format!("of {frames} pictures the encoder gave {}", coded.len())));
     }
-    let video = MuxVideo { codec: Codec::H264, width: SIZE.width, height: SIZE.height, fps: Some(rate) };
+    let video = MuxVideo {
+        codec: Codec::H264,
+        width: SIZE.width,
+        height: SIZE.height,
+        fps: Some(rate),
+        rotation: Rotation::None,
+    };
     let mut muxer = Muxer::new(Container::Ts, video, &[]);
     let mut out = BytesMut::new();
     for (number, (key, data)) in coded.into_iter().enumerate() {

@@ -16,7 +16,7 @@ use headwater_protocol::{
 
 use crate::align::Alignment;
 use crate::engine::{Gone, Output, Stopped, TICK};
-use crate::es::{AudioPacket, CLOCK, Frame, Ticks, Tracks};
+use crate::es::{AudioPacket, CLOCK, Frame, Rotation, Ticks, Tracks};
 use crate::feed::Shared;
 use crate::fit::Size;
 use crate::graph::{Faults, Stoppers};
@@ -264,6 +264,8 @@ impl Rung {
                 width: self.size.width,
                 height: self.size.height,
                 fps: self.rate,
+                // Turned already.
+                rotation: Rotation::None,
             };
             Muxer::new(self.wanted.container, video, &sound::formats(tracks, &self.wanted.audio))
         });

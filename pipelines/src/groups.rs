@@ -11,7 +11,7 @@ use headwater_protocol::{Container, Fault};
 
 use crate::demux::Demuxer;
 use crate::engine::{Input, Next};
-use crate::es::{CLOCK, Item};
+use crate::es::{CLOCK, Item, Rotation};
 use crate::mux::{MuxVideo, Muxer};
 use crate::split::{self, SplitSegment};
 
@@ -114,7 +114,8 @@ impl<'a> Reader<'a> {
                 Item::Tracks(tracks) => {
                     let codec = tracks.video.map(|video| video.codec);
                     if let (None, Some(codec)) = (&self.muxer, codec) {
-                        let video = MuxVideo { codec, width: 0, height: 0, fps: None };
+                        let video =
+                            MuxVideo { codec, width: 0, height: 0, fps: None, rotation: Rotation::None };
                         self.muxer = Some(Muxer::new(Container::Ts, video, &[]));
                     }
                 }

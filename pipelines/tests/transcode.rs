@@ -44,6 +44,22 @@ fn an_input_without_a_frame_is_an_error_and_leaves_no_file() {
 }
 
 #[test]
+fn a_video_that_a_phone_held_upright_stays_upright_in_every_segment() {
+    let rig = Rig::new();
+    rig.ffmpeg(
+        "-f lavfi -i testsrc2=s=320x180:r=30 -t 2 -pix_fmt yuv420p -c:v libx264 -preset ultrafast -g 30 \
+         -keyint_min 30 flat.mp4",
+    );
+    rig.ffmpeg("-i flat.mp4 -c copy -metadata:s:v:0 rotate=90 turned.mp4");
+    let output = transcode(&rig, &rig.path("turned.mp4"), &["--segment", "1", "--json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(summary["segments"], 2);
+    let one = &summary["renditions"][0];
+    assert_eq!((one["width"].as_u64(), one["height"].as_u64()), (Some(180), Some(320)));
+}
+
+#[test]
 fn a_ladder_file_may_ask_for_encoded_sound() {
     let rig = Rig::new();
     rig.ffmpeg(

@@ -5,6 +5,7 @@ use headwater_protocol::Codec;
 use super::MuxVideo;
 use super::sound::{Config as Sound, Format};
 use crate::coded::{av1, vpx};
+use crate::es::Rotation;
 use crate::nal::{self, ParameterSets};
 
 /// A box: its size is known when its content is written.
@@ -70,7 +71,20 @@ pub(super) enum Config {
     Vpx(vpx::Format),
 }
 
-const MATRIX: [u32; 9] = [0x1_0000, 0, 0, 0, 0x1_0000, 0, 0, 0, 0x4000_0000];
+const MATRIX: [u32; 9] = matrix(Rotation::None);
+
+/// How a picture is to be turned, as ISO/IEC 14496-12 writes it: fixed point, by rows.
+const fn matrix(rotation: Rotation) -> [u32; 9] {
+    const ONE: u32 = 0x1_0000;
+    const MINUS: u32 = ONE.wrapping_neg();
+    let (a, b, c, d) = match rotation {
+        Rotation::None => (ONE, 0, 0, ONE),
+        Rotation::Clockwise90 => (0, ONE, MINUS, 0),
+        Rotation::Half => (MINUS, 0, 0, MINUS),
+        Rotation::Clockwise270 => (0, MINUS, ONE, 0),
+    };
+    [a, b, 0, c, d, 0, 0, 0, 0x4000_0000]
+}
 
 pub(super) fn header(tracks: &[Track<'_>]) -> Vec<u8> {
     let mut out = Vec::with_capacity(2048);
@@ -101,9 +115,9 @@ pub(super) fn header(tracks: &[Track<'_>]) -> Vec<u8> {
 }
 
 fn put_track(out: &mut Vec<u8>, track: &Track<'_>) {
-    let (width, height, volume, handler) = match &track.kind {
-        Kind::Video(video, _) => (video.width, video.height, 0, b"vide"),
-        Kind::Audio(_) => (0, 0, 0x100, b"soun"),
+    let (width, height, turn, volume, handler) = match &track.kind {
+        Kind::Video(video, _) => (video.width, video.height, matrix(video.rotation), 0, b"vide"),
+        Kind::Audio(_) => (0, 0, MATRIX, 0x100, b"soun"),
     };
     put_box(out, b"trak", |out| {
         put_full(out, b"tkhd", 0, 3, |out| {
@@ -112,7 +126,7 @@ fn put_track(out: &mut Vec<u8>, track: &Track<'_>) {
             }
             put16(out, volume);
             put16(out, 0);
-            MATRIX.iter().for_each(|cell| put32(out, *cell));
+            turn.iter().for_each(|cell| put32(out, *cell));
             put32(out, width << 16);
             put32(out, height << 16);
         });

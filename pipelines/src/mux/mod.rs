@@ -16,7 +16,7 @@ use headwater_protocol::{Codec, Container, FrameRate};
 
 use self::fmp4::Fmp4Muxer;
 use self::ts::TsMuxer;
-use crate::es::{AudioFormat, AudioPacket, Frame};
+use crate::es::{AudioFormat, AudioPacket, Frame, Rotation};
 
 /// What headers say about the video.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub struct MuxVideo {
     pub height: u32,
     /// Length of the last frame, and of a lone one; 30 fps where unknown.
     pub fps: Option<FrameRate>,
+    /// To be turned so when shown; MP4 can say it.
+    pub rotation: Rotation,
 }
 
 /// Writes one rendition of one segment. Frames come in decoding order; audio packets where they belong in time.

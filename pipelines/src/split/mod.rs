@@ -1,4 +1,5 @@
-//! Cuts a file at keyframes into segments, without touching a picture: MPEG-TS, or MP4 for codecs that it cannot carry.
+//! Cuts a file at keyframes into segments, without touching a picture: MPEG-TS, or MP4 for codecs and turns that it
+//! cannot carry.
 //!
 //! ```text
 //! video  K . . . . K . . . . K . . .      K: a keyframe
@@ -28,7 +29,7 @@ pub use self::inspect::{Inspection, inspect};
 use crate::coded::{self, hidden};
 use crate::demux::mp4::{FileSource, Movie};
 use crate::demux::{Demuxer, MAX_BYTES, sniff};
-use crate::es::{AudioPacket, CLOCK, Frame, Item, Ticks, Tracks};
+use crate::es::{AudioPacket, CLOCK, Frame, Item, Rotation, Ticks, Tracks};
 use crate::mux::{MuxVideo, Muxer};
 
 /// Bytes read at once.
@@ -420,15 +421,18 @@ fn to_millis(ticks: i64) -> u64 {
 
 /// That of a segment, by what it carries.
 fn container(tracks: &Tracks) -> Container {
-    let carried = tracks.video.as_ref().is_none_or(|video| Container::Ts.carries(video.codec));
-    if carried { Container::Ts } else { Container::Mp4 }
+    let plain = tracks
+        .video
+        .as_ref()
+        .is_none_or(|video| Container::Ts.carries(video.codec) && video.rotation == Rotation::None);
+    if plain { Container::Ts } else { Container::Mp4 }
 }
 
 /// Interleaves by time: video by decoding, audio by presentation.
 fn write(open: Open) -> Bytes {
     let container = container(&open.tracks);
     let Some(video) = open.tracks.video else { return Bytes::new() };
-    let video = MuxVideo { codec: video.codec, width: 0, height: 0, fps: None };
+    let video = MuxVideo { codec: video.codec, width: 0, height: 0, fps: None, rotation: video.rotation };
     let mut muxer = Muxer::new(container, video, &open.tracks.audio);
     let mut out = BytesMut::with_capacity(open.bytes + open.bytes / 20 + 4096);
     let mut audio = open.audio;

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use bytes::{Bytes, BytesMut};
 use headwater_pipelines::demux::Demuxer;
-use headwater_pipelines::es::{AudioPacket, Frame, Item, Tracks};
+use headwater_pipelines::es::{AudioPacket, Frame, Item, Rotation, Tracks};
 use headwater_pipelines::mux::{MuxVideo, Muxer};
 use headwater_protocol::{Container, Fault};
 use tempfile::TempDir;
@@ -170,8 +170,13 @@ impl Read {
     /// Writes everything again, in order.
     pub(crate) fn mux(&self, container: Container) -> Vec<u8> {
         let tracks = &self.tracks[0];
-        let video =
-            MuxVideo { codec: tracks.video.as_ref().unwrap().codec, width: 320, height: 180, fps: None };
+        let video = MuxVideo {
+            codec: tracks.video.as_ref().unwrap().codec,
+            width: 320,
+            height: 180,
+            fps: None,
+            rotation: Rotation::None,
+        };
         let mut muxer = Muxer::new(container, video, &tracks.audio);
         let mut out = BytesMut::new();
         for item in &self.items {

@@ -1,7 +1,7 @@
 //! The 90 kHz clock: exact, through the wrap, the same on all renditions and in both containers, for ever.
 
 use bytes::BytesMut;
-use headwater_pipelines::es::{AudioPacket, Frame, Item, Ticks};
+use headwater_pipelines::es::{AudioPacket, Frame, Item, Rotation, Ticks};
 use headwater_pipelines::mux::{MuxVideo, Muxer};
 use headwater_protocol::Container;
 
@@ -126,7 +126,7 @@ fn no_tick_is_lost_over_ten_thousand_segments_and_the_wrap() {
         let containers =
             if number % 10 == 0 { &[Container::Ts, Container::Mp4][..] } else { &[Container::Ts] };
         for container in containers {
-            let video = MuxVideo { codec, width: 320, height: 180, fps: None };
+            let video = MuxVideo { codec, width: 320, height: 180, fps: None, rotation: Rotation::None };
             let mut muxer = Muxer::new(*container, video, &tracks.audio);
             let mut out = BytesMut::new();
             for item in items(shift) {
