@@ -237,6 +237,7 @@ impl Crew {
             let minutes = worker.age().as_secs() / 60;
             tracing::info!(segments = worker.segments, memory, minutes, "worker has served its time");
             self.close(worker).await;
+            self.memory[place.number].store(0, Relaxed);
         }
         shop.spare.prepare();
         place

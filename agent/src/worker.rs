@@ -247,9 +247,11 @@ impl Worker {
 
     /// Resident memory in bytes; 0 when it is gone.
     pub(crate) fn memory(&self) -> u64 {
-        let pages = std::fs::read_to_string(format!("/proc/{}/statm", self.process.group)).ok();
-        let pages = pages.and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok());
-        pages.unwrap_or(0) * 4096
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.process.group)).unwrap_or_default();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kibibytes = resident.and_then(|text| text.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+        kibibytes.unwrap_or(0) * 1024
     }
 
     pub(crate) fn age(&self) -> Duration {

@@ -110,7 +110,8 @@ impl<'a> Collector<'a> {
                 }
             }
         }
-        Ok(())
+        // A fault ends all chains, and so looks like the end of a whole segment.
+        watch.faults.first().map_or(Ok(()), |fault| Err(Stopped::Failed(fault)))
     }
 
     fn look(&mut self, life: &mut Life, watch: &Watch<'_>) {

@@ -352,7 +352,8 @@ impl Engine {
             cpu_us: cpu_us().saturating_sub(cpu),
             warm: built > 0 && lock(&chains.stage).built() == built,
         };
-        self.chains = Some(chains);
+        // What broke after the last frame is not the next segment's.
+        self.chains = chains.faults.first().is_none().then_some(chains);
         Ok(report)
     }
 }

@@ -271,10 +271,10 @@ where
         self.rate = measure_rate(&times);
         self.origo = Origo::of(first.pts);
         self.codec = Some(video.codec);
-        // MP4's index says of each frame where it is; in a transport stream some may be missing without a word.
+        // MP4's index says of each frame where it is; elsewhere some may be missing without a word.
         let trust = match self.demuxer.container() {
-            Container::Mp4 => Trust::Whole,
-            Container::Ts | Container::Jpeg => Trust::Lossy,
+            Container::Mp4 if !self.demuxer.is_matroska() => Trust::Whole,
+            Container::Mp4 | Container::Ts | Container::Jpeg => Trust::Lossy,
         };
         let Decoder { plan, chain } =
             (self.decoder)(video.codec, trust).map_err(|fault| self.fault(fault))?;

@@ -357,7 +357,7 @@ fn tell(candidate: &Candidate, number: usize, count: usize) {
 
 fn run_probe(cached: bool, deadline: Duration) -> anyhow::Result<()> {
     let (board, machine) = survey::unproved(None)?;
-    let known = if cached { cache::load(&cache::key(&board, &machine)) } else { None };
+    let known = cache::load(&cache::key(&board, &machine)).filter(|found| cached && !found.passing());
     let options = Options { deadline, board: None };
     let findings = known.unwrap_or_else(|| probe::probe_and_remember(&board, &machine, &options, &mut tell));
     print(&serde_json::to_string_pretty(&findings.report())?)

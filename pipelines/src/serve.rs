@@ -318,7 +318,7 @@ impl Server {
             tracing::info!(element = avoid.element, reason = avoid.reason, "planned without");
             machine.refused.insert(avoid.element, avoid.reason);
         }
-        survey::look_at(&mut machine, board.factories());
+        survey::look_at_usable(&mut machine, &board);
         let mut engine = Engine::new(board, machine, open.ladder);
         if let Err(fault) = engine.prewarm() {
             // Each segment will be answered with the reason.

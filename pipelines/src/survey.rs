@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use gstreamer as gst;
@@ -19,14 +20,14 @@ use crate::probe::{self, Known, cache};
 const PROVED: &str = "headwater-all-is-proved";
 
 /// So much of a file that a profile asks for.
-const FILE_HEAD: usize = 4096;
+const FILE_HEAD: u64 = 4096;
 
 /// The board profile for this machine, or the one that `HEADWATER_BOARD` names, and the machine as far as that
 /// profile asks. What an earlier probe did not prove is refused.
 pub fn board() -> Result<(Board, Machine), BadProfile> {
     let (board, machine) = choose(None)?;
     let Known { board, mut machine } = proved(board, machine);
-    look_at(&mut machine, board.factories());
+    look_at_usable(&mut machine, &board);
     Ok((board, machine))
 }
 
@@ -73,9 +74,12 @@ pub fn named_board() -> Option<String> {
 /// The machine without GStreamer: enough to choose what must be set before GStreamer starts.
 pub fn hardware(boards: &Boards, root: &Path) -> Machine {
     let heads = boards.files().filter_map(|path| {
-        let bytes = fs::read(under(root, path)).ok()?;
-        let head = &bytes[..bytes.len().min(FILE_HEAD)];
-        Some((path.to_owned(), String::from_utf8_lossy(head).into_owned()))
+        let file = under(root, path);
+        // A pipe or a device would keep us waiting.
+        fs::metadata(&file).ok().filter(fs::Metadata::is_file)?;
+        let mut head = Vec::new();
+        fs::File::open(file).ok()?.take(FILE_HEAD).read_to_end(&mut head).ok()?;
+        Some((path.to_owned(), String::from_utf8_lossy(&head).into_owned()))
     });
     // A file that no real machine has, as `gstreamer` below: a test's tree for another kind of machine.
     let arch = text(&under(root, "arch"));
@@ -107,6 +111,17 @@ pub fn machine(boards: &Boards) -> Machine {
         }
     }
     machine
+}
+
+/// Looks at the board's elements, but at none of which every use is refused: what hung a probe may hang here.
+pub fn look_at_usable(machine: &mut Machine, board: &Board) {
+    let all = probe::candidates(board, machine);
+    let refused = |name: &str| {
+        let mut uses = all.iter().filter(|one| one.element == name).peekable();
+        uses.peek().is_some() && uses.all(|one| machine.refused.contains_key(&one.key()))
+    };
+    let names: Vec<String> = board.factories().filter(|name| !refused(name)).map(ToOwned::to_owned).collect();
+    look_at(machine, names.iter().map(String::as_str));
 }
 
 /// Fills in the properties of those of `factories` that are there and not refused.

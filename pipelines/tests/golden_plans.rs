@@ -51,7 +51,7 @@ fn explained(boards: &Boards, machine: &Machine) -> Explanation {
         rate: Some(FrameRate::new(30, 1).unwrap()),
         interlaced: false,
         format: decoder.map_or("I420", |one| one.out.formats[0].as_str()).to_owned(),
-        hdr: false,
+        mapped: false,
     };
     plan::explain(&board, machine, &ladder(), Codec::H264, Trust::Lossy, &picture)
         .unwrap_or_else(|fault| panic!("{}: {fault}\n{}", board.id, fault.detail))

@@ -282,7 +282,8 @@ impl Board {
         let decoders = self.decoders.iter().filter(|one| !one.software).flat_map(|one| &one.factory);
         let encoders = self.encoders.iter().filter(|one| !one.software).flat_map(|one| &one.factory);
         let scalers = self.scalers.iter().flat_map(|one| &one.factory);
-        decoders.chain(encoders).chain(scalers).cloned().collect()
+        let carriers = self.memory.values().flat_map(|one| one.from_system.iter().chain(&one.to_system));
+        decoders.chain(encoders).chain(scalers).chain(carriers).cloned().collect()
     }
 
     /// This board with the elements of `software` behind its own, for what it cannot do.

@@ -98,7 +98,7 @@ fn owned((name, value): (&String, &String)) -> (String, String) {
 }
 
 /// `size` within the limits: rounded down to the alignment. None where it is outside.
-fn aligned(size: Size, limits: Limits) -> Option<Size> {
+pub(super) fn aligned(size: Size, limits: Limits) -> Option<Size> {
     let down = |side: u32, align: u32| side / align.max(1) * align.max(1);
     let size = Size::new(down(size.width, limits.align.0), down(size.height, limits.align.1));
     let (long, short) = (size.width.max(size.height), size.width.min(size.height));
@@ -319,12 +319,15 @@ fn said(target: &Target, value: Value) -> Option<Word> {
     };
     let number = match target.best.zip(target.worst) {
         // From 1, the best, to 51, the worst.
-        Some((best, worst)) => best + ((worst - best) * (number - 1) + 25) / 50,
+        Some((best, worst)) => {
+            let span = (worst - best) * (number - 1);
+            best + (span + 25 * span.signum()) / 50
+        }
         None => number,
     };
     let number = number.clamp(target.min.unwrap_or(i64::MIN), target.max.unwrap_or(i64::MAX));
     let step = target.step.unwrap_or(1).max(1);
-    Some(Word::Number(number / step * step))
+    Some(Word::Number((number / step * step).max(target.min.unwrap_or(i64::MIN))))
 }
 
 /// Within the property's own range; a range that cuts is noted.

@@ -89,8 +89,8 @@ pub struct Picture {
     pub interlaced: bool,
     /// GStreamer's name of the pixel format.
     pub format: String,
-    /// High dynamic range, to be mapped to the standard one.
-    pub hdr: bool,
+    /// Colours that have to become those of BT.709: high dynamic range, BT.2020, Display P3.
+    pub mapped: bool,
 }
 
 impl Picture {
@@ -103,7 +103,7 @@ impl Picture {
             rate,
             interlaced: false,
             format: "I420".to_owned(),
-            hdr: false,
+            mapped: false,
         }
     }
 }
@@ -230,7 +230,8 @@ pub(crate) fn decode_with(board: &Board, machine: &Machine, one: &Decoder) -> Re
     let download = match carrier {
         Some(carrier) => vec![
             Element { factory: carrier.to_owned(), properties: Properties::new() },
-            route::raw_caps(None, one.out.formats.first().map_or("NV12", String::as_str), None),
+            // Any of them: a carrier may not convert, and ten bits are of use to tone mapping.
+            route::raw_caps(None, &format!("{{{}}}", one.out.formats.join(",")), None),
         ],
         None => Vec::new(),
     };

@@ -10,9 +10,9 @@
 
 use std::collections::BTreeSet;
 
-use headwater_protocol::{Codec, Fault, Ladder, Rendition};
+use headwater_protocol::{Code, Codec, Fault, Ladder, Rendition};
 
-use super::encode::{Said, Wanted, candidates, no_encoder, say_size, threads};
+use super::encode::{Said, Wanted, aligned, candidates, no_encoder, say_size, threads};
 use super::{DecodePlan, Element, Feed, OutputPlan, Picture, RungPlan, Way, upright};
 use crate::board::{Board, Memory, SYSTEM, Scaler, Skill};
 use crate::es::Rotation;
@@ -129,6 +129,11 @@ pub(super) fn software(
     decode: &DecodePlan,
     picture: &Picture,
 ) -> Result<Costed, Fault> {
+    let closed = board.memory.get(&decode.memory).is_some_and(|memory| memory.feature.is_some());
+    if closed && decode.download.is_empty() {
+        let text = format!("nothing here carries pictures out of {} memory", decode.memory);
+        return Err(Fault::new(Code::NoDecoder, text));
+    }
     let rungs = Rungs::new(board, machine, ladder, picture);
     let said = rungs.each(|said| into_encoder(board, machine, said))?;
     let mut sizes: Vec<Size> = said.iter().map(|(_, said, _)| said.size).collect();
@@ -201,8 +206,8 @@ pub(super) fn native(
     decode: &DecodePlan,
     picture: &Picture,
 ) -> Result<Costed, String> {
-    if picture.hdr {
-        return Err("high dynamic range is mapped in software".into());
+    if picture.mapped {
+        return Err("its colours are mapped in software".into());
     }
     if ladder.renditions().iter().any(|rendition| rendition.codec == Codec::Jpeg) {
         return Err("still pictures are put together in software".into());
@@ -361,7 +366,8 @@ impl Search<'_> {
             && (shown == said.size || scaler.can.contains(&Skill::Scale))
             && factor <= scaler.max_downscale
             && scaler.input.contains(&self.decode.memory)
-            && scaler.formats.contains(&self.picture.format);
+            && scaler.formats.contains(&self.picture.format)
+            && [self.picture.coded, said.size].iter().all(|&size| aligned(size, scaler.size) == Some(size));
         if !able {
             return None;
         }

@@ -70,7 +70,7 @@ fn picture() -> Picture {
         rate: Some(FrameRate::new(30_000, 1001).unwrap()),
         interlaced: false,
         format: "I420".to_owned(),
-        hdr: false,
+        mapped: false,
     }
 }
 
@@ -108,7 +108,7 @@ fn a_sheet_has_the_size_of_its_tiles_and_a_quality_on_the_encoders_scale() {
     let plan = plan_of(sheet, &[("jpegenc", &["quality"])]).unwrap();
     assert_eq!((plan.width, plan.height), (800, 360));
     assert_eq!(plan.still, Some(Grid { columns: 5, rows: 4, every: Some(180_000) }));
-    assert_eq!(plan.element.properties["quality"], "86", "100 to 25");
+    assert_eq!(plan.element.properties["quality"], "85", "100 to 25");
     let fault = plan_of(sheet, &[("x264enc", X264)]).unwrap_err();
     assert!(fault.text.contains("gstreamer1.0-plugins-good"), "{}", fault.text);
 }
@@ -269,7 +269,7 @@ fn what_the_chip_cannot_do_to_a_picture_is_done_in_software() {
     for picture in [
         Picture { interlaced: true, ..chip() },
         Picture { rotation: Rotation::Half, ..chip() },
-        Picture { hdr: true, ..chip() },
+        Picture { mapped: true, ..chip() },
     ] {
         let (lines, plan) = toy(elements, LADDER, &picture);
         assert_eq!(plan.way, Way::Software);

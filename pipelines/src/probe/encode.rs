@@ -107,7 +107,7 @@ fn plan(bench: &Bench<'_>, codec: Codec) -> Result<(Encoder, RungPlan, Source), 
         rate: FrameRate::new(30, 1).ok(),
         interlaced: false,
         format: format.to_owned(),
-        hdr: false,
+        mapped: false,
     };
     let first = |decode: &DecodePlan, board: &Board, format: &str| {
         let outputs = plan::outputs(board, bench.machine, &ladder, decode, &picture(format))?;

@@ -99,7 +99,9 @@ pub fn ensure(tell: &mut dyn FnMut(&Candidate, usize, usize)) -> Result<(), BadP
     }
     let (board, machine) = survey::unproved(None)?;
     let here = |one: &Candidate| !one.software && machine.elements.contains_key(&one.element);
-    if candidates(&board, &machine).iter().any(here) && cache::load(&cache::key(&board, &machine)).is_none() {
+    if candidates(&board, &machine).iter().any(here)
+        && cache::load(&cache::key(&board, &machine)).is_none_or(|found| found.passing())
+    {
         probe_and_remember(&board, &machine, &Options::default(), tell);
     }
     Ok(())
@@ -115,7 +117,7 @@ pub fn probe_and_remember(
     let findings = probe(board, machine, options, tell);
     let key = cache::key(board, machine);
     // Better results of before stand against those of a busy device.
-    if findings.passing() && cache::load(&key).is_some() {
+    if findings.passing() && cache::load(&key).is_some_and(|known| !known.passing()) {
         return findings;
     }
     if let Err(error) = cache::store(key, findings.clone()) {

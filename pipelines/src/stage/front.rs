@@ -147,7 +147,6 @@ pub(super) fn facts(
     rotation: Rotation,
     rate: Option<FrameRate>,
 ) -> plan::Picture {
-    let transfer = info.colorimetry().transfer();
     plan::Picture {
         coded: Size::new(info.width(), info.height()),
         aspect: (info.par().numer().unsigned_abs(), info.par().denom().unsigned_abs()),
@@ -155,9 +154,6 @@ pub(super) fn facts(
         rate,
         interlaced: info.interlace_mode() != gst_video::VideoInterlaceMode::Progressive,
         format: info.format().to_str().to_string(),
-        hdr: matches!(
-            transfer,
-            gst_video::VideoTransferFunction::Smpte2084 | gst_video::VideoTransferFunction::AribStdB67
-        ),
+        mapped: tone::is_mapped(info),
     }
 }

@@ -34,7 +34,7 @@ use crate::es::{CLOCK, Rotation, Ticks};
 use crate::fit::{Gate, Origin, Size, cascade, square};
 use crate::graph::{Faults, Stoppers};
 use crate::machine::Machine;
-use crate::plan::{self, DecodePlan, Feed, OutputPlan, Way};
+use crate::plan::{self, DecodePlan, Feed, OutputPlan, RungPlan, Way};
 use crate::scale::Picture;
 use crate::tone::{self, Tone};
 
@@ -129,7 +129,7 @@ impl Stage {
         self.previous = None;
     }
 
-    /// The graphs of all chains, for evidence.
+    /// How often encoders were built.
     pub(crate) fn built(&self) -> u64 {
         self.built
     }
@@ -225,6 +225,13 @@ impl Stage {
         let time = decoded.map(|time| self.in_order(time));
         let Some(outputs) = &mut self.outputs else { return Err(Failed::Flow(gst::FlowError::Flushing)) };
         if self.decoded_size != Some(size) {
+            // Where nothing stands before an encoder, nothing brings the new size back to the one it began with.
+            let bare = |rung: &RungPlan| rung.feed == Feed::Decoded && rung.before.is_empty();
+            if self.decoded_size.is_some() && outputs.plan.rungs.iter().any(bare) {
+                let text =
+                    "the picture's size changes within the segment, which this board's encoder cannot follow";
+                return Err(Fault::new(Code::PipelineFailed, text).into());
+            }
             self.decoded_size = Some(size);
             self.origins = cascade(size, &outputs.plan.sizes);
         }

@@ -55,6 +55,11 @@ fn wide(info: &gst_video::VideoInfo) -> Option<Wide> {
     })
 }
 
+/// Whether its colours have to become those of BT.709.
+pub(crate) fn is_mapped(info: &gst_video::VideoInfo) -> bool {
+    wide(info).is_some()
+}
+
 /// High dynamic range, by the stream's own words.
 pub(crate) fn hdr(info: &gst_video::VideoInfo) -> Option<Hdr> {
     match info.colorimetry().transfer() {

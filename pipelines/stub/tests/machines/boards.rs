@@ -25,7 +25,7 @@ fn plan(rig: &Rig) -> Explanation {
         rate: Some(FrameRate::new(30, 1).unwrap()),
         interlaced: false,
         format: if decode.hardware { "NV12" } else { "I420" }.to_owned(),
-        hdr: false,
+        mapped: false,
     };
     plan::explain(&board, &machine, &ladder, Codec::H264, Trust::Lossy, &picture).unwrap()
 }
