@@ -45,10 +45,8 @@ pub fn enter(named: Option<&str>) -> std::io::Result<()> {
 /// The profile that will be chosen, as far as that can be known without GStreamer's registry: rules on elements are
 /// taken as met.
 fn foreseen<'a>(boards: &'a Boards, machine: &Machine) -> Option<&'a Board> {
-    let met = |board: &&Board| {
+    boards.best(|board| {
         let rules = Match { element: Vec::new(), ..board.rules.clone() };
         !board.is_abstract && rules.check(machine).is_ok()
-    };
-    let all = boards.all().map(|profile| &profile.board).filter(met);
-    all.max_by(|a, b| a.priority.cmp(&b.priority).then_with(|| b.id.cmp(&a.id)))
+    })
 }

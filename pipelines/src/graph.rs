@@ -95,10 +95,7 @@ fn make(element: &Element) -> Result<gst::Element, Fault> {
 }
 
 fn plain(factory: &str, properties: &[(&str, &str)]) -> Result<gst::Element, Fault> {
-    make(&Element {
-        factory: factory.to_owned(),
-        properties: properties.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect(),
-    })
+    make(&Element::plain(factory, properties))
 }
 
 /// Coded frames of `codec` in, pictures out.

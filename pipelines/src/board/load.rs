@@ -169,10 +169,15 @@ impl Boards {
         self.profiles.values()
     }
 
-    /// The profile for a machine: of those that match the one of the highest priority, then of the first id.
+    /// The profile for a machine: the best of those that match.
     pub fn choose(&self, machine: &Machine) -> Option<&Board> {
-        let matching = self.all().map(|profile| &profile.board).filter(|board| board.check(machine).is_ok());
-        matching.max_by(|a, b| a.priority.cmp(&b.priority).then_with(|| b.id.cmp(&a.id)))
+        self.best(|board| board.check(machine).is_ok())
+    }
+
+    /// Of the profiles that `fit` the one of the highest priority, then of the first id.
+    pub(crate) fn best(&self, fit: impl Fn(&Board) -> bool) -> Option<&Board> {
+        let fitting = self.all().map(|profile| &profile.board).filter(|board| fit(board));
+        fitting.max_by(|a, b| a.priority.cmp(&b.priority).then_with(|| b.id.cmp(&a.id)))
     }
 
     /// The profile `id`, or the one for the machine, with what software can do behind it.

@@ -38,6 +38,15 @@ pub struct Element {
     pub properties: Properties,
 }
 
+impl Element {
+    pub(crate) fn plain(factory: &str, properties: &[(&str, &str)]) -> Self {
+        Self {
+            factory: factory.to_owned(),
+            properties: properties.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DecodePlan {
     pub codec: Codec,

@@ -46,14 +46,7 @@ pub(crate) fn raw_caps(memory: Option<&Memory>, format: &str, size: Option<Size>
         format!(",width={},height={},pixel-aspect-ratio=1/1", size.width, size.height)
     });
     let caps = format!("video/x-raw{feature},format={format}{size}");
-    plain("capsfilter", &[("caps", caps.as_str())])
-}
-
-fn plain(factory: &str, properties: &[(&str, &str)]) -> Element {
-    Element {
-        factory: factory.to_owned(),
-        properties: properties.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect(),
-    }
+    Element::plain("capsfilter", &[("caps", caps.as_str())])
 }
 
 struct Rungs<'a> {
@@ -174,7 +167,7 @@ fn into_encoder(
     let format = input.formats.iter().find(|format| *format == "I420").or_else(|| input.formats.first());
     let format = format.ok_or("its profile names no pixel format")?;
     if format != "I420" {
-        before.push(plain("videoconvert", &[]));
+        before.push(Element::plain("videoconvert", &[]));
         before.push(raw_caps(None, format, None));
         cost += pixels * CONVERT;
     }
@@ -182,7 +175,7 @@ fn into_encoder(
         let (carrier, _) = machine
             .first(&memory.from_system)
             .ok_or_else(|| format!("nothing here carries pictures into its memory, {}", input.memory))?;
-        before.push(plain(carrier, &[]));
+        before.push(Element::plain(carrier, &[]));
         before.push(raw_caps(Some(memory), format, None));
         cost += pixels * COPY;
     }
@@ -393,7 +386,7 @@ impl Search<'_> {
             }
             let caps = raw_caps(None, format, Some(said.size));
             let carried = raw_caps(target, format, None);
-            (vec![element, caps, plain(carrier, &[]), carried], written * (DEVICE + COPY))
+            (vec![element, caps, Element::plain(carrier, &[]), carried], written * (DEVICE + COPY))
         };
         if input.memory == SYSTEM && self.decode.memory != SYSTEM {
             cost += written * COPY;
@@ -411,8 +404,8 @@ impl Search<'_> {
         let input = &said.encoder.input;
         let format = input.formats.first()?;
         let mut before = self.decode.download.clone();
-        before.push(plain("videoconvert", &[]));
-        before.push(plain("videoscale", &[]));
+        before.push(Element::plain("videoconvert", &[]));
+        before.push(Element::plain("videoscale", &[]));
         before.push(raw_caps(None, format, Some(said.size)));
         let written = said.size.pixels() as f64;
         let mut cost = written * PLAIN_SCALER;
@@ -421,7 +414,7 @@ impl Search<'_> {
         }
         if let Some(memory) = self.board.memory.get(&input.memory) {
             let (carrier, _) = self.machine.first(&memory.from_system)?;
-            before.push(plain(carrier, &[]));
+            before.push(Element::plain(carrier, &[]));
             before.push(raw_caps(Some(memory), format, None));
             cost += written * COPY;
         }
