@@ -20,12 +20,11 @@ use serde::Serialize;
 use headwater_protocol::worker::Progress;
 use headwater_protocol::{
     Audio, Code, Codec, Container, Fault, Gop, Ladder, Millis, Pixels, Profile, Rate, Rendition,
-    RenditionName, RenditionReport, Tiles,
+    RenditionName, Tiles,
 };
 
 use crate::engine::{Engine, Gone, Output, Stopped};
 use crate::es::CLOCK;
-use crate::exit::Exit;
 use crate::groups::{Groups, Reader, read};
 use crate::jpeg;
 use crate::split;
@@ -229,18 +228,9 @@ impl Output for Files<'_> {
         Ok(())
     }
 
-    fn whole(&mut self, _rendition: usize, _report: &RenditionReport) -> Result<(), Gone> {
-        Ok(())
-    }
-
     fn progress(&mut self, _progress: Progress) -> Result<(), Gone> {
         self.tell();
         Ok(())
-    }
-
-    fn hung(&mut self, fault: Fault) -> ! {
-        tracing::error!(code = %fault.code, "{}\n{}", fault.text, fault.detail);
-        Exit::Hung.now()
     }
 }
 

@@ -13,13 +13,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use serde::Serialize;
 
-use headwater_protocol::worker::Progress;
-use headwater_protocol::{Code, Codec, Container, Fault, Ladder, RenditionReport};
+use headwater_protocol::{Code, Codec, Container, Fault, Ladder};
 
 use crate::board::Board;
 use crate::clip;
-use crate::engine::{Engine, Gone, Input, Next, Output, Stopped, cpu_us};
-use crate::exit::Exit;
+use crate::engine::{Engine, Nowhere, Once, Stopped, cpu_us};
 use crate::machine::Machine;
 use crate::plan::{self, Trust};
 use crate::power::{self, Meter, Sensor};
@@ -221,42 +219,13 @@ fn peak_memory_mib() -> Option<f64> {
 
 fn one(engine: &mut Engine, clip: &Bytes) -> Result<(), Stopped> {
     let report =
-        engine.run(Container::Ts, &mut Whole(Some(clip.clone())), &mut Nowhere, &AtomicBool::new(false))?;
+        engine.run(Container::Ts, &mut Once(Some(clip.clone())), &mut Nowhere, &AtomicBool::new(false))?;
     match report.renditions.iter().find(|rendition| rendition.frames != FRAMES) {
         None => Ok(()),
         Some(short) => {
             let text = format!("{} has {} frames of {FRAMES}", short.name, short.frames);
             Err(Stopped::Failed(Fault::new(Code::BadOutput, text)))
         }
-    }
-}
-
-struct Whole(Option<Bytes>);
-
-impl Input for Whole {
-    fn next(&mut self, _wait: Duration) -> Next {
-        self.0.take().map_or(Next::End, Next::Bytes)
-    }
-}
-
-struct Nowhere;
-
-impl Output for Nowhere {
-    fn data(&mut self, _rendition: usize, _bytes: Bytes) -> Result<(), Gone> {
-        Ok(())
-    }
-
-    fn whole(&mut self, _rendition: usize, _report: &RenditionReport) -> Result<(), Gone> {
-        Ok(())
-    }
-
-    fn progress(&mut self, _progress: Progress) -> Result<(), Gone> {
-        Ok(())
-    }
-
-    fn hung(&mut self, fault: Fault) -> ! {
-        tracing::error!(code = %fault.code, "{}\n{}", fault.text, fault.detail);
-        Exit::Hung.now()
     }
 }
 

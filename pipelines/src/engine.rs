@@ -69,14 +69,21 @@ pub struct Gone;
 /// Where renditions go.
 pub trait Output {
     fn data(&mut self, rendition: usize, bytes: Bytes) -> Result<(), Gone>;
-    fn whole(&mut self, rendition: usize, report: &RenditionReport) -> Result<(), Gone>;
-    fn progress(&mut self, progress: Progress) -> Result<(), Gone>;
+    fn whole(&mut self, _rendition: usize, _report: &RenditionReport) -> Result<(), Gone> {
+        Ok(())
+    }
+    fn progress(&mut self, _progress: Progress) -> Result<(), Gone> {
+        Ok(())
+    }
     /// What people may want to see of the failure that is reported next.
     fn evidence(&mut self, _evidence: Evidence) -> Result<(), Gone> {
         Ok(())
     }
     /// Threads do not come back, and only the end of the process frees them. Says so and ends it.
-    fn hung(&mut self, fault: Fault) -> !;
+    fn hung(&mut self, fault: Fault) -> ! {
+        tracing::error!(code = %fault.code, "{}\n{}", fault.text, fault.detail);
+        Exit::Hung.now()
+    }
 }
 
 /// A segment may be as long as this.
@@ -91,32 +98,21 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// 720p30, to warm a device up with.
 const SAMPLE: &[u8] = include_bytes!("../boards/samples/h264.ts");
 
-struct Sample(Option<Bytes>);
+/// Input that is there at once, whole.
+pub(crate) struct Once(pub Option<Bytes>);
 
-impl Input for Sample {
+impl Input for Once {
     fn next(&mut self, _wait: Duration) -> Next {
         self.0.take().map_or(Next::End, Next::Bytes)
     }
 }
 
-struct Nowhere;
+/// For work of which nobody wants the result.
+pub(crate) struct Nowhere;
 
 impl Output for Nowhere {
     fn data(&mut self, _rendition: usize, _bytes: Bytes) -> Result<(), Gone> {
         Ok(())
-    }
-
-    fn whole(&mut self, _rendition: usize, _report: &RenditionReport) -> Result<(), Gone> {
-        Ok(())
-    }
-
-    fn progress(&mut self, _progress: Progress) -> Result<(), Gone> {
-        Ok(())
-    }
-
-    fn hung(&mut self, fault: Fault) -> ! {
-        tracing::error!(code = %fault.code, "{}\n{}", fault.text, fault.detail);
-        Exit::Hung.now()
     }
 }
 
@@ -247,7 +243,7 @@ impl Engine {
             // A device's driver, firmware and memory are paid for by a real segment only.
             Ok(decode) if decode.hardware => {
                 let nobody = AtomicBool::new(false);
-                let mut input = Sample(Some(Bytes::from_static(SAMPLE)));
+                let mut input = Once(Some(Bytes::from_static(SAMPLE)));
                 match self.run(Container::Ts, &mut input, &mut Nowhere, &nobody) {
                     Ok(_) | Err(Stopped::Gone) => Ok(()),
                     Err(Stopped::Failed(fault)) => Err(fault),

@@ -10,12 +10,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use serde::Serialize;
 
-use headwater_protocol::worker::Progress;
-use headwater_protocol::{Code, Container, Fault, Ladder, RenditionReport, SegmentReport};
+use headwater_protocol::{Code, Container, Fault, Ladder, SegmentReport};
 
 use crate::engine::{Engine, Gone, Input, Next, Output, Stopped};
 use crate::es::Ticks;
-use crate::exit::Exit;
 use crate::playlist::{self, Piece};
 use crate::sound::{Heard, Soundtrack, Zero};
 use crate::split::{SplitSegment, split};
@@ -367,18 +365,5 @@ impl Output for FileOutput {
             self.failed = Some((path.clone(), error));
             Gone
         })
-    }
-
-    fn whole(&mut self, _rendition: usize, _report: &RenditionReport) -> Result<(), Gone> {
-        Ok(())
-    }
-
-    fn progress(&mut self, _progress: Progress) -> Result<(), Gone> {
-        Ok(())
-    }
-
-    fn hung(&mut self, fault: Fault) -> ! {
-        tracing::error!(code = %fault.code, "{}\n{}", fault.text, fault.detail);
-        Exit::Hung.now()
     }
 }
