@@ -136,7 +136,9 @@ impl Publisher {
             | Channel::Offer
             | Channel::Revoke
             | Channel::Ack
-            | Channel::Command => QoS::AtLeastOnce,
+            | Channel::Command
+            | Channel::Update
+            | Channel::Config => QoS::AtLeastOnce,
         };
         let properties = PublishProperties {
             message_expiry_interval: expiry.map(|expiry| u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX)),
@@ -325,7 +327,13 @@ impl Outlets {
             }
             Channel::Command => serde_json::from_slice(&publish.payload)
                 .map(|command| self.control(Control::Command(command))),
-            Channel::Birth | Channel::Status | Channel::Telemetry | Channel::Event | Channel::Reply => {
+            Channel::Birth
+            | Channel::Status
+            | Channel::Telemetry
+            | Channel::Event
+            | Channel::Reply
+            | Channel::Update
+            | Channel::Config => {
                 tracing::warn!(%topic, "message on a topic that only this node writes");
                 return;
             }

@@ -119,7 +119,7 @@ pub struct ErrorView {
 }
 
 /// `POST /api/v1/nodes/{node}/command`, with the operator's token as bearer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommandRequest {
     pub command: headwater_protocol::message::CommandKind,
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use headwater_protocol::message::{Birth, Command, CommandKind, NodeState, Reply, Telemetry};
 use headwater_protocol::topic::Channel;
-use headwater_protocol::{Fault, Millis};
+use headwater_protocol::{Code, Fault, Millis};
 
 use super::{Daemon, encode, notify, status};
 use crate::board;
@@ -80,6 +80,8 @@ impl Daemon {
             capabilities: self.usable(report),
             avoids: self.quarantine.avoid().to_vec(),
             limits: self.limits,
+            installation: None,
+            config: None,
             extra: serde_json::Map::new(),
         };
         self.send(Channel::Birth, &birth, Extras::default());
@@ -123,6 +125,15 @@ impl Daemon {
                 if self.probing.is_none() {
                     self.start_probe(true, &board::boot_id());
                 }
+                return Event::Tick;
+            }
+            CommandKind::Reboot
+            | CommandKind::Logs(_)
+            | CommandKind::Update(_)
+            | CommandKind::CancelUpdate { .. } => {
+                let fault =
+                    Fault::new(Code::Unsupported, "this version of the agent does not know the command");
+                self.reply(&command.id, Some(fault));
                 return Event::Tick;
             }
         };

@@ -36,8 +36,8 @@ impl Running {
         let id = format!("c{}-{}", self.commands.next, now.unix);
         self.commands.next += 1;
         let header = self.owner.core.header(now);
-        let message = Command { header, id: id.clone(), command, extra: Extra::new() };
         tracing::info!(%node, ?command, "command");
+        let message = Command { header, id: id.clone(), command, extra: Extra::new() };
         if self.send(&node, Channel::Command, &message, COMMAND_LIFE, Some(id.clone())) {
             self.commands.waiting.insert(id, (node, Instant::now() + COMMAND_LIFE, answer));
         }

@@ -236,7 +236,8 @@ impl Running {
                 core.event(node, event, &puts, now);
             }),
             Channel::Reply => read::<Reply>(payload).map(|reply| self.commands.replied(node, reply)),
-            Channel::Offer | Channel::Revoke | Channel::Ack | Channel::Command => Ok(()),
+            Channel::Update => Ok(()),
+            Channel::Offer | Channel::Revoke | Channel::Ack | Channel::Command | Channel::Config => Ok(()),
         };
         if let Err(error) = result {
             tracing::warn!(%node, channel = topic.channel.as_str(), %error, "message not understood");

@@ -377,6 +377,8 @@ fn birth(name: &NodeId) -> Birth {
         capabilities: vec![capability(CapabilityKind::Decode), capability(CapabilityKind::Encode)],
         avoids: Vec::new(),
         limits: Limits { workers: 4, in_flight: 1, queue: 4, max_input_bytes: 1 << 30 },
+        installation: None,
+        config: None,
         extra: Extra::new(),
     }
 }
