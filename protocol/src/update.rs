@@ -45,7 +45,7 @@ pub struct Window {
 impl Window {
     /// Whether the window is open at a time of day. Where both ends are the same it always is.
     pub fn is_open(self, minute: u16) -> bool {
-        if self.from <= self.until && self.from != self.until {
+        if self.from < self.until {
             (self.from..self.until).contains(&minute)
         } else {
             minute >= self.from || minute < self.until

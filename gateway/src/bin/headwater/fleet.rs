@@ -148,7 +148,7 @@ pub(crate) async fn command(
     node: &NodeId,
     command: CommandKind,
 ) -> Result<(), FleetError> {
-    gateway.command(node, command).await?;
+    gateway.command(node, command.clone()).await?;
     if style.json {
         return print(&serde_json::json!({ "node": node, "command": command }).to_string());
     }
@@ -156,7 +156,11 @@ pub(crate) async fn command(
         CommandKind::Drain => print(&format!("{node} finishes what it has and takes nothing new")),
         CommandKind::Resume => print(&format!("{node} takes work again")),
         CommandKind::Restart => print(&format!("{node} restarts when it has drained")),
+        CommandKind::Reboot => print(&format!("{node} boots anew when it has drained")),
         CommandKind::Probe => print(&format!("{node} probes its board again")),
+        CommandKind::Logs(_) | CommandKind::Update(_) | CommandKind::CancelUpdate { .. } => {
+            print(&format!("{node} was asked"))
+        }
     }
 }
 
