@@ -91,6 +91,13 @@ fn a_decoder_that_does_not_come_back_ends_the_worker() {
 }
 
 #[test]
+fn a_decoder_that_does_not_stop_after_a_failed_segment_ends_the_worker() {
+    let (done, said) = orin("nvv4l2decoder:hang-on-stop,nvv4l2h264enc:no-output");
+    assert_eq!(done.status.code(), Some(Exit::Hung as i32), "{said}");
+    assert!(said.contains("did not stop within"), "{said}");
+}
+
+#[test]
 fn a_library_that_aborts_takes_the_worker_alone_with_it() {
     // SIGABRT: whoever started the worker sees a crash, not a failure of the work.
     let (done, said) = orin("nvv4l2decoder:crash@30");
