@@ -1,0 +1,16 @@
+# What a target is called by each tool, and how the kernel knows its programs. Sourced with $target set; the caller
+# has `stop`.
+# shellcheck shell=sh disable=SC2034
+case "$target" in
+    arm64)
+        triple=aarch64-unknown-linux-gnu multiarch=aarch64-linux-gnu qemu=aarch64 cpu=max,pauth-impdef=on
+        machine='\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00'
+        ;;
+    armhf)
+        triple=armv7-unknown-linux-gnueabihf multiarch=arm-linux-gnueabihf qemu=arm cpu=max
+        machine='\x01\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x28\x00'
+        ;;
+    *) stop "TARGET is arm64 or armhf, not '$target'" ;;
+esac
+# Every root is Debian 12's: what is newer there than on an older board, the floor's check finds.
+suite=${SUITE:-bookworm}
