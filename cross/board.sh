@@ -10,7 +10,7 @@ shift 2
 stop() { echo "cross: $*" >&2; exit 1; }
 . "$here/target.sh"
 
-qemu=$(command -v "qemu-$qemu-static") || stop "qemu-$qemu-static is not here; './tests/setup.sh cross' installs it"
+qemu=$(command -v "qemu-$qemu-static") || stop "qemu-$qemu-static is not here; './tests/setup.sh test-arm64' installs it"
 # Plugins are looked at once for a root, not in each process; the pointer authentication that qemu emulates by
 # default is slow.
 export GST_REGISTRY="$root.registry" GST_REGISTRY_1_0="$root.registry" QEMU_CPU="${QEMU_CPU:-$cpu}"
@@ -21,7 +21,12 @@ exec unshare --user --map-root-user --mount sh -euc '
     # Names that both have are this machine'\''s, save those of the target'\''s libraries.
     mount -t overlay -o "lowerdir=/usr/lib:$root/usr/lib" overlay /usr/lib
     mount --bind "$root/usr/lib/$multiarch" "/usr/lib/$multiarch"
-    mount -t binfmt_misc none /proc/sys/fs/binfmt_misc
+    # Older kernels have one list for the whole machine, which is not ours to change.
+    if ! mount -t binfmt_misc none /proc/sys/fs/binfmt_misc 2>/dev/null; then
+        [ -e "/proc/sys/fs/binfmt_misc/$(basename "${qemu%-static}")" ] && exec "$@"
+        echo "cross: this needs Linux 6.7 or newer, or the package qemu-user-binfmt" >&2
+        exit 1
+    fi
     mask="\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\x00\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xfe\\xff\\xff\\xff"
     printf %s ":board:M::\\x7fELF$machine:$mask:$qemu:F" >/proc/sys/fs/binfmt_misc/register
     exec "$@"

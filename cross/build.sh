@@ -9,16 +9,14 @@ stop() { echo "cross: $*" >&2; exit 1; }
 [ -r "$here/floors/$floor.conf" ] || stop "there is no floor '$floor': see cross/floors"
 . "$here/floors/$floor.conf"
 
-shared=${CARGO_TARGET_DIR:-target}
-bin="$shared/cross/$target/$floor/bin"
-# Cargo does not see that the linker is another: each floor but the usual one has a folder of its own.
-if [ "$floor" = current ]; then built="$shared"; else built="$shared/cross/$target/$floor/cargo"; fi
-"$here/env.sh" "$target" "$floor" ./tests/cargo.sh build --release --locked --bins \
-    --target-dir "$built" --features "$features" -p headwater-agent -p headwater-pipelines -p headwater-gateway
+"$here/env.sh" "$target" "$floor" ./tests/cargo.sh build --release --locked --bins --features "$features" \
+    -p headwater-agent -p headwater-pipelines -p headwater-gateway
 
+bin="${CARGO_TARGET_DIR:-target}/cross/$target/$floor/bin"
 mkdir -p "$bin"
 for name in headwater-agent headwater-worker headwater-gateway headwater; do
-    cp -f "$built/$triple/release/$name" "$bin/$name.new"
+    # Renamed into place: who runs the old one keeps it.
+    cp -p "$(built "$floor")/$triple/release/$name" "$bin/$name.new"
     mv "$bin/$name.new" "$bin/$name"
 done
 "$here/floor.sh" "$floor" "$bin"/*

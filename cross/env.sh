@@ -36,7 +36,8 @@ done
 
 lower=$(echo "$triple" | tr - _)
 upper=$(echo "$lower" | tr a-z A-Z)
-export CARGO_BUILD_TARGET="$triple"
+CARGO_TARGET_DIR=$(built "$floor")
+export CARGO_TARGET_DIR CARGO_BUILD_TARGET="$triple"
 export "CC_$lower=$tools/cc" "CXX_$lower=$tools/c++" "AR_$lower=$tools/ar" "RANLIB_$lower=$tools/ranlib"
 export "CARGO_TARGET_${upper}_LINKER=$tools/cc"
 export "PKG_CONFIG_ALLOW_CROSS_$lower=1" "PKG_CONFIG_SYSROOT_DIR_$lower=$root"

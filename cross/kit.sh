@@ -22,12 +22,13 @@ if ! cmp -s "$here/requirements.txt" "$kit/tools/requirements.txt"; then
     cp "$here/requirements.txt" "$kit/tools/requirements.txt"
 fi
 
+# Debian 12's, for every floor: what is newer there than on an older board, the floor's check finds.
 # shellcheck disable=SC2086  # a list of packages
-"$here/root.sh" "$kit/$target/root" "$suite" "$target" $link
+"$here/root.sh" "$kit/$target/root" bookworm "$target" $link
 
 # Rust's standard library for the target: from rustup, or Debian's own compiler, unpacked.
 if [ -d "$(rustc --print sysroot)/lib/rustlib/$triple" ]; then exit 0; fi
 if command -v rustup >/dev/null && timeout 300 rustup --quiet target add "$triple" >&2; then exit 0; fi
 [ "$target" = arm64 ] || stop "rustup cannot fetch Rust's $triple, and Debian 12's own for $target is older than GStreamer's crates want: no $target from this machine"
 echo "cross: rustup cannot fetch $triple; Debian's rustc-web instead" >&2
-"$here/root.sh" "$kit/$target/rust" "$suite" "amd64,$target" rustc-web "libstd-rust-web-dev:$target"
+"$here/root.sh" "$kit/$target/rust" bookworm "amd64,$target" rustc-web "libstd-rust-web-dev:$target"

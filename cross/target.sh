@@ -12,5 +12,9 @@ case "$target" in
         ;;
     *) stop "TARGET is arm64 or armhf, not '$target'" ;;
 esac
-# Every root is Debian 12's: what is newer there than on an older board, the floor's check finds.
-suite=${SUITE:-bookworm}
+
+# Where cargo builds for a floor: it does not see that the linker is another one, so each but the usual one has a
+# folder of its own.
+built() {
+    if [ "$1" = current ]; then echo "${CARGO_TARGET_DIR:-target}"; else echo "${CARGO_TARGET_DIR:-target}/cross/$target/$1/cargo"; fi
+}
