@@ -2,6 +2,7 @@
 # Installs what building, running and testing Headwater needs and this Debian does not have yet.
 # usage: setup.sh build | demo | test | bench      (each includes the one before)
 #        setup.sh vm                               (build, and what the emulated machine needs)
+#        setup.sh cross | test-arm64               (to build for a board; to run those tests here)
 # Does nothing, and needs no network, where everything is there.
 set -eu
 
@@ -12,13 +13,19 @@ bench="linux-perf"
 # The kernel itself is fetched by vm/build.sh and unpacked beside the build, not installed.
 vm="qemu-system-x86 busybox-static kmod cpio xz-utils make gcc gstreamer1.0-plugins-base gstreamer1.0-plugins-good v4l-utils"
 
+# No development packages: a board's come from a folder of their own.
+cross="build-essential pkg-config mmdebstrap python3-venv util-linux"
+test_arm64="$cross qemu-user-static ffmpeg mosquitto mosquitto-clients curl openssl"
+
 case "${1:-}" in
     build) wanted="$build" ;;
     demo) wanted="$build $demo" ;;
     test) wanted="$build $demo $test" ;;
     bench) wanted="$build $demo $test $bench" ;;
     vm) wanted="$build $vm" ;;
-    *) echo "usage: $0 build|demo|test|bench|vm" >&2; exit 2 ;;
+    cross) wanted="$cross" ;;
+    test-arm64) wanted="$test_arm64" ;;
+    *) echo "usage: $0 build|demo|test|bench|vm|cross|test-arm64" >&2; exit 2 ;;
 esac
 
 missing=""
