@@ -27,6 +27,7 @@ mod outbox;
 mod probe;
 mod quarantine;
 mod spare;
+mod system;
 mod worker;
 
 use std::io::Read;
@@ -37,7 +38,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use headwater_protocol::enroll::Token;
 
-use config::{Config, LogFormat, LogLevel};
+use config::{Config, Log, LogFormat, LogLevel};
 use daemon::DaemonError;
 use enroll::EnrollError;
 use exit::Exit;
@@ -55,7 +56,8 @@ struct Cli {
 
 #[derive(Debug, Args)]
 struct Common {
-    /// Configuration; without it /etc/headwater/agent.toml, where a missing file means defaults
+    /// Configuration; without it /etc/headwater/agent.toml (of `system`: system.toml there), where a missing file means
+    /// defaults
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Folder for identity and outbox
@@ -84,6 +86,8 @@ enum Verb {
         #[arg(long)]
         force: bool,
     },
+    /// Root's part: updates and boots for the agent. Started by systemd, see headwater-system.socket
+    System(system::SystemArgs),
 }
 
 fn main() -> ExitCode {
@@ -98,8 +102,39 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(cli: Cli) -> anyhow::Result<Exit> {
-    let Common { config, state_dir, worker, log_format, log_level } = cli.common;
+fn start(Cli { common, command }: Cli) -> anyhow::Result<Exit> {
+    match command {
+        None | Some(Verb::Run) => {
+            let (config, runtime) = prepare(common)?;
+            let identity = Identity::load(&config.state_dir)?;
+            let worker = find_worker(config.worker.as_ref());
+            let result = runtime.block_on(daemon::run(config, identity, worker));
+            // A look-up of a name may still hang in its thread; the process does not wait for it.
+            runtime.shutdown_background();
+            Ok(result?)
+        }
+        Some(Verb::Enroll { token, force }) => {
+            let (config, runtime) = prepare(common)?;
+            let token = read_token(token)?;
+            let result = runtime.block_on(enroll::enroll(&token, &config.state_dir, force));
+            runtime.shutdown_background();
+            let node = result?;
+            println!("enrolled: node {} of fleet {}, gateway {}", node.node, node.fleet, node.gateway_url);
+            Ok(Exit::Ok)
+        }
+        Some(Verb::System(args)) => {
+            let log = Log::default();
+            logging::start(&Log {
+                format: common.log_format.unwrap_or(log.format),
+                level: common.log_level.unwrap_or(log.level),
+            });
+            system::run(args, common.config.as_deref())
+        }
+    }
+}
+
+fn prepare(common: Common) -> anyhow::Result<(Config, tokio::runtime::Runtime)> {
+    let Common { config, state_dir, worker, log_format, log_level } = common;
     let mut config = Config::load(config.as_deref())?;
     config.state_dir = state_dir.unwrap_or(config.state_dir);
     config.worker = worker.or(config.worker);
@@ -112,22 +147,7 @@ fn start(cli: Cli) -> anyhow::Result<Exit> {
         .max_blocking_threads(4)
         .build()
         .context("cannot start the runtime")?;
-    let result = match cli.command {
-        None | Some(Verb::Run) => {
-            let identity = Identity::load(&config.state_dir)?;
-            let worker = find_worker(config.worker.as_ref());
-            runtime.block_on(daemon::run(config, identity, worker)).map_err(anyhow::Error::from)
-        }
-        Some(Verb::Enroll { token, force }) => {
-            let token = read_token(token)?;
-            let node = runtime.block_on(enroll::enroll(&token, &config.state_dir, force))?;
-            println!("enrolled: node {} of fleet {}, gateway {}", node.node, node.fleet, node.gateway_url);
-            Ok(Exit::Ok)
-        }
-    };
-    // A look-up of a name may still hang in its thread; the process does not wait for it.
-    runtime.shutdown_background();
-    result
+    Ok((config, runtime))
 }
 
 fn read_token(text: String) -> anyhow::Result<Token> {
