@@ -9,12 +9,14 @@
 //! Readiness is told to the service manager after the first attempt to connect, whatever its outcome: a board without
 //! a network has started as well as it can. The watchdog is fed by this loop alone, so a stuck loop is noticed.
 
+mod asked;
 mod ending;
 mod events;
 mod hardware;
 mod lanes;
 mod messages;
 mod probing;
+mod updating;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -33,22 +35,31 @@ use tokio::time::sleep_until;
 use crate::clock::{self, Stamp};
 use crate::config::Config;
 use crate::exit::Exit;
+use crate::helper::Helper;
 use crate::identity::{Identity, Node as NodeIdentity};
 use crate::lane::{self, Job, Report, Shop};
 use crate::media::Media;
 use crate::mqtt::{self, Control, Extras, Inbox, Publisher, Settings};
 use crate::node::{Action, AttemptId, Event, LaneId, Node, Stop};
 use crate::outbox::{Outbox, OutboxError, Store};
+use crate::overlay::Overlay;
 use crate::quarantine::{self, Quarantine};
 use crate::spare::Spare;
+use crate::system::wire::Request;
 use crate::{board, probe};
+use asked::Configuring;
+use updating::{Told, Updating};
 
 /// Reports of lanes that wait for the owner. Full: a lane waits; its worker's output waits with it.
 const REPORTS: usize = 64;
+/// Results of tasks beside the loop. Full: they wait.
+const ASIDE: usize = 16;
 /// Commands for the service manager's watchdog, and a look at what is not urgent, at least so often.
 const PULSE: Duration = Duration::from_secs(10);
 /// At the end: for the lanes to end their workers, for the last events to be stored and sent, for the goodbye.
 const CLOSING: Duration = Duration::from_secs(4);
+/// After a boot that did not begin.
+const REBOOT_PAUSE: Duration = Duration::from_secs(10);
 /// After the disk refused a write.
 const DISK_PAUSE: Duration = Duration::from_secs(5);
 
@@ -81,6 +92,7 @@ enum Happening {
     Lane(Report),
     LaneEnded(Result<(task::Id, ()), JoinError>),
     Written(Result<Written, JoinError>),
+    Told(Told),
     Probed(Result<Result<ProbeReport, probe::ProbeError>, JoinError>),
     Telemetry,
     Time,
@@ -123,6 +135,10 @@ struct Daemon {
     running: HashMap<AttemptId, Running>,
     reports: mpsc::Sender<Report>,
     reports_out: mpsc::Receiver<Report>,
+    updating: Updating,
+    configuring: Configuring,
+    tell: mpsc::Sender<Told>,
+    told: mpsc::Receiver<Told>,
     terminate: Signal,
     interrupt: Signal,
     telemetry_due: Instant,
@@ -133,8 +149,19 @@ struct Daemon {
     exit: Option<Exit>,
 }
 
+/// What a start has read from the disk.
+pub(crate) struct Setup {
+    pub(crate) config: Config,
+    /// The node's own configuration as it is written.
+    pub(crate) file: toml::Table,
+    pub(crate) overlay: Overlay,
+    pub(crate) identity: Identity,
+    pub(crate) worker: PathBuf,
+}
+
 /// Runs until it is told to end.
-pub(crate) async fn run(config: Config, identity: Identity, worker: PathBuf) -> Result<Exit, DaemonError> {
+pub(crate) async fn run(setup: Setup) -> Result<Exit, DaemonError> {
+    let Setup { config, file, overlay, identity, worker } = setup;
     let started = Instant::now();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -189,6 +216,10 @@ pub(crate) async fn run(config: Config, identity: Identity, worker: PathBuf) -> 
         },
     };
     let (reports, reports_out) = mpsc::channel(REPORTS);
+    let (tell, told) = mpsc::channel(ASIDE);
+    let helper = Helper::new(&config.system.socket);
+    let (updating, left) = Updating::new(helper.clone(), &config.state_dir);
+    let config_limit = Duration::from_secs(config.deadlines.config_seconds);
     let watchdog = sd_notify::watchdog_enabled().map_or(PULSE, |limit| (limit / 2).min(PULSE));
     let mut daemon = Daemon {
         node: Node::new(limits, config.limits.worker_idle(), outbox.known_attempts()),
@@ -215,6 +246,10 @@ pub(crate) async fn run(config: Config, identity: Identity, worker: PathBuf) -> 
         running: HashMap::new(),
         reports,
         reports_out,
+        updating,
+        configuring: Configuring::new(overlay, file, config_limit),
+        tell,
+        told,
         terminate: signal(SignalKind::terminate()).map_err(DaemonError::Signals)?,
         interrupt: signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?,
         telemetry_due: started + Duration::from_secs(config.telemetry.interval_seconds),
@@ -226,14 +261,26 @@ pub(crate) async fn run(config: Config, identity: Identity, worker: PathBuf) -> 
         config,
     };
     daemon.settle_the_past()?;
+    daemon.ask_first();
+    daemon.carry_out(left)?;
     daemon.start_probe(false, &boot_id);
     while daemon.exit.is_none() {
         let happening = daemon.next().await;
         daemon.handle(happening)?;
+        daemon.look()?;
+        daemon.configure()?;
         daemon.flush()?;
     }
     let exit = daemon.exit.unwrap_or(Exit::Internal);
     daemon.close(poller).await?;
+    if exit == Exit::Reboot
+        && let Err(fault) = helper.ask(&Request::Reboot, |_| {}).await
+    {
+        tracing::error!(reason = fault.text, "this board is not booted anew");
+        // Started anew by the service manager, and not at once: an update tries it again.
+        tokio::time::sleep(REBOOT_PAUSE).await;
+        return Ok(Exit::Internal);
+    }
     Ok(exit)
 }
 
@@ -264,8 +311,10 @@ impl Daemon {
 
     async fn next(&mut self) -> Happening {
         let tick = self.node.next_tick();
-        let wake =
-            [tick, self.disk_pause, self.probe_due].into_iter().flatten().fold(self.pulse_due, Instant::min);
+        let wake = [tick, self.disk_pause, self.probe_due, self.configuring.deadline()]
+            .into_iter()
+            .flatten()
+            .fold(self.pulse_due, Instant::min);
         tokio::select! {
             biased;
             _ = self.terminate.recv() => Happening::Signal("SIGTERM"),
@@ -280,6 +329,7 @@ impl Daemon {
             Some(ended) = self.lanes.join_next_with_id() => Happening::LaneEnded(ended),
             Some(offer) = self.inbox.offers.recv() => Happening::Offer(offer),
             Some(attempt) = self.inbox.overflow.recv() => Happening::Overflow(attempt),
+            Some(told) = self.told.recv() => Happening::Told(told),
             probed = join(&mut self.probing) => Happening::Probed(probed),
             () = sleep_until(self.telemetry_due.into()) => Happening::Telemetry,
             () = sleep_until(wake.into()) => Happening::Time,
@@ -310,7 +360,11 @@ impl Daemon {
                 self.outbox.ack(&ack.number);
                 Event::Tick
             }
-            Happening::Control(Control::Command(command)) => self.command(&command),
+            Happening::Control(Control::Command(command)) => self.command(command)?,
+            Happening::Control(Control::Config(desired)) => {
+                self.desired(*desired);
+                Event::Tick
+            }
             Happening::Control(Control::Room) => Event::Tick,
             Happening::Offer(offer) => {
                 let outbox_full = self.outbox.is_full();
@@ -327,6 +381,7 @@ impl Daemon {
                 self.written(result);
                 Event::Tick
             }
+            Happening::Told(told) => self.told(told)?,
             Happening::Probed(result) => self.probe_ended(result),
             Happening::Telemetry => {
                 self.telemetry_due =

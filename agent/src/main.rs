@@ -5,8 +5,9 @@
 //!                  ▲         ▲
 //!  mqtt ──────────▶ daemon (owner of the state) ◀──── outbox ── disk
 //!                     │
-//!                     └─▶ lane, one per stream ──▶ worker ── headwater-worker
-//!                              └────────────────▶ media ─── gateway
+//!                     ├─▶ lane, one per stream ──▶ worker ── headwater-worker
+//!                     │        └────────────────▶ media ─── gateway
+//!                     └─▶ update (pure), helper ─▶ socket ─▶ system: the same program as root
 //! ```
 
 mod admission;
@@ -17,17 +18,21 @@ mod daemon;
 mod enroll;
 mod exit;
 mod files;
+mod helper;
 mod identity;
 mod lane;
+mod log_ring;
 mod logging;
 mod media;
 mod mqtt;
 mod node;
 mod outbox;
+mod overlay;
 mod probe;
 mod quarantine;
 mod spare;
 mod system;
+mod update;
 mod worker;
 
 use std::io::Read;
@@ -39,10 +44,11 @@ use clap::{Args, Parser, Subcommand};
 use headwater_protocol::enroll::Token;
 
 use config::{Config, Log, LogFormat, LogLevel};
-use daemon::DaemonError;
+use daemon::{DaemonError, Setup};
 use enroll::EnrollError;
 use exit::Exit;
 use identity::{Identity, IdentityError};
+use overlay::Overlay;
 
 /// Takes transcoding work for this board.
 #[derive(Debug, Parser)]
@@ -105,16 +111,27 @@ fn main() -> ExitCode {
 fn start(Cli { common, command }: Cli) -> anyhow::Result<Exit> {
     match command {
         None | Some(Verb::Run) => {
-            let (config, runtime) = prepare(common)?;
-            let identity = Identity::load(&config.state_dir)?;
+            let (own, file) = Config::load(common.config.as_deref())?;
+            let state_dir = common.state_dir.as_ref().unwrap_or(&own.state_dir);
+            let identity = Identity::load(state_dir)?;
+            let mut overlay = Overlay::load(state_dir);
+            let (config, changed) = overlay.start(&own, &file);
+            if changed && let Err(error) = overlay.store(state_dir) {
+                // Then this start is not counted; a trial still has its deadline.
+                eprintln!("headwater-agent: the configuration cannot be written: {error}");
+            }
+            let config = common.over(config);
+            let runtime = begin(&config)?;
             let worker = find_worker(config.worker.as_ref());
-            let result = runtime.block_on(daemon::run(config, identity, worker));
+            let result = runtime.block_on(daemon::run(Setup { config, file, overlay, identity, worker }));
             // A look-up of a name may still hang in its thread; the process does not wait for it.
             runtime.shutdown_background();
             Ok(result?)
         }
         Some(Verb::Enroll { token, force }) => {
-            let (config, runtime) = prepare(common)?;
+            let (config, _) = Config::load(common.config.as_deref())?;
+            let config = common.over(config);
+            let runtime = begin(&config)?;
             let token = read_token(token)?;
             let result = runtime.block_on(enroll::enroll(&token, &config.state_dir, force));
             runtime.shutdown_background();
@@ -127,27 +144,33 @@ fn start(Cli { common, command }: Cli) -> anyhow::Result<Exit> {
             logging::start(&Log {
                 format: common.log_format.unwrap_or(log.format),
                 level: common.log_level.unwrap_or(log.level),
+                kept_kib: 0,
             });
             system::run(args, common.config.as_deref())
         }
     }
 }
 
-fn prepare(common: Common) -> anyhow::Result<(Config, tokio::runtime::Runtime)> {
-    let Common { config, state_dir, worker, log_format, log_level } = common;
-    let mut config = Config::load(config.as_deref())?;
-    config.state_dir = state_dir.unwrap_or(config.state_dir);
-    config.worker = worker.or(config.worker);
-    config.log.format = log_format.unwrap_or(config.log.format);
-    config.log.level = log_level.unwrap_or(config.log.level);
+impl Common {
+    /// The command line comes before any file.
+    fn over(self, mut config: Config) -> Config {
+        let Self { config: _, state_dir, worker, log_format, log_level } = self;
+        config.state_dir = state_dir.unwrap_or(config.state_dir);
+        config.worker = worker.or(config.worker);
+        config.log.format = log_format.unwrap_or(config.log.format);
+        config.log.level = log_level.unwrap_or(config.log.level);
+        config
+    }
+}
+
+fn begin(config: &Config) -> anyhow::Result<tokio::runtime::Runtime> {
     logging::start(&config.log);
     // One thread: everything here waits for something else.
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(4)
         .build()
-        .context("cannot start the runtime")?;
-    Ok((config, runtime))
+        .context("cannot start the runtime")
 }
 
 fn read_token(text: String) -> anyhow::Result<Token> {

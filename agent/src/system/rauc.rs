@@ -111,7 +111,10 @@ pub(crate) fn install(bundle: &Path, deadline: Duration, mut progress: impl FnMu
         let reason = reason.unwrap_or_else(|| last_line(text));
         // `check` has accepted it; these are what only an installation finds.
         let bundle = ["signature", "ompatible mismatch", "manifest", "Invalid bundle", "checksum", "verity"];
-        let code = if bundle.iter().any(|word| reason.contains(word)) {
+        let code = if text.contains("lready processing") {
+            // An installation whose helper is gone.
+            Code::Busy
+        } else if bundle.iter().any(|word| reason.contains(word)) {
             Code::BadBundle
         } else {
             Code::InstallFailed
