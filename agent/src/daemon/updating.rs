@@ -15,7 +15,7 @@ use crate::helper::Helper;
 use crate::mqtt::Extras;
 use crate::node::Event;
 use crate::system::wire::{Request, Status};
-use crate::update::{self, Action, Event as UpdateEvent, Updater, View, fetch};
+use crate::update::{self, Action, Event as UpdateEvent, Updater, View, fetch, journal};
 
 /// Between two reports of an installation.
 const BEAT: Duration = Duration::from_secs(3);
@@ -57,7 +57,7 @@ pub(super) struct Updating {
 
 impl Updating {
     pub(super) fn new(helper: Helper, state_dir: &std::path::Path) -> (Self, Vec<Action>) {
-        let (updater, actions) = Updater::new(update::load(state_dir));
+        let (updater, actions) = Updater::new(journal::load(state_dir));
         (Self { helper, updater, fetching: None, here: None }, actions)
     }
 
@@ -155,7 +155,7 @@ impl Daemon {
                     let Some(kept) = self.updating.updater.kept() else { continue };
                     // Rare and short, and nothing may go on before it.
                     tracing::info!(?kept, "update");
-                    if let Err(error) = update::store(&self.config.state_dir, kept) {
+                    if let Err(error) = journal::store(&self.config.state_dir, kept) {
                         tracing::error!(%error, "the update's journal cannot be written");
                         if !self.updating.updater.needs_its_journal() {
                             continue;
@@ -178,7 +178,7 @@ impl Daemon {
                         fetching.abort();
                     }
                 }
-                Action::Remove => update::remove_bundles(&self.config.state_dir),
+                Action::Remove => journal::remove_bundles(&self.config.state_dir),
                 Action::Drain => self.apply(Event::Drain)?,
                 Action::Resume => self.apply(Event::Resume)?,
                 Action::Install => self.install(),
@@ -230,7 +230,7 @@ impl Daemon {
     fn fetch(&mut self) {
         let Some(bundle) = self.updating.updater.order().map(|order| order.bundle.clone()) else { return };
         let media = self.shop.media.clone();
-        let folder = update::folder(&self.config.state_dir);
+        let folder = journal::folder(&self.config.state_dir);
         let reserve = self.config.system.reserve_mib * 1024 * 1024;
         let tell = self.tell.clone();
         let fetching = self.aside(async move {

@@ -10,7 +10,6 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
 use headwater_protocol::update::BundleKind;
 use headwater_protocol::{Code, Fault};
 
@@ -20,6 +19,8 @@ use super::wire::Standing;
 use super::{System, packages, rauc};
 
 const LOOK: Duration = Duration::from_secs(1);
+/// Between two tries to mark a slot, where RAUC does not answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// For a boot that was asked for to begin.
 const BOOT: Duration = Duration::from_secs(60);
 /// The package manager is started so often for one bundle, also after power cuts.
@@ -42,7 +43,8 @@ enum Verdict {
 fn verdict(record: Option<&Record>, now: &Moment, slot: Option<&str>) -> Verdict {
     let Some(record) = record else { return Verdict::Settle };
     // Only an installation by RAUC is busy beside the guard, and what runs then is the earlier version.
-    match record.standing(&now.boot_id, slot, true) {
+    let Some(standing) = record.standing(&now.boot_id, slot, true) else { return Verdict::Wait };
+    match standing {
         Standing::Trial
             if !record.way_back && now.since(&record.at) >= Duration::from_secs(record.health_s) =>
         {
@@ -73,10 +75,7 @@ fn verdict(record: Option<&Record>, now: &Moment, slot: Option<&str>) -> Verdict
 
 /// Runs until nothing is on trial.
 pub(super) fn guard(system: &System) -> anyhow::Result<()> {
-    let status = system.installation();
-    if !status.explanation.is_empty() {
-        tracing::warn!(reason = status.explanation, "nothing to guard");
-    }
+    let mut status = system.installation();
     loop {
         let record = system.journal.load();
         match verdict(record.as_ref(), &Moment::now(), status.slot.as_deref()) {
@@ -89,11 +88,18 @@ pub(super) fn guard(system: &System) -> anyhow::Result<()> {
                 return Ok(());
             }
             Verdict::Settle => {
-                if status.updates_by == Some(BundleKind::Rauc) {
-                    // Early: the bootloader has counted this boot as a try.
-                    rauc::mark(rauc::Mark::Good).context("the booted slot cannot be marked good")?;
+                if !system.config.rauc_config.exists() {
+                    return Ok(());
                 }
-                return Ok(());
+                // Early: the bootloader has counted this boot as a try.
+                match rauc::mark(rauc::Mark::Good) {
+                    Ok(()) => return Ok(()),
+                    // Not the end: a service that is late must not cost this slot.
+                    Err(error) => {
+                        tracing::error!(%error, said = error.text(), "the booted slot cannot be marked good");
+                        std::thread::sleep(PATIENCE);
+                    }
+                }
             }
             verdict @ (Verdict::CameBack(_) | Verdict::Install | Verdict::GoBack(_)) => {
                 // Held by a request that ends soon; what it did is read anew below.
@@ -106,6 +112,9 @@ pub(super) fn guard(system: &System) -> anyhow::Result<()> {
             }
         }
         std::thread::sleep(LOOK);
+        if status.slot.is_none() && system.config.rauc_config.exists() {
+            status = system.installation();
+        }
     }
 }
 
@@ -217,6 +226,7 @@ mod tests {
         }
         assert_eq!(verdict(None, &at("one", 1), Some("A")), Verdict::Settle);
         let installed = record(BundleKind::Rauc, Phase::Installed, 10);
+        assert_eq!(verdict(Some(&installed), &at("two", 9000), None), Verdict::Wait, "RAUC does not answer");
         let back = verdict(Some(&installed), &at("two", 5), Some("A"));
         assert!(matches!(back, Verdict::CameBack(fault) if fault.text.contains("went back to 1")));
     }

@@ -28,8 +28,9 @@ impl System {
     pub(super) fn install(&self, order: &UpdateOrder, progress: &mut dyn FnMut(u8)) -> Result<Answer, Fault> {
         let lock = self.work()?;
         let status = self.installation();
+        self.fits(&status, order)?;
         if let Some(record) = self.journal.load() {
-            let standing = record.standing(&board::boot_id(), status.slot.as_deref(), false);
+            let standing = self.standing(&record, &status)?;
             let mine = record.order == order.id;
             match standing {
                 Standing::AwaitsBoot if mine => return Ok(Answer::Installed { boot: true }),
@@ -51,7 +52,6 @@ impl System {
                 | Standing::Failed { .. } => {}
             }
         }
-        self.fits(&status, order)?;
         let bundle = stage::take(&self.config, &order.bundle)?;
         let record = Record::new(order, status.place(), self.config.max_health_seconds, Moment::now());
         match order.bundle.kind {
@@ -75,6 +75,12 @@ impl System {
                 self.packages(progress)
             }
         }
+    }
+
+    /// While nobody else works on it.
+    fn standing(&self, record: &Record, status: &Status) -> Result<Standing, Fault> {
+        let standing = record.standing(&board::boot_id(), status.slot.as_deref(), false);
+        standing.ok_or_else(|| Fault::new(Code::InstallFailed, &*status.explanation))
     }
 
     fn fits(&self, status: &Status, order: &UpdateOrder) -> Result<(), Fault> {
@@ -155,7 +161,7 @@ impl System {
         let Some(mut record) = self.journal.load().filter(|record| record.order == *order) else {
             return Err(Fault::new(Code::Unsupported, format!("there is no update {order} to commit")));
         };
-        match record.standing(&board::boot_id(), status.slot.as_deref(), false) {
+        match self.standing(&record, &status)? {
             Standing::Committed => return Ok(()),
             Standing::Trial => {}
             Standing::RolledBack { fault } | Standing::Failed { fault } => return Err(fault),

@@ -64,7 +64,7 @@ pub(crate) fn run(args: SystemArgs, path: Option<&Path>) -> anyhow::Result<Exit>
             server::serve(&system, args.socket.as_deref())?;
         }
         SystemVerb::Guard => guard::guard(&System::open(Config::load(path)?)?)?,
-        SystemVerb::Status => show(args.socket.as_deref().unwrap_or(Path::new(wire::SOCKET)))?,
+        SystemVerb::Status => show(args.socket.as_deref().unwrap_or_else(|| Path::new(wire::SOCKET)))?,
     }
     Ok(Exit::Ok)
 }
@@ -128,6 +128,8 @@ impl System {
                     ..Status::default()
                 },
                 Err(why) => Status {
+                    // The bootloader has told the kernel, too.
+                    slot: board::boot_option("rauc.slot"),
                     explanation: format!(
                         "RAUC is set up here and does not answer ({why}); see `systemctl status rauc`"
                     ),
@@ -155,10 +157,11 @@ impl System {
         let mut status = self.installation();
         // Free only while nobody holds it; given back at once.
         let busy = self.lock()?.is_none();
-        status.pending = self.journal.load().map(|record| Pending {
-            standing: record.standing(&board::boot_id(), status.slot.as_deref(), busy),
-            order: record.order,
-        });
+        if let Some(record) = self.journal.load() {
+            let standing = record.standing(&board::boot_id(), status.slot.as_deref(), busy);
+            let standing = standing.ok_or_else(|| io::Error::other(&*status.explanation))?;
+            status.pending = Some(Pending { standing, order: record.order });
+        }
         Ok(status)
     }
 }

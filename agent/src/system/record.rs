@@ -91,8 +91,15 @@ impl Record {
         }
     }
 
-    /// What it means now. `slot`: the booted one; `busy`: somebody works on an update at this moment.
-    pub(crate) fn standing(&self, boot_id: &str, slot: Option<&str>, busy: bool) -> Standing {
+    /// What it means now. `slot`: the booted one; `busy`: somebody works on an update at this moment. None: nobody can
+    /// tell without knowing the slot.
+    pub(crate) fn standing(&self, boot_id: &str, slot: Option<&str>, busy: bool) -> Option<Standing> {
+        let over = matches!(self.phase, Phase::Committed | Phase::RolledBack { .. } | Phase::Failed { .. });
+        let known = over || self.kind == BundleKind::Deb || slot.is_some();
+        known.then(|| self.standing_of(boot_id, slot, busy))
+    }
+
+    fn standing_of(&self, boot_id: &str, slot: Option<&str>, busy: bool) -> Standing {
         let rebooted = self.at.boot_id != boot_id;
         let elsewhere = rebooted && slot != self.from.slot.as_deref();
         match (&self.phase, self.kind) {
@@ -192,24 +199,33 @@ mod tests {
     #[test]
     fn the_booted_slot_tells_what_became_of_an_installed_bundle() {
         let installed = record(BundleKind::Rauc, Phase::Installed);
-        assert_eq!(installed.standing("one", Some("A"), false), Standing::AwaitsBoot);
-        assert_eq!(installed.standing("two", Some("B"), false), Standing::Trial);
-        assert!(matches!(installed.standing("two", Some("A"), false), Standing::RolledBack { .. }));
+        assert_eq!(installed.standing("one", Some("A"), false), Some(Standing::AwaitsBoot));
+        assert_eq!(installed.standing("two", Some("B"), false), Some(Standing::Trial));
+        assert!(matches!(installed.standing("two", Some("A"), false), Some(Standing::RolledBack { .. })));
+        assert_eq!(installed.standing("two", None, false), None, "RAUC is broken: nothing is concluded");
     }
 
     #[test]
     fn a_power_cut_while_installing_is_told_from_somebody_at_work() {
         let installing = record(BundleKind::Rauc, Phase::Installing);
-        assert_eq!(installing.standing("one", Some("A"), true), Standing::Installing);
-        assert_eq!(installing.standing("one", Some("A"), false), Standing::Interrupted, "the helper is gone");
-        assert_eq!(installing.standing("two", Some("A"), false), Standing::Interrupted);
+        assert_eq!(installing.standing("one", Some("A"), true), Some(Standing::Installing));
+        assert_eq!(
+            installing.standing("one", Some("A"), false),
+            Some(Standing::Interrupted),
+            "the helper is gone"
+        );
+        assert_eq!(installing.standing("two", Some("A"), false), Some(Standing::Interrupted));
         assert_eq!(
             installing.standing("two", Some("B"), false),
-            Standing::Trial,
+            Some(Standing::Trial),
             "RAUC was done before the cut"
         );
         let packages = record(BundleKind::Deb, Phase::Installing);
-        assert_eq!(packages.standing("two", None, false), Standing::Installing, "the guard goes on with it");
+        assert_eq!(
+            packages.standing("two", None, false),
+            Some(Standing::Installing),
+            "the guard goes on with it"
+        );
     }
 
     #[test]

@@ -100,13 +100,18 @@ fn say(stream: &mut UnixStream, answer: &Answer) {
 }
 
 fn caller(system: &System, mut stream: UnixStream) {
-    if let Err(fault) = welcome(system, &stream) {
-        tracing::warn!(reason = fault.text, "refused");
-        return refuse(stream, fault);
-    }
-    let request = match read(&mut stream) {
-        Ok(request) => request,
-        Err(error) => return refuse(stream, Fault::new(Code::Unsupported, format!("no request: {error}"))),
+    let welcome = welcome(system, &stream);
+    // Read in any case: who hangs up on unread words takes its own last ones back.
+    let read = read(&mut stream);
+    let request = match (welcome, read) {
+        (Ok(()), Ok(request)) => request,
+        (Err(fault), _) => {
+            tracing::warn!(reason = fault.text, "refused");
+            return refuse(stream, fault);
+        }
+        (Ok(()), Err(error)) => {
+            return refuse(stream, Fault::new(Code::Unsupported, format!("no request: {error}")));
+        }
     };
     tracing::info!(?request, "asked");
     let storage = |error: io::Error| Fault::new(Code::Storage, format!("the helper's journal: {error}"));

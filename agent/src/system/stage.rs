@@ -41,7 +41,9 @@ pub(super) fn take(config: &Config, bundle: &Bundle) -> Result<PathBuf, Fault> {
         .map_err(|error| {
             // Nothing that was not looked at stays there.
             let _ = fs::remove_file(&target);
-            Fault::new(Code::BadBundle, format!("the fetched bundle cannot be taken: {error}"))
+            let full = error.kind() == io::ErrorKind::StorageFull;
+            let code = if full { Code::Storage } else { Code::BadBundle };
+            Fault::new(code, format!("the fetched bundle cannot be taken: {error}"))
         })?;
     Ok(target)
 }

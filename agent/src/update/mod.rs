@@ -13,18 +13,19 @@
 //! really happened. A report is state, published again after each connection; nothing depends on its being read.
 
 pub(crate) mod fetch;
+pub(crate) mod journal;
+mod refusal;
 
-use std::io;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use headwater_protocol::update::{BundleKind, UpdateOrder, UpdateState};
+use headwater_protocol::update::{UpdateOrder, UpdateState};
 use headwater_protocol::{Code, Fault, UpdateId};
 use serde::{Deserialize, Serialize};
 
-use crate::files;
 use crate::system::wire::{Standing, Status};
 use fetch::FetchError;
+
+pub(crate) use refusal::refusal;
 
 /// Between two questions to the helper: while it works, and while it does not answer.
 const AGAIN: Duration = Duration::from_secs(3);
@@ -399,65 +400,6 @@ fn is_over(stage: &Stage) -> bool {
         | Stage::Installing
         | Stage::Restarting
         | Stage::Verifying => false,
-    }
-}
-
-/// What speaks against an order before anything is fetched. `here`: None where the helper does not answer.
-pub(crate) fn refusal(order: &UpdateOrder, here: Result<&Status, &Fault>) -> Option<Fault> {
-    let status = match here {
-        Ok(status) => status,
-        Err(fault) => return Some(fault.clone()),
-    };
-    let name = |kind| match kind {
-        BundleKind::Rauc => "RAUC bundles",
-        BundleKind::Deb => "bundles of packages",
-    };
-    match status.updates_by {
-        None => Some(Fault::new(Code::Unsupported, &*status.explanation)),
-        Some(kind) if kind != order.bundle.kind => {
-            let text = format!("this node is updated by {}, not by {}", name(kind), name(order.bundle.kind));
-            Some(Fault::new(Code::Unsupported, text))
-        }
-        Some(_) if status.compatible != order.bundle.compatible => {
-            let text =
-                format!("the bundle is for {:?}, this is {:?}", order.bundle.compatible, status.compatible);
-            Some(Fault::new(Code::BadBundle, text))
-        }
-        Some(_) => {
-            let digest = &order.bundle.sha256;
-            let good =
-                digest.len() == 64 && digest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-            (!good).then(|| Fault::new(Code::BadBundle, "the order has no SHA-256"))
-        }
-    }
-}
-
-/// Bundles, whole or partly, and the journal.
-pub(crate) fn folder(state_dir: &Path) -> PathBuf {
-    state_dir.join("update")
-}
-
-fn journal(state_dir: &Path) -> PathBuf {
-    folder(state_dir).join("order.json")
-}
-
-/// None where there is nothing or nothing to be read; what root's helper has begun it ends all the same.
-pub(crate) fn load(state_dir: &Path) -> Option<Kept> {
-    serde_json::from_slice(&std::fs::read(journal(state_dir)).ok()?).ok()
-}
-
-pub(crate) fn store(state_dir: &Path, kept: &Kept) -> io::Result<()> {
-    files::private_folder(&folder(state_dir))?;
-    files::write_atomically(&journal(state_dir), &serde_json::to_vec(kept).map_err(io::Error::other)?, 0o600)
-}
-
-/// Everything but the journal.
-pub(crate) fn remove_bundles(state_dir: &Path) {
-    let entries = std::fs::read_dir(folder(state_dir)).into_iter().flatten().flatten();
-    for path in entries.map(|entry| entry.path()).filter(|path| *path != journal(state_dir)) {
-        if let Err(error) = std::fs::remove_file(&path) {
-            tracing::warn!(path = %path.display(), %error, "cannot be removed");
-        }
     }
 }
 

@@ -1,7 +1,8 @@
+use super::journal::{load, store};
 use super::*;
 use crate::system::wire::Pending;
 use headwater_protocol::Millis;
-use headwater_protocol::update::{Bundle, Window};
+use headwater_protocol::update::{Bundle, BundleKind, Window};
 
 const OPEN: View = View { window_open: true, idle: true, healthy: false };
 
@@ -65,7 +66,7 @@ impl Disk {
         actions
     }
 
-    fn to_installing(&mut self) {
+    fn install_it(&mut self) {
         self.order();
         self.handle(Event::Fetched(Ok(())));
         assert!(self.handle(Event::Look(OPEN)).contains(&Action::Install));
@@ -160,7 +161,7 @@ fn a_power_cut_leads_on_from_each_state() {
 fn what_went_back_is_said_to_have_gone_back_and_what_failed_to_have_failed() {
     let unhealthy = fault(Code::Unhealthy);
     let mut disk = Disk::new();
-    disk.to_installing();
+    disk.install_it();
     disk.handle(Event::Installed(Ok(true)));
     disk.cut();
     let actions = disk.handle(standing(Standing::RolledBack { fault: unhealthy.clone() }));
@@ -168,7 +169,7 @@ fn what_went_back_is_said_to_have_gone_back_and_what_failed_to_have_failed() {
     assert_eq!(disk.state(), UpdateState::RolledBack { fault: unhealthy });
 
     let mut disk = Disk::new();
-    disk.to_installing();
+    disk.install_it();
     let bad = fault(Code::BadBundle);
     assert_eq!(disk.handle(Event::Installed(Err(bad.clone()))), [Action::Ask(Duration::ZERO)]);
     let actions = disk.handle(nothing_pending());
@@ -179,7 +180,7 @@ fn what_went_back_is_said_to_have_gone_back_and_what_failed_to_have_failed() {
 #[test]
 fn a_helper_that_was_ended_by_what_it_installed_is_no_failure() {
     let mut disk = Disk::new();
-    disk.to_installing();
+    disk.install_it();
     disk.handle(Event::Installed(Err(fault(Code::Interrupted))));
     assert_eq!(disk.handle(standing(Standing::Installing)), [Action::Ask(AGAIN)]);
     let Event::Standing { status, .. } = standing(Standing::Trial) else { unreachable!() };
@@ -196,7 +197,7 @@ fn a_helper_that_was_ended_by_what_it_installed_is_no_failure() {
 #[test]
 fn a_helper_that_is_busy_or_away_is_asked_again() {
     let mut disk = Disk::new();
-    disk.to_installing();
+    disk.install_it();
     disk.handle(Event::Installed(Err(fault(Code::Busy))));
     assert_eq!(disk.handle(standing(Standing::Interrupted)), [Action::Ask(LATER)]);
     let away = Event::Standing { status: Err(fault(Code::Unsupported)), replaced: false };
@@ -208,7 +209,7 @@ fn a_helper_that_is_busy_or_away_is_asked_again() {
 #[test]
 fn a_commit_whose_answer_was_lost_is_asked_for_and_never_rolled_back_by_a_report() {
     let mut disk = Disk::new();
-    disk.to_installing();
+    disk.install_it();
     disk.handle(Event::Installed(Ok(false)));
     disk.cut();
     disk.handle(standing(Standing::Trial));
@@ -262,7 +263,7 @@ fn an_update_can_be_cancelled_until_it_is_installed() {
     assert!(matches!(disk.state(), UpdateState::Failed { fault } if fault.code == Code::Revoked));
     assert_eq!(disk.handle(Event::Fetched(Ok(()))), [], "late words");
     let mut disk = Disk::new();
-    disk.to_installing();
+    disk.install_it();
     assert_eq!(code(&disk.handle(cancel("u1"))), Some(Code::Busy));
 }
 
