@@ -2,10 +2,12 @@
 //! [`Core`] decides.
 
 mod commands;
+mod config;
 mod janitor;
 mod log;
+mod updates;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -14,7 +16,8 @@ use headwater_protocol::message::{
     Ack, Birth, CommandKind, Event as NodeEvent, Extra, Reply, Status, Telemetry,
 };
 use headwater_protocol::topic::{Channel, Topic, Writer};
-use headwater_protocol::{Fault, FleetId, NodeId, StreamId, TaskId, VERSION};
+use headwater_protocol::update::UpdateStatus;
+use headwater_protocol::{Fault, FleetId, NodeId, StreamId, TaskId, UpdateId, VERSION};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -24,18 +27,32 @@ use crate::media::Media;
 use crate::metrics::Metrics;
 use crate::mqtt::{Incoming, Outgoing, Publisher};
 use crate::schedule::{Action, Core, Now, Outcome, Submission};
-use crate::store::{After, Store};
+use crate::rollout::Campaign;
+use crate::store::{After, Desired, Store};
 use crate::views::NodeView;
 
 use commands::Commands;
+use updates::Updates;
+
+pub use config::{Change, ConfigureError, Configured};
 pub use janitor::Janitor;
+pub use updates::{Asked, Steer, UpdateError};
 
 /// Everything that can happen to the owner.
 #[derive(Debug)]
 pub enum Event {
     Mqtt(Incoming),
     Submit { submission: Box<Submission>, answer: oneshot::Sender<Outcome> },
-    Command { node: NodeId, command: CommandKind, answer: oneshot::Sender<Result<(), Fault>> },
+    Command {
+        node: NodeId,
+        command: CommandKind,
+        patience: Duration,
+        answer: oneshot::Sender<Result<(), Fault>>,
+    },
+    StartUpdate { asked: Box<Asked>, answer: updates::Answer },
+    SteerUpdate { update: UpdateId, steer: Steer, answer: updates::Answer },
+    Updates { answer: oneshot::Sender<Vec<Campaign>> },
+    Configure { node: NodeId, change: Change, answer: config::Answer },
     Nodes { answer: oneshot::Sender<Vec<NodeView>> },
 }
 
@@ -67,10 +84,16 @@ impl Handle {
         views.await.map_err(|_| Stopped)
     }
 
-    /// A node's answer to a command; the outer error says that there was none.
-    pub async fn command(&self, node: NodeId, command: CommandKind) -> Result<Result<(), Fault>, Stopped> {
+    /// A node's answer to a command, within `patience`; the outer error says that there was none.
+    pub async fn command(
+        &self,
+        node: NodeId,
+        command: CommandKind,
+        patience: Duration,
+    ) -> Result<Result<(), Fault>, Stopped> {
         let (answer, reply) = oneshot::channel();
-        self.events.send(Event::Command { node, command, answer }).await.map_err(|_| Stopped)?;
+        let event = Event::Command { node, command, patience, answer };
+        self.events.send(event).await.map_err(|_| Stopped)?;
         reply.await.map_err(|_| Stopped)
     }
 
@@ -91,6 +114,9 @@ pub struct Owner {
     pub publisher: Publisher,
     pub metrics: Arc<Metrics>,
     pub broker_up: Arc<AtomicBool>,
+    /// Updates and configurations of earlier lives.
+    pub campaigns: BTreeMap<UpdateId, Campaign>,
+    pub configs: BTreeMap<NodeId, Desired>,
 }
 
 /// A task's words for the log, and who waits for it.
@@ -107,7 +133,7 @@ const TICK: Duration = Duration::from_millis(100);
 impl Owner {
     /// Starts the task; it ends after `stop`, when every waiting push has its answer or `patience` is over.
     pub fn start(
-        self,
+        mut self,
         mut mqtt: mpsc::Receiver<Incoming>,
         stop: CancellationToken,
         patience: Duration,
@@ -115,7 +141,11 @@ impl Owner {
         // A full queue makes its senders wait: pushes and pages slow down, nothing is lost.
         let (events, mut queue) = mpsc::channel(256);
         let (changed, changes) = watch::channel(0);
+        let updates = Updates::of(std::mem::take(&mut self.campaigns));
+        let configs = std::mem::take(&mut self.configs);
         let mut running = Running {
+            updates,
+            configs,
             owner: self,
             open: HashMap::new(),
             commands: Commands { waiting: HashMap::new(), next: 1 },
@@ -149,6 +179,8 @@ struct Running {
     owner: Owner,
     open: HashMap<TaskId, Open>,
     commands: Commands,
+    updates: Updates,
+    configs: BTreeMap<NodeId, Desired>,
     changed: watch::Sender<u64>,
     started: Instant,
 }
@@ -181,7 +213,18 @@ impl Running {
                 self.open.insert(submission.task.clone(), open);
                 self.owner.core.submit(*submission, now);
             }
-            Event::Command { node, command, answer } => self.command(node, command, answer, now),
+            Event::Command { node, command, patience, answer } => {
+                self.command(node, command, patience, answer, now);
+            }
+            Event::StartUpdate { asked, answer } => self.start_update(*asked, answer, now).await,
+            Event::SteerUpdate { update, steer, answer } => self.steer_update(update, steer, answer).await,
+            Event::Updates { answer } => {
+                let mut all: Vec<Campaign> = self.updates.campaigns.values().cloned().collect();
+                all.sort_by_key(|campaign| std::cmp::Reverse(campaign.created));
+                // The asker may be gone.
+                drop(answer.send(all));
+            }
+            Event::Configure { node, change, answer } => self.configure(node, change, answer, now).await,
             // The asker may be gone.
             Event::Nodes { answer } => drop(answer.send(self.owner.core.node_views(now))),
         }
@@ -203,6 +246,7 @@ impl Running {
         self.commands.forget_late();
         let (waiting, all) = self.owner.core.queue_depth();
         self.owner.metrics.depth(waiting, all, self.owner.core.live_streams());
+        self.look_at_updates(now).await;
         self.carry_out(now).await;
     }
 
@@ -221,22 +265,32 @@ impl Running {
         if payload.is_empty() {
             return;
         }
-        let core = &mut self.owner.core;
         let result = match topic.channel {
-            Channel::Birth => read::<Birth>(payload).map(|birth| core.birth(node, birth, now)),
+            Channel::Birth => read::<Birth>(payload).map(|birth| {
+                self.remind(node, &birth, now);
+                self.owner.core.birth(node, birth, now);
+                self.node_returned(node);
+            }),
             Channel::Status => read::<Status>(payload).map(|status| {
                 tracing::info!(%node, state = ?status.state, "node status");
-                core.status(node, &status, now);
+                self.owner.core.status(node, &status, now);
+                self.node_returned(node);
             }),
             Channel::Telemetry => {
-                read::<Telemetry>(payload).map(|telemetry| core.telemetry(node, telemetry, now))
+                read::<Telemetry>(payload).map(|telemetry| self.owner.core.telemetry(node, telemetry, now))
             }
             Channel::Event => read::<NodeEvent>(payload).map(|event| {
                 let puts = self.owner.grants.puts(&event.task, event.epoch);
-                core.event(node, event, &puts, now);
+                self.owner.core.event(node, event, &puts, now);
             }),
-            Channel::Reply => read::<Reply>(payload).map(|reply| self.commands.replied(node, reply)),
-            Channel::Update => Ok(()),
+            Channel::Reply => read::<Reply>(payload).map(|reply| {
+                if !self.update_replied(node, &reply, now) {
+                    self.commands.replied(node, reply);
+                }
+            }),
+            Channel::Update => {
+                read::<UpdateStatus>(payload).map(|status| self.update_said(node, status, now))
+            }
             Channel::Offer | Channel::Revoke | Channel::Ack | Channel::Command | Channel::Config => Ok(()),
         };
         if let Err(error) = result {
