@@ -98,7 +98,10 @@ async fn evidence(State(app): State<Shared>, Path((name, segment)): Path<(String
 }
 
 /// The body of a request that only the operator may make.
-pub(crate) async fn operator<T: DeserializeOwned>(app: &App, request: Request) -> Result<T, Box<Response<Body>>> {
+pub(crate) async fn operator<T: DeserializeOwned>(
+    app: &App,
+    request: Request,
+) -> Result<T, Box<Response<Body>>> {
     if !bears(request.headers(), &app.operator_token) {
         let text = "this needs the operator's token (state_dir/operator.token) as `Authorization: Bearer`";
         return Err(Box::new(error(StatusCode::UNAUTHORIZED, text)));

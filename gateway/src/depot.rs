@@ -33,7 +33,9 @@ pub struct Stored {
 pub enum DepotError {
     #[error(transparent)]
     Bundle(#[from] BundleError),
-    #[error("the bundle is larger than {0} MiB, which is as much as this gateway takes (limits.max_bundle_mib)")]
+    #[error(
+        "the bundle is larger than {0} MiB, which is as much as this gateway takes (limits.max_bundle_mib)"
+    )]
     TooLarge(u64),
     #[error("the bundle is cut off")]
     CutOff,
@@ -134,7 +136,8 @@ impl Depot {
         let mut removed = 0;
         for entry in std::fs::read_dir(&self.dir)? {
             let name = entry?.file_name();
-            let Some(file) = name.to_str().filter(|name| !wanted.contains(*name)).and_then(|name| self.file(name))
+            let Some(file) =
+                name.to_str().filter(|name| !wanted.contains(*name)).and_then(|name| self.file(name))
             else {
                 continue;
             };

@@ -45,7 +45,9 @@ enum Key {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadSelector {
-    #[error("the selector has an empty part; write all, a name, orin-*, board=…, arch=…, version<…; comma is or, + is and")]
+    #[error(
+        "the selector has an empty part; write all, a name, orin-*, board=…, arch=…, version<…; comma is or, + is and"
+    )]
     Empty,
     #[error("{0:?} cannot be asked of a node; there are node, board, arch, version and state")]
     Key(String),
@@ -155,7 +157,9 @@ fn term(text: &str) -> Result<Term, BadSelector> {
         Some((value, Some(wanted), _)) => Ok(Term::Like { key, pattern: WildMatch::new(value), wanted }),
         Some((value, None, order)) => match key {
             Key::Version => Ok(Term::Version { order, than: value.to_owned() }),
-            Key::Node | Key::Board | Key::Arch | Key::State => Err(BadSelector::Order(name.trim().to_owned())),
+            Key::Node | Key::Board | Key::Arch | Key::State => {
+                Err(BadSelector::Order(name.trim().to_owned()))
+            }
         },
     }
 }
@@ -174,12 +178,22 @@ mod tests {
     #[test]
     fn a_comma_is_or_and_a_plus_is_and() {
         for yes in [
-            "all", "orin-1", "orin-*", "pi,orin-?", "board=generic+arch=x86_64", "version<0.2.0", "version>=0.1.0",
-            "version!=0.2.0", "nobody,state=online", "orin-1+version=0.1.*", " orin-1 + all ",
+            "all",
+            "orin-1",
+            "orin-*",
+            "pi,orin-?",
+            "board=generic+arch=x86_64",
+            "version<0.2.0",
+            "version>=0.1.0",
+            "version!=0.2.0",
+            "nobody,state=online",
+            "orin-1+version=0.1.*",
+            " orin-1 + all ",
         ] {
             assert!(matches(yes, "orin-1"), "{yes} does not match");
         }
-        for no in ["orin", "pi-*", "orin-1+version>0.1.0", "board!=generic", "version<0.1.0", "state=offline"] {
+        for no in ["orin", "pi-*", "orin-1+version>0.1.0", "board!=generic", "version<0.1.0", "state=offline"]
+        {
             assert!(!matches(no, "orin-1"), "{no} matches");
         }
     }

@@ -41,16 +41,20 @@ pub enum MakeError {
 }
 
 /// Reads the packages, signs their manifest, and writes `out`. The certificate file may hold the chain, the signer's first.
-pub fn make(debs: &[PathBuf], key: &Path, certificate: &Path, out: &Path) -> Result<PackageManifest, MakeError> {
+pub fn make(
+    debs: &[PathBuf],
+    key: &Path,
+    certificate: &Path,
+    out: &Path,
+) -> Result<PackageManifest, MakeError> {
     let manifest = manifest(debs)?;
     let text = serde_json::to_vec_pretty(&manifest)?;
     let signature = sign(&text, key, certificate)?;
     let mut part = out.as_os_str().to_owned();
     part.push(".part");
     let part = PathBuf::from(part);
-    let written = write(&part, &text, &signature, debs, &manifest).and_then(|()| {
-        std::fs::rename(&part, out).map_err(failed("write", out))
-    });
+    let written = write(&part, &text, &signature, debs, &manifest)
+        .and_then(|()| std::fs::rename(&part, out).map_err(failed("write", out)));
     if written.is_err() {
         // The whole or nothing; that it is gone already is as good.
         let _ = std::fs::remove_file(&part);
@@ -73,7 +77,11 @@ fn manifest(debs: &[PathBuf]) -> Result<PackageManifest, MakeError> {
             None => architecture = Some(of),
             Some(wanted) if *wanted == of => {}
             Some(wanted) => {
-                return Err(MakeError::Architecture { path: path.clone(), found: of, wanted: wanted.clone() });
+                return Err(MakeError::Architecture {
+                    path: path.clone(),
+                    found: of,
+                    wanted: wanted.clone(),
+                });
             }
         }
         if packages.iter().any(|other| other.package == package) {

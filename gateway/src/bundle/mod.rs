@@ -36,7 +36,9 @@ pub struct About {
 pub enum BundleError {
     #[error("the bundle cannot be read: {0}")]
     Read(#[from] io::Error),
-    #[error("this is neither a RAUC bundle nor a bundle of packages; `headwater bundle` makes the latter from .deb files")]
+    #[error(
+        "this is neither a RAUC bundle nor a bundle of packages; `headwater bundle` makes the latter from .deb files"
+    )]
     Unknown,
     #[error("the bundle is cut off or damaged: {0}")]
     Damaged(&'static str),

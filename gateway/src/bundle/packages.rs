@@ -65,9 +65,9 @@ pub(super) fn read(file: File) -> Result<About, BundleError> {
     let mut missing: BTreeMap<&str, &Package> =
         manifest.packages.iter().map(|package| (package.file.as_str(), package)).collect();
     while let Some((name, mut entry)) = next()? {
-        let package = missing
-            .remove(name.as_str())
-            .ok_or_else(|| BundleError::Manifest(format!("the bundle holds {name:?}, which it does not name")))?;
+        let package = missing.remove(name.as_str()).ok_or_else(|| {
+            BundleError::Manifest(format!("the bundle holds {name:?}, which it does not name"))
+        })?;
         if sha256(&mut entry)? != package.sha256 {
             return Err(BundleError::Damaged("a package is not the one that the manifest names"));
         }

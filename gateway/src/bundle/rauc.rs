@@ -25,7 +25,8 @@ pub(super) fn read(file: &mut File) -> Result<About, BundleError> {
     let mut der = Vec::new();
     file.take(length).read_to_end(&mut der)?;
     let manifest = content(&der)?;
-    let manifest = String::from_utf8(manifest).map_err(|_| BundleError::Manifest("it is not UTF-8".to_owned()))?;
+    let manifest =
+        String::from_utf8(manifest).map_err(|_| BundleError::Manifest("it is not UTF-8".to_owned()))?;
     let get = |section, key| value(&manifest, section, key);
     match get("bundle", "format") {
         Some("verity") => {}

@@ -65,19 +65,28 @@ fn a_bundle_of_packages_is_read_as_it_was_made_and_a_changed_one_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     key(dir);
-    let debs = [deb(dir, "headwater-worker", "0.1.9", "all"), deb(dir, "headwater-agent", "0.2.0-1", "arm64")];
+    let debs =
+        [deb(dir, "headwater-worker", "0.1.9", "all"), deb(dir, "headwater-agent", "0.2.0-1", "arm64")];
     let out = dir.join("out.hwb");
     let made = make(&debs, &dir.join("key.pem"), &dir.join("cert.pem"), &out).unwrap();
     let about = read(&out).unwrap();
-    assert_eq!((about.kind, about.compatible.as_str(), about.version.as_str()), (BundleKind::Deb, "arm64", "0.2.0-1"));
+    assert_eq!(
+        (about.kind, about.compatible.as_str(), about.version.as_str()),
+        (BundleKind::Deb, "arm64", "0.2.0-1")
+    );
     assert_eq!(about.packages, made.packages);
     assert_eq!(about.packages[0].sha256, crate::secret::sha256_hex(&std::fs::read(&debs[0]).unwrap()));
     assert_eq!(about.signers, ["O=Test fleet, CN=signer"]);
 
     // Other people's tools read it too: this is how a board checks it.
     run("tar", &["-xf", "out.hwb"], dir);
-    let verify = ["cms", "-verify", "-binary", "-inform", "DER", "-in", "manifest.p7s", "-content", "manifest.json"];
-    run("openssl", &[&verify[..], &["-CAfile", "cert.pem", "-purpose", "any", "-out", "/dev/null"]].concat(), dir);
+    let verify =
+        ["cms", "-verify", "-binary", "-inform", "DER", "-in", "manifest.p7s", "-content", "manifest.json"];
+    run(
+        "openssl",
+        &[&verify[..], &["-CAfile", "cert.pem", "-purpose", "any", "-out", "/dev/null"]].concat(),
+        dir,
+    );
 
     let bytes = std::fs::read(&out).unwrap();
     let changed = |at: &[u8], to: &[u8]| {

@@ -6,12 +6,12 @@ mod logs;
 mod updates;
 pub mod views;
 
+use axum::Json;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Response, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::{get, post, put};
-use axum::Json;
 use headwater_protocol::NodeId;
 
 use crate::app::{Shared, bears};

@@ -35,7 +35,10 @@ pub(super) async fn start(State(app): State<Shared>, request: Request) -> Respon
         return error(StatusCode::BAD_REQUEST, "a name has at most 100 bytes, all on one line");
     }
     let Some(stored) = app.depot.get(&bundle) else {
-        return error(StatusCode::NOT_FOUND, "no bundle with this hash is here; put it to /api/v1/bundles first");
+        return error(
+            StatusCode::NOT_FOUND,
+            "no bundle with this hash is here; put it to /api/v1/bundles first",
+        );
     };
     // From here on it stays until the update has ended.
     if let Err(failed) = app.depot.touch(&bundle) {

@@ -97,7 +97,8 @@ pub struct DesiredView {
 
 impl From<Configured> for ConfigView {
     fn from(Configured { desired, reported }: Configured) -> Self {
-        let desired = desired.map(|desired| DesiredView { revision: desired.revision, settings: desired.settings });
+        let desired =
+            desired.map(|desired| DesiredView { revision: desired.revision, settings: desired.settings });
         Self { desired, reported }
     }
 }

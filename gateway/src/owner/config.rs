@@ -98,7 +98,8 @@ impl Running {
     /// A node that shows another revision than the wanted one has not got it: the broker forgot it, or lost it.
     pub(super) fn remind(&mut self, node: &NodeId, birth: &Birth, now: Now) {
         let reported = birth.config.as_ref().map_or(0, |config| config.revision);
-        let Some(desired) = self.configs.get(node).filter(|desired| desired.revision != reported).cloned() else {
+        let Some(desired) = self.configs.get(node).filter(|desired| desired.revision != reported).cloned()
+        else {
             return;
         };
         let message = self.desired(&desired, now);
@@ -177,7 +178,10 @@ mod tests {
     fn what_is_set_is_laid_over_and_what_is_unset_leaves_no_empty_section() {
         let both = after(json!({"a": {"x": 1}}), json!({"a.y": "z", "level": "debug"}), &[]).unwrap();
         assert_eq!(both, json!({"a": {"x": 1, "y": "z"}, "level": "debug"}));
-        assert_eq!(after(both, json!({}), &["a.x", "a.y", "a.never", "b.c"]).unwrap(), json!({"level": "debug"}));
+        assert_eq!(
+            after(both, json!({}), &["a.x", "a.y", "a.never", "b.c"]).unwrap(),
+            json!({"level": "debug"})
+        );
     }
 
     #[test]

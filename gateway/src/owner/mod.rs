@@ -26,8 +26,8 @@ use crate::grants::Grants;
 use crate::media::Media;
 use crate::metrics::Metrics;
 use crate::mqtt::{Incoming, Outgoing, Publisher};
-use crate::schedule::{Action, Core, Now, Outcome, Submission};
 use crate::rollout::Campaign;
+use crate::schedule::{Action, Core, Now, Outcome, Submission};
 use crate::store::{After, Desired, Store};
 use crate::views::NodeView;
 
@@ -42,18 +42,36 @@ pub use updates::{Asked, Steer, UpdateError};
 #[derive(Debug)]
 pub enum Event {
     Mqtt(Incoming),
-    Submit { submission: Box<Submission>, answer: oneshot::Sender<Outcome> },
+    Submit {
+        submission: Box<Submission>,
+        answer: oneshot::Sender<Outcome>,
+    },
     Command {
         node: NodeId,
         command: CommandKind,
         patience: Duration,
         answer: oneshot::Sender<Result<(), Fault>>,
     },
-    StartUpdate { asked: Box<Asked>, answer: updates::Answer },
-    SteerUpdate { update: UpdateId, steer: Steer, answer: updates::Answer },
-    Updates { answer: oneshot::Sender<Vec<Campaign>> },
-    Configure { node: NodeId, change: Change, answer: config::Answer },
-    Nodes { answer: oneshot::Sender<Vec<NodeView>> },
+    StartUpdate {
+        asked: Box<Asked>,
+        answer: updates::Answer,
+    },
+    SteerUpdate {
+        update: UpdateId,
+        steer: Steer,
+        answer: updates::Answer,
+    },
+    Updates {
+        answer: oneshot::Sender<Vec<Campaign>>,
+    },
+    Configure {
+        node: NodeId,
+        change: Change,
+        answer: config::Answer,
+    },
+    Nodes {
+        answer: oneshot::Sender<Vec<NodeView>>,
+    },
 }
 
 /// Why the owner did not answer.

@@ -81,7 +81,8 @@ impl Campaign {
                 let Ok(order) = UpdateId::new(order) else { return Err(self.not_now("start a new one")) };
                 for member in self.members.values_mut() {
                     if matches!(member.progress, Progress::Recalled | Progress::Pending) {
-                        (member.progress, member.order, member.sent) = (Progress::Pending, order.clone(), None);
+                        (member.progress, member.order, member.sent) =
+                            (Progress::Pending, order.clone(), None);
                     }
                 }
                 self.head.soaking = None;

@@ -149,17 +149,13 @@ impl State {
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Progress {
     /// It cannot take the bundle, or need not.
-    Skipped {
-        reason: String,
-    },
+    Skipped { reason: String },
     /// Its wave's turn has not come, or it is away.
     Pending,
     /// Told, and not heard of since.
     Ordered,
     /// Its own word.
-    Node {
-        state: UpdateState,
-    },
+    Node { state: UpdateState },
     /// It began to install and was not heard of since. Counts as a failure until it speaks.
     Silent,
     /// Told to give it up before it began.

@@ -96,10 +96,16 @@ pub struct Candidate {
 
 /// Deals the nodes out to the waves. The order is another one for each update, so that not always the same boards go
 /// first; nodes that are away come last, because they prove nothing.
-pub fn enlist(id: &UpdateId, plan: &Plan, candidates: Vec<Candidate>, now: Millis) -> BTreeMap<NodeId, Member> {
+pub fn enlist(
+    id: &UpdateId,
+    plan: &Plan,
+    candidates: Vec<Candidate>,
+    now: Millis,
+) -> BTreeMap<NodeId, Member> {
     let mut members = BTreeMap::new();
     let mut able = Vec::new();
-    let member = |wave, progress| Member { wave, progress, order: id.clone(), since: now, sent: None, away: None };
+    let member =
+        |wave, progress| Member { wave, progress, order: id.clone(), since: now, sent: None, away: None };
     for Candidate { node, online, suits } in candidates {
         match suits {
             Ok(()) => able.push((!online, sha256_hex(format!("{id}/{node}").as_bytes()), node)),

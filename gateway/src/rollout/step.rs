@@ -119,7 +119,9 @@ fn advance(campaign: &mut Campaign, fleet: &Fleet<'_>, now: Millis, step: &mut S
 /// Orders for everybody whose turn it is or was, and who has not got it for all we know.
 fn order(campaign: &mut Campaign, fleet: &Fleet<'_>, now: Millis, step: &mut Step) {
     for (node, member) in &mut campaign.members {
-        if member.wave > campaign.head.wave || !matches!(member.progress, Progress::Pending | Progress::Ordered) {
+        if member.wave > campaign.head.wave
+            || !matches!(member.progress, Progress::Pending | Progress::Ordered)
+        {
             continue;
         }
         let seen = fleet.get(node).copied().unwrap_or(Seen { online: false, birth: None });

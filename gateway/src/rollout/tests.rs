@@ -79,7 +79,8 @@ impl Play {
 
     fn says(&mut self, node: &NodeId, state: UpdateState) {
         let id = self.campaign.members[node].order.clone();
-        let status = UpdateStatus { header: header(), id, version: "0.2.0".into(), state, extra: Extra::new() };
+        let status =
+            UpdateStatus { header: header(), id, version: "0.2.0".into(), state, extra: Extra::new() };
         self.campaign.reported(node, &status, Millis(self.now));
     }
 
@@ -126,7 +127,8 @@ fn other_updates_begin_with_other_nodes_and_those_that_are_away_come_last() {
         firsts.next().unwrap().0
     };
     assert_eq!(first("u1", &[]), first("u1", &[]));
-    let begins: std::collections::BTreeSet<_> = ["u1", "u2", "u3", "u4", "u5"].map(|id| first(id, &[])).into();
+    let begins: std::collections::BTreeSet<_> =
+        ["u1", "u2", "u3", "u4", "u5"].map(|id| first(id, &[])).into();
     assert!(begins.len() > 1, "{begins:?}");
     assert_ne!(first("u1", &[first("u1", &[]).as_str()]), first("u1", &[]));
 }
@@ -153,7 +155,11 @@ fn a_failure_in_the_first_wave_stops_it_and_recalls_what_has_not_begun() {
     assert_eq!(play.campaign.failures(), 1, "a recall is no failure");
 
     play.campaign.resume().unwrap();
-    assert_eq!(play.look(), [format!("order {} u-2", wave[1])], "an id of its own: the node gave up the first");
+    assert_eq!(
+        play.look(),
+        [format!("order {} u-2", wave[1])],
+        "an id of its own: the node gave up the first"
+    );
     play.says(&wave[1], rolled_back());
     play.look();
     assert!(matches!(play.campaign.head.state, State::Stopped { .. }), "one more failure after the resume");
@@ -190,7 +196,10 @@ fn while_it_is_paused_nothing_is_ordered() {
     assert_eq!(play.look().len(), 1, "what was ordered is recalled");
     assert!(play.campaign.resume().is_err() && play.campaign.cancel().is_err());
     play.all_say(1, &UpdateState::Done);
-    assert!(play.campaign.members.values().all(|member| member.progress.is_done()), "it was too late; that is said");
+    assert!(
+        play.campaign.members.values().all(|member| member.progress.is_done()),
+        "it was too late; that is said"
+    );
 }
 
 #[test]
@@ -282,7 +291,10 @@ fn nodes_that_cannot_take_the_bundle_are_skipped_with_the_reason() {
         suits(&bundle, Some(&birth)).unwrap_err()
     };
     use headwater_protocol::update::BundleKind;
-    assert_eq!(why(|i| i.updates_by = Some(BundleKind::Deb)), "it is updated by packages, the bundle is an image");
+    assert_eq!(
+        why(|i| i.updates_by = Some(BundleKind::Deb)),
+        "it is updated by packages, the bundle is an image"
+    );
     assert!(why(|i| i.updates_by = None).contains("by hand"));
     assert_eq!(why(|i| i.compatible = "y".into()), "it is \"y\", the bundle is for \"board-x\"");
     assert_eq!(why(|i| i.version = "0.2.0".into()), "it runs 0.2.0 already");

@@ -98,5 +98,9 @@ pub(super) fn save_config(
 ) -> rusqlite::Result<usize> {
     connection
         .prepare_cached("INSERT OR REPLACE INTO configs(node, revision, settings) VALUES(?,?,?)")?
-        .execute(params![node.as_str(), desired.revision.cast_signed(), super::write::json(&desired.settings)?])
+        .execute(params![
+            node.as_str(),
+            desired.revision.cast_signed(),
+            super::write::json(&desired.settings)?
+        ])
 }

@@ -2,7 +2,8 @@
 
 use headwater_protocol::message::EventNumber;
 use headwater_protocol::{
-    Code, Container, Epoch, Evidence, Fault, Ladder, Millis, NodeId, SegmentReport, StreamId, TaskId, UpdateId,
+    Code, Container, Epoch, Evidence, Fault, Ladder, Millis, NodeId, SegmentReport, StreamId, TaskId,
+    UpdateId,
 };
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 

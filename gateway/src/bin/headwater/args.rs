@@ -31,7 +31,7 @@ Exit status:
   3    push went through, but at least one rendition of one segment is missing or not whole;
        or not every node did what was asked: an update, a command, a configuration
   4    no gateway at the address
-  5    the input cannot be read or is not video that can be cut
+  5    the input cannot be read, or is not video that can be cut or no bundle
   130  interrupted";
 
 #[derive(Debug, Clone, Args)]
