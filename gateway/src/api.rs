@@ -27,6 +27,8 @@ const MAX_REQUEST: usize = 64 * 1024;
 const COALESCE: Duration = Duration::from_millis(250);
 /// Longest time between two bytes of an event stream.
 const HEARTBEAT: Duration = Duration::from_secs(15);
+/// Updates that those who watch are shown, the newest ones.
+const UPDATES: usize = 10;
 /// How long a node may take to answer a command.
 const REPLY: Duration = Duration::from_secs(10);
 
@@ -177,7 +179,7 @@ impl Shown {
     }
 }
 
-/// `nodes` and `streams` as server-sent events: whole lists, after changes, coalesced.
+/// `nodes`, `updates` and `streams` as server-sent events: whole lists, after changes, coalesced.
 async fn events(State(app): State<Shared>) -> Response<Body> {
     let Ok(permit) = Arc::clone(&app.subscribers).try_acquire_owned() else {
         return error(StatusCode::SERVICE_UNAVAILABLE, "too many watch already");
@@ -185,7 +187,7 @@ async fn events(State(app): State<Shared>) -> Response<Body> {
     let body = async_stream::stream! {
         let _permit = permit;
         let mut changes = app.owner.changes();
-        let (mut nodes, mut streams) = (Bytes::new(), Bytes::new());
+        let (mut nodes, mut streams, mut updates) = (Bytes::new(), Bytes::new(), Bytes::new());
         loop {
             let generation = *changes.borrow_and_update();
             let mut text = Vec::new();
@@ -193,6 +195,11 @@ async fn events(State(app): State<Shared>) -> Response<Body> {
                 && let Ok(json) = serde_json::to_vec(&list)
             {
                 event(&mut text, "nodes", json.into(), &mut nodes);
+            }
+            if let Ok(list) = app.owner.updates().await
+                && let Ok(json) = serde_json::to_vec(&list[..list.len().min(UPDATES)])
+            {
+                event(&mut text, "updates", json.into(), &mut updates);
             }
             if let Some(json) = app.shown.streams(&app, generation).await {
                 event(&mut text, "streams", json, &mut streams);

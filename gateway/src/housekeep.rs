@@ -59,8 +59,8 @@ pub async fn sweep_bundles(depot: Depot, owner: Handle, stop: CancellationToken)
             () = tokio::time::sleep(BUNDLES_EVERY) => {}
         }
         let Ok(updates) = owner.updates().await else { return };
-        let open = updates.into_iter().filter(|update| !update.head.state.is_final());
-        let wanted: BTreeSet<String> = open.map(|update| update.bundle.sha256).collect();
+        let open = updates.into_iter().filter(|view| !view.update.head.state.is_final());
+        let wanted: BTreeSet<String> = open.map(|view| view.update.bundle.sha256).collect();
         let depot = depot.clone();
         match tokio::task::spawn_blocking(move || depot.sweep(&wanted, BUNDLE)).await {
             Ok(Ok(0)) => {}

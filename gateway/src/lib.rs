@@ -34,6 +34,7 @@ pub mod schedule;
 pub mod secret;
 pub mod selector;
 pub mod serve;
+pub mod state_dir;
 pub mod store;
 pub mod version;
 pub mod views;

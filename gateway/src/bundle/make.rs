@@ -30,6 +30,10 @@ pub enum MakeError {
     AnyArchitecture,
     #[error("the packages have different versions, and {FIRST} is not among them")]
     Version,
+    #[error(
+        "{0} is none of Headwater's packages; boards install only those whose name begins with headwater"
+    )]
+    Foreign(String),
     #[error("two packages are called {0}")]
     Twice(String),
     #[error("the key or the certificate cannot be used: {0}; both must be PEM, and belong together")]
@@ -72,6 +76,9 @@ fn manifest(debs: &[PathBuf]) -> Result<PackageManifest, MakeError> {
     let mut architecture: Option<String> = None;
     for path in debs {
         let [package, version, of] = fields(path)?;
+        if package != "headwater" && !package.starts_with("headwater-") {
+            return Err(MakeError::Foreign(package));
+        }
         match &architecture {
             _ if of == "all" => {}
             None => architecture = Some(of),

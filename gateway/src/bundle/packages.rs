@@ -17,7 +17,7 @@ use crate::secret::hex;
 pub(super) const MANIFEST: &str = "manifest.json";
 pub(super) const SIGNATURE: &str = "manifest.p7s";
 /// Both are small: a line per package, some certificates.
-const MAX_PART: u64 = 256 * 1024;
+const MAX_PART: u64 = 64 * 1024;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PackageManifest {

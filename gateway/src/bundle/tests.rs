@@ -112,9 +112,10 @@ fn packages_that_do_not_belong_together_are_not_bundled() {
         make(debs, &dir.join("key.pem"), &dir.join("cert.pem"), &dir.join("out")).unwrap_err().to_string()
     };
     let agent = deb(dir, "headwater-agent", "0.2.0", "arm64");
-    assert!(bundle(&[agent.clone(), deb(dir, "x", "1", "amd64")]).contains("one architecture"));
+    assert!(bundle(&[agent.clone(), deb(dir, "headwater-x", "1", "amd64")]).contains("one architecture"));
     assert!(bundle(&[agent.clone(), agent]).contains("two packages"));
-    assert!(bundle(&[deb(dir, "x", "1", "all")]).contains("any architecture"));
+    assert!(bundle(&[deb(dir, "headwater-x", "1", "all")]).contains("any architecture"));
+    assert!(bundle(&[deb(dir, "bash", "9", "arm64")]).contains("none of Headwater's"));
     assert!(bundle(&[dir.join("key.pem")]).contains("no Debian package"));
     assert!(!dir.join("out").exists() && !dir.join("out.part").exists());
 }

@@ -15,7 +15,6 @@ use super::{error, stops};
 use crate::api::operator;
 use crate::app::Shared;
 use crate::owner::{Asked, UpdateError};
-use crate::rollout::Campaign;
 use crate::secret;
 use crate::selector::Selector;
 
@@ -60,7 +59,7 @@ pub(super) async fn start(State(app): State<Shared>, request: Request) -> Respon
     match app.owner.start_update(asked).await {
         Ok(Ok(campaign)) => {
             let status = if dry_run { StatusCode::OK } else { StatusCode::CREATED };
-            (status, Json(UpdateView::whole(campaign))).into_response()
+            (status, Json(UpdateView::whole(&campaign))).into_response()
         }
         Ok(Err(why)) => refused(&why),
         Err(_) => stops(),
@@ -87,16 +86,21 @@ fn refused(why: &UpdateError) -> Response<Body> {
 
 pub(super) async fn list(State(app): State<Shared>) -> Response<Body> {
     match app.owner.updates().await {
-        Ok(all) => Json(all.into_iter().map(UpdateView::short).collect::<Vec<_>>()).into_response(),
+        Ok(all) => Json(all).into_response(),
         Err(_) => stops(),
     }
 }
 
+fn unknown(id: &str) -> Response<Body> {
+    error(StatusCode::NOT_FOUND, format_args!("no update is called {id:?}"))
+}
+
 pub(super) async fn show(State(app): State<Shared>, Path(id): Path<String>) -> Response<Body> {
-    let Ok(all) = app.owner.updates().await else { return stops() };
-    match all.into_iter().find(|campaign: &Campaign| campaign.id.as_str() == id) {
-        Some(campaign) => Json(UpdateView::whole(campaign)).into_response(),
-        None => error(StatusCode::NOT_FOUND, format_args!("no update is called {id:?}")),
+    let Ok(update) = UpdateId::new(id.clone()) else { return unknown(&id) };
+    match app.owner.update(update).await {
+        Ok(Some(view)) => Json(view).into_response(),
+        Ok(None) => unknown(&id),
+        Err(_) => stops(),
     }
 }
 
@@ -109,11 +113,9 @@ pub(super) async fn steer(
         Ok(request) => request,
         Err(response) => return *response,
     };
-    let Ok(update) = UpdateId::new(id.clone()) else {
-        return error(StatusCode::NOT_FOUND, format_args!("no update is called {id:?}"));
-    };
+    let Ok(update) = UpdateId::new(id.clone()) else { return unknown(&id) };
     match app.owner.steer_update(update, action).await {
-        Ok(Ok(campaign)) => Json(UpdateView::whole(campaign)).into_response(),
+        Ok(Ok(campaign)) => Json(UpdateView::whole(&campaign)).into_response(),
         Ok(Err(why)) => refused(&why),
         Err(_) => stops(),
     }

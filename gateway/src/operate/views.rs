@@ -51,16 +51,15 @@ pub struct UpdateNodeView {
 
 impl UpdateView {
     /// All of it.
-    pub fn whole(mut update: Campaign) -> Self {
-        let members = std::mem::take(&mut update.members);
-        let counts = counts(members.values());
-        let nodes = members.into_iter().map(|(node, member)| UpdateNodeView { node, member });
-        Self { nodes: nodes.collect(), counts, update }
+    pub fn whole(update: &Campaign) -> Self {
+        let nodes = update.members.iter();
+        let nodes = nodes.map(|(node, member)| UpdateNodeView { node: node.clone(), member: member.clone() });
+        Self { nodes: nodes.collect(), ..Self::short(update) }
     }
 
-    pub fn short(mut update: Campaign) -> Self {
-        let members = std::mem::take(&mut update.members);
-        Self { counts: counts(members.values()), nodes: Vec::new(), update }
+    pub fn short(update: &Campaign) -> Self {
+        let counts = counts(update.members.values());
+        Self { update: update.without_members(), counts, nodes: Vec::new() }
     }
 }
 

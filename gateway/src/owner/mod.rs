@@ -5,6 +5,7 @@ mod commands;
 mod config;
 mod janitor;
 mod log;
+mod messages;
 mod updates;
 
 use std::collections::{BTreeMap, HashMap};
@@ -12,26 +13,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use headwater_protocol::message::{
-    Ack, Birth, CommandKind, Event as NodeEvent, Extra, Reply, Status, Telemetry,
-};
-use headwater_protocol::topic::{Channel, Topic, Writer};
-use headwater_protocol::update::UpdateStatus;
-use headwater_protocol::{Fault, FleetId, NodeId, StreamId, TaskId, UpdateId, VERSION};
-use serde::Serialize;
+use headwater_protocol::message::{Ack, CommandKind, Extra};
+use headwater_protocol::topic::Channel;
+use headwater_protocol::{Fault, FleetId, NodeId, StreamId, TaskId, UpdateId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::grants::Grants;
 use crate::media::Media;
 use crate::metrics::Metrics;
-use crate::mqtt::{Incoming, Outgoing, Publisher};
+use crate::mqtt::{Incoming, Publisher};
+use crate::operate::views::UpdateView;
 use crate::rollout::Campaign;
 use crate::schedule::{Action, Core, Now, Outcome, Submission};
 use crate::store::{After, Desired, Store};
 use crate::views::NodeView;
 
 use commands::Commands;
+use messages::send;
 use updates::Updates;
 
 pub use config::{Change, ConfigureError, Configured};
@@ -62,7 +61,11 @@ pub enum Event {
         answer: updates::Answer,
     },
     Updates {
-        answer: oneshot::Sender<Vec<Campaign>>,
+        answer: oneshot::Sender<Vec<UpdateView>>,
+    },
+    Update {
+        update: UpdateId,
+        answer: oneshot::Sender<Option<UpdateView>>,
     },
     Configure {
         node: NodeId,
@@ -237,10 +240,11 @@ impl Running {
             Event::StartUpdate { asked, answer } => self.start_update(*asked, answer, now).await,
             Event::SteerUpdate { update, steer, answer } => self.steer_update(update, steer, answer).await,
             Event::Updates { answer } => {
-                let mut all: Vec<Campaign> = self.updates.campaigns.values().cloned().collect();
-                all.sort_by_key(|campaign| std::cmp::Reverse(campaign.created));
                 // The asker may be gone.
-                drop(answer.send(all));
+                drop(answer.send(self.update_views()));
+            }
+            Event::Update { update, answer } => {
+                drop(answer.send(self.updates.campaigns.get(&update).map(UpdateView::whole)));
             }
             Event::Configure { node, change, answer } => self.configure(node, change, answer, now).await,
             // The asker may be gone.
@@ -272,59 +276,6 @@ impl Running {
         let now = self.now();
         self.owner.core.stop(now);
         self.carry_out(now).await;
-    }
-
-    fn message(&mut self, topic: &Topic, payload: &[u8], now: Now) {
-        let node = &topic.node;
-        if topic.fleet != self.owner.fleet || topic.channel.writer() != Writer::Node {
-            return;
-        }
-        // A removed retained message is empty.
-        if payload.is_empty() {
-            return;
-        }
-        let result = match topic.channel {
-            Channel::Birth => read::<Birth>(payload).map(|birth| {
-                self.remind(node, &birth, now);
-                self.owner.core.birth(node, birth, now);
-                self.node_returned(node);
-            }),
-            Channel::Status => read::<Status>(payload).map(|status| {
-                tracing::info!(%node, state = ?status.state, "node status");
-                self.owner.core.status(node, &status, now);
-                self.node_returned(node);
-            }),
-            Channel::Telemetry => {
-                read::<Telemetry>(payload).map(|telemetry| self.owner.core.telemetry(node, telemetry, now))
-            }
-            Channel::Event => read::<NodeEvent>(payload).map(|event| {
-                let puts = self.owner.grants.puts(&event.task, event.epoch);
-                self.owner.core.event(node, event, &puts, now);
-            }),
-            Channel::Reply => read::<Reply>(payload).map(|reply| {
-                if !self.update_replied(node, &reply, now) {
-                    self.commands.replied(node, reply);
-                }
-            }),
-            Channel::Update => {
-                read::<UpdateStatus>(payload).map(|status| self.update_said(node, status, now))
-            }
-            Channel::Offer | Channel::Revoke | Channel::Ack | Channel::Command | Channel::Config => Ok(()),
-        };
-        if let Err(error) = result {
-            tracing::warn!(%node, channel = topic.channel.as_str(), %error, "message not understood");
-        }
-    }
-
-    fn send(
-        &self,
-        node: &NodeId,
-        channel: Channel,
-        message: &impl Serialize,
-        life: Duration,
-        correlation: Option<String>,
-    ) -> bool {
-        send(&self.owner.publisher, &self.owner.fleet, node, channel, message, life, correlation)
     }
 
     /// Does what the core decided. Answers and acks wait for the commit of the writes beside them.
@@ -401,45 +352,6 @@ impl Running {
         }
         self.changed.send_modify(|generation| *generation += 1);
     }
-}
-
-fn send(
-    publisher: &Publisher,
-    fleet: &FleetId,
-    node: &NodeId,
-    channel: Channel,
-    message: &impl Serialize,
-    life: Duration,
-    correlation: Option<String>,
-) -> bool {
-    let topic = Topic { fleet: fleet.clone(), node: node.clone(), channel };
-    match serde_json::to_vec(message) {
-        Ok(payload) => publisher.send(Outgoing { topic, payload, life, correlation }),
-        Err(error) => {
-            tracing::error!(%topic, %error, "message not written");
-            false
-        }
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum Unread {
-    #[error("version {0} is not {VERSION}")]
-    Version(u64),
-    #[error(transparent)]
-    Json(#[from] serde_json::Error),
-}
-
-fn read<T: serde::de::DeserializeOwned>(payload: &[u8]) -> Result<T, Unread> {
-    #[derive(serde::Deserialize)]
-    struct Versioned {
-        v: u64,
-    }
-    let Versioned { v } = serde_json::from_slice(payload)?;
-    if v != u64::from(VERSION) {
-        return Err(Unread::Version(v));
-    }
-    Ok(serde_json::from_slice(payload)?)
 }
 
 fn millis(span: Duration) -> u64 {

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::commands::COMMAND_LIFE;
 use super::{Event, Handle, Running, Stopped, send};
+use crate::operate::views::UpdateView;
 use crate::rollout::{
     Action, BadPlan, Campaign, Candidate, Head, NotNow, Plan, State, check, enlist, step, suits,
 };
@@ -95,11 +96,18 @@ impl Handle {
         steered.await.map_err(|_| Stopped)
     }
 
-    /// All that are remembered, the newest first.
-    pub async fn updates(&self) -> Result<Vec<Campaign>, Stopped> {
+    /// All that are remembered, without their nodes, the newest first.
+    pub async fn updates(&self) -> Result<Vec<UpdateView>, Stopped> {
         let (answer, updates) = oneshot::channel();
         self.events.send(Event::Updates { answer }).await.map_err(|_| Stopped)?;
         updates.await.map_err(|_| Stopped)
+    }
+
+    /// One with all its nodes.
+    pub async fn update(&self, update: UpdateId) -> Result<Option<UpdateView>, Stopped> {
+        let (answer, found) = oneshot::channel();
+        self.events.send(Event::Update { update, answer }).await.map_err(|_| Stopped)?;
+        found.await.map_err(|_| Stopped)
     }
 }
 
@@ -139,7 +147,7 @@ impl Running {
 
     /// Stores all of it; the answer waits for that.
     async fn save_update(&mut self, campaign: Campaign, answer: Answer) {
-        let mut writes = vec![Write::Update(Box::new(bare(&campaign)))];
+        let mut writes = vec![Write::Update(Box::new(campaign.without_members()))];
         writes.extend(campaign.members.iter().map(|(node, member)| Write::UpdateNode {
             update: campaign.id.clone(),
             node: node.clone(),
@@ -185,6 +193,12 @@ impl Running {
         let members = enlist(&id, &plan, candidates, at);
         let head = Head { state: State::Running, wave: 0, soaking: None, forgiven: 0, round: 0 };
         Ok(Campaign { id, name, selector: selector.to_string(), bundle, plan, created: at, head, members })
+    }
+
+    pub(super) fn update_views(&self) -> Vec<UpdateView> {
+        let mut all: Vec<UpdateView> = self.updates.campaigns.values().map(UpdateView::short).collect();
+        all.sort_by_key(|view| std::cmp::Reverse(view.update.created));
+        all
     }
 
     /// A node's retained word.
@@ -255,7 +269,7 @@ impl Running {
             }
             if step.head {
                 tracing::info!(update = %campaign.id, head = ?campaign.head, "update goes on");
-                writes.push(Write::Update(Box::new(bare(campaign))));
+                writes.push(Write::Update(Box::new(campaign.without_members())));
             }
             for action in step.actions {
                 orders.push(command(campaign, action));
@@ -280,20 +294,6 @@ impl Running {
         });
         self.owner.store.write(writes, vec![after]).await;
         self.updates_changed();
-    }
-}
-
-/// Without its nodes, which are rows of their own.
-fn bare(campaign: &Campaign) -> Campaign {
-    Campaign {
-        id: campaign.id.clone(),
-        name: campaign.name.clone(),
-        selector: campaign.selector.clone(),
-        bundle: campaign.bundle.clone(),
-        plan: campaign.plan.clone(),
-        created: campaign.created,
-        head: campaign.head.clone(),
-        members: BTreeMap::new(),
     }
 }
 

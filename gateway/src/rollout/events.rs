@@ -1,7 +1,7 @@
 //! What nodes and the operator say to an update.
 
 use headwater_protocol::update::{UpdateState, UpdateStatus};
-use headwater_protocol::{Code, Fault, Millis, NodeId, UpdateId};
+use headwater_protocol::{Class, Code, Fault, Millis, NodeId, UpdateId};
 
 use super::{Campaign, Progress, State};
 
@@ -16,13 +16,15 @@ pub struct NotNow {
 impl Campaign {
     /// A node's own word on its newest update; true where it changed something that must be remembered.
     pub fn reported(&mut self, node: &NodeId, status: &UpdateStatus, now: Millis) -> bool {
-        let Some(member) = self.members.get_mut(node).filter(|member| member.order == status.id) else {
-            return false;
-        };
-        if matches!(member.progress, Progress::Skipped { .. }) {
+        let ours = self.is_order(&status.id);
+        let Some(member) = self.members.get_mut(node).filter(|_| ours) else { return false };
+        let given_up = matches!(&status.state, UpdateState::Failed { fault } if fault.code == Code::Revoked);
+        // A node that never heard of its recall goes on with the order it has; one that gave up gets a new one.
+        let older = member.order != status.id;
+        if matches!(member.progress, Progress::Skipped { .. }) || (older && given_up) {
             return false;
         }
-        let given_up = matches!(&status.state, UpdateState::Failed { fault } if fault.code == Code::Revoked);
+        member.order = status.id.clone();
         let next = match given_up && self.head.state != State::Running {
             true => Progress::Recalled,
             false => Progress::Node { state: status.state.clone() },
@@ -32,9 +34,18 @@ impl Campaign {
             member.sent = None;
         }
         // Bytes and percent are not worth a write; that it is alive counts.
-        let changed = next.as_str() != member.progress.as_str();
-        (member.progress, member.since, member.away) = (next, now, None);
+        let changed = older || next.as_str() != member.progress.as_str();
+        if changed || !next.is_over() {
+            member.since = now;
+        }
+        (member.progress, member.away) = (next, None);
         changed
+    }
+
+    /// Whether an order has the id of this update, or one that a resume gave.
+    fn is_order(&self, order: &UpdateId) -> bool {
+        let rest = order.as_str().strip_prefix(self.id.as_str());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
     }
 
     /// A node's answer to its order. That it is on its disk shows in its status; a refusal shows only here.
@@ -42,7 +53,8 @@ impl Campaign {
         let Some(member) = self.members.get_mut(node).filter(|member| member.order == *order) else {
             return false;
         };
-        if member.progress != Progress::Ordered {
+        // One that is busy with something else is asked again.
+        if member.progress != Progress::Ordered || fault.code.class() == Class::Transient {
             return false;
         }
         member.progress = Progress::Node { state: UpdateState::Failed { fault } };

@@ -274,6 +274,20 @@ pub struct Campaign {
 }
 
 impl Campaign {
+    /// All but its nodes.
+    pub fn without_members(&self) -> Self {
+        Self {
+            id: self.id.clone(),
+            name: self.name.clone(),
+            selector: self.selector.clone(),
+            bundle: self.bundle.clone(),
+            plan: self.plan.clone(),
+            created: self.created,
+            head: self.head.clone(),
+            members: BTreeMap::new(),
+        }
+    }
+
     pub fn failures(&self) -> usize {
         self.members.values().filter(|member| member.progress.is_failure()).count()
     }

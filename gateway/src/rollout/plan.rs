@@ -115,8 +115,8 @@ pub fn enlist(
     able.sort();
     let ends: Vec<usize> = plan.waves.iter().map(|wave| wave.upto.of(able.len())).collect();
     for (place, (_, _, node)) in able.into_iter().enumerate() {
-        // The last wave is 100%, so there is one; a later wave never ends before an earlier one matters.
-        let wave = ends.iter().position(|end| place < *end).unwrap_or(ends.len().saturating_sub(1));
+        // The last wave is 100%, so its end is past every place.
+        let wave = ends.iter().filter(|end| place >= **end).count();
         members.insert(node, member(wave, Progress::Pending));
     }
     members

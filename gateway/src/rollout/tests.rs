@@ -166,6 +166,33 @@ fn a_failure_in_the_first_wave_stops_it_and_recalls_what_has_not_begun() {
 }
 
 #[test]
+fn a_node_that_is_busy_is_asked_again_and_one_that_missed_its_recall_goes_on() {
+    let mut play = Play::new(2, plan("100%", "1"));
+    play.look();
+    let (first, other) = (node("n1"), node("n2"));
+    let busy = Fault::new(Code::Busy, "another update is not over");
+    assert!(!play.campaign.refused(&first, &UpdateId::new("u").unwrap(), busy, Millis(0)));
+    assert_eq!(play.later(1).len(), 2);
+    play.says(&first, UpdateState::Waiting);
+    play.says(&other, rolled_back());
+    assert_eq!(play.look(), ["recall n1 u"]);
+    play.campaign.resume().unwrap();
+    assert_eq!(play.look(), ["order n1 u-2"]);
+    // Neither the recall nor the new order arrived.
+    let id = UpdateId::new("u").unwrap();
+    let done = UpdateStatus {
+        header: header(),
+        id,
+        version: "0.2.0".into(),
+        state: UpdateState::Done,
+        extra: Extra::new(),
+    };
+    assert!(play.campaign.reported(&first, &done, Millis(play.now)));
+    play.look();
+    assert_eq!(play.campaign.head.state, State::Done);
+}
+
+#[test]
 fn failures_below_the_limit_are_borne() {
     let mut play = Play::new(10, plan("5,100%", "20%"));
     play.look();
@@ -322,7 +349,8 @@ fn what_strangers_and_old_orders_say_changes_nothing() {
         extra: Extra::new(),
     };
     assert!(!play.campaign.reported(&node("stranger"), &say("u"), Millis(1)));
-    assert!(!play.campaign.reported(&node("n1"), &say("u-older"), Millis(1)));
+    assert!(!play.campaign.reported(&node("n1"), &say("another"), Millis(1)));
+    assert!(!play.campaign.reported(&node("n1"), &say("u2"), Millis(1)));
     assert_eq!(play.campaign, before);
 }
 

@@ -2,6 +2,7 @@
 //! TLS with an enrolled certificate, real HTTPS for media, made-up renditions.
 
 mod board;
+mod certificate;
 mod harness;
 mod node;
 

@@ -1,5 +1,6 @@
 //! `headwater update`: upload, plan, start, follow.
 
+use std::collections::HashSet;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -168,7 +169,7 @@ async fn follow_to_end(
     id: UpdateId,
     progress: &Progress,
 ) -> Result<UpdateView, UpdateError> {
-    let mut told: Vec<NodeId> = Vec::new();
+    let mut told = HashSet::new();
     let mut away: Option<String> = None;
     loop {
         match gateway.update(&id).await {
@@ -203,12 +204,11 @@ async fn follow_to_end(
 }
 
 /// A line for each node that is through, and the bar.
-fn tell(view: &UpdateView, told: &mut Vec<NodeId>, progress: &Progress) {
+fn tell(view: &UpdateView, told: &mut HashSet<NodeId>, progress: &Progress) {
     for entry in &view.nodes {
         let over =
             entry.member.progress.is_over() && !matches!(entry.member.progress, NodeProgress::Skipped { .. });
-        if over && !told.contains(&entry.node) {
-            told.push(entry.node.clone());
+        if over && told.insert(entry.node.clone()) {
             progress.note(&updates::sentence(&entry.node, &entry.member.progress));
         }
     }
