@@ -8,7 +8,7 @@ set -eu
 
 build="build-essential pkg-config libssl-dev libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev libyuv-dev"
 demo="mosquitto gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav ca-certificates"
-test="ffmpeg curl openssl chromium chromium-driver mosquitto-clients"
+test="ffmpeg curl openssl chromium chromium-driver mosquitto-clients rauc squashfs-tools"
 bench="linux-perf"
 # The kernel itself is fetched by vm/build.sh and unpacked beside the build, not installed.
 vm="qemu-system-x86 busybox-static kmod cpio xz-utils make gcc gstreamer1.0-plugins-base gstreamer1.0-plugins-good v4l-utils"
