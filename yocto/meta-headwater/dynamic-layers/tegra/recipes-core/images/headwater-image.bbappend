@@ -1,0 +1,22 @@
+# NVENC, NVDEC and VIC by way of V4L2, and the converter that keeps pictures in the hardware's memory.
+IMAGE_INSTALL:append:tegra = " \
+    gstreamer1.0-plugins-nvvidconv \
+    gstreamer1.0-plugins-nvvideo4linux2 \
+"
+
+# NVIDIA's own unit marks a boot as good before the agent has had its say: a bad update would never be rolled back.
+headwater_mask_nv_update_verifier() {
+    install -d ${IMAGE_ROOTFS}${sysconfdir}/systemd/system
+    ln -sf /dev/null ${IMAGE_ROOTFS}${sysconfdir}/systemd/system/nv_update_verifier.service
+}
+ROOTFS_POSTPROCESS_COMMAND:append:tegra = " headwater_mask_nv_update_verifier;"
+
+# Without the second slot, updates look installed and are rolled back in silence.
+python headwater_check_redundant_layout() {
+    if not bb.utils.to_boolean(d.getVar('USE_REDUNDANT_FLASH_LAYOUT')):
+        bb.fatal('This image needs two slots: set USE_REDUNDANT_FLASH_LAYOUT_DEFAULT = "1" in the distribution or in local.conf '
+                 '(DISTRO = "headwater" does), or build for a machine that has such a layout.')
+}
+do_rootfs[prefuncs] += "${HEADWATER_CHECK_LAYOUT}"
+HEADWATER_CHECK_LAYOUT = ""
+HEADWATER_CHECK_LAYOUT:tegra = "headwater_check_redundant_layout"

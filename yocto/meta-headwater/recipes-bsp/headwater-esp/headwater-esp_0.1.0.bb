@@ -1,0 +1,48 @@
+SUMMARY = "EFI system partition: GRUB that counts tries"
+DESCRIPTION = "GRUB with its configuration and its variables (ORDER, A_OK, A_TRY, B_OK, B_TRY), as RAUC's GRUB support reads and \
+writes them. A slot that is not marked good within three tries is left for the other."
+SECTION = "bootloaders"
+LICENSE = "MIT"
+LIC_FILES_CHKSUM = "file://${COREBASE}/meta/COPYING.MIT;md5=3da9cfbcb788c80a0384361b4de20420"
+
+SRC_URI = "\
+    file://grub.cfg.in \
+    file://grubenv \
+"
+S = "${UNPACKDIR}"
+
+# EFI_BOOT_IMAGE
+require conf/image-uefi.conf
+
+inherit deploy nopackages
+
+PACKAGE_ARCH = "${MACHINE_ARCH}"
+DEPENDS = "dosfstools-native mtools-native"
+INHIBIT_DEFAULT_DEPS = "1"
+
+# GRUB's name for the disk the firmware started it from, and what the kernel is told besides its slot.
+HEADWATER_GRUB_DISK ?= "hd0"
+HEADWATER_CMDLINE ?= "rootwait ro panic=5 quiet"
+
+do_configure[noexec] = "1"
+do_install[noexec] = "1"
+
+do_compile() {
+    rm -rf ${B}/esp ${B}/headwater-esp.vfat
+    install -d ${B}/esp/EFI/BOOT
+    sed -e 's,@DISK@,${HEADWATER_GRUB_DISK},g' -e 's,@KERNEL@,${KERNEL_IMAGETYPE},g' -e 's,@CMDLINE@,${HEADWATER_CMDLINE},g' \
+        ${S}/grub.cfg.in > ${B}/esp/EFI/BOOT/grub.cfg
+    install -m 0644 ${DEPLOY_DIR_IMAGE}/grub-efi-${EFI_BOOT_IMAGE} ${B}/esp/EFI/BOOT/${EFI_BOOT_IMAGE}
+    # A block of exactly 1024 bytes, filled up with number signs: GRUB changes it in place and takes no other.
+    { cat ${S}/grubenv; head -c 1024 /dev/zero | tr '\0' '#'; } | head -c 1024 > ${B}/esp/grubenv
+
+    mkfs.vfat -n ESP -C ${B}/headwater-esp.vfat 65536
+    mcopy -i ${B}/headwater-esp.vfat -s ${B}/esp/* ::/
+}
+do_compile[depends] += "grub-efi:do_deploy"
+do_compile[cleandirs] = "${B}"
+
+do_deploy() {
+    install -m 0644 ${B}/headwater-esp.vfat ${DEPLOYDIR}/
+}
+addtask deploy after do_compile before do_build
