@@ -10,8 +10,7 @@ WKS_FILE = "headwater-efi.wks.in"
 do_image_wic[depends] += "headwater-esp:do_deploy"
 
 # GRUB takes the kernel from the slot. There is no initramfs: the kernel finds its slot by the partition's name.
-# RAUC changes GRUB's variables with grub-editenv.
-IMAGE_INSTALL:append = " grub-editenv kernel-image"
+IMAGE_INSTALL:append = " kernel-image"
 
 headwater_mount_esp() {
     install -d ${IMAGE_ROOTFS}/boot/efi

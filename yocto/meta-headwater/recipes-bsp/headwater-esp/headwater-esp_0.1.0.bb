@@ -1,6 +1,6 @@
 SUMMARY = "EFI system partition: GRUB that counts tries"
-DESCRIPTION = "GRUB with its configuration and its variables (ORDER, A_OK, A_TRY, B_OK, B_TRY), as RAUC's GRUB support reads and \
-writes them. A slot that is not marked good within three tries is left for the other."
+DESCRIPTION = "GRUB with its configuration and its variables, which RAUC changes by way of headwater-boot-slot. A slot that has not \
+proved itself after two starts is left for the other; one that has is never left."
 SECTION = "bootloaders"
 LICENSE = "MIT"
 LIC_FILES_CHKSUM = "file://${COREBASE}/meta/COPYING.MIT;md5=3da9cfbcb788c80a0384361b4de20420"
@@ -29,12 +29,12 @@ do_install[noexec] = "1"
 
 do_compile() {
     rm -rf ${B}/esp ${B}/headwater-esp.vfat
-    install -d ${B}/esp/EFI/BOOT
+    install -d ${B}/esp/EFI/BOOT ${B}/esp/headwater
     sed -e 's,@DISK@,${HEADWATER_GRUB_DISK},g' -e 's,@KERNEL@,${KERNEL_IMAGETYPE},g' -e 's,@CMDLINE@,${HEADWATER_CMDLINE},g' \
         ${S}/grub.cfg.in > ${B}/esp/EFI/BOOT/grub.cfg
     install -m 0644 ${DEPLOY_DIR_IMAGE}/grub-efi-${EFI_BOOT_IMAGE} ${B}/esp/EFI/BOOT/${EFI_BOOT_IMAGE}
     # A block of exactly 1024 bytes, filled up with number signs: GRUB changes it in place and takes no other.
-    { cat ${S}/grubenv; head -c 1024 /dev/zero | tr '\0' '#'; } | head -c 1024 > ${B}/esp/grubenv
+    { cat ${S}/grubenv; head -c 1024 /dev/zero | tr '\0' '#'; } | head -c 1024 > ${B}/esp/headwater/grubenv
 
     mkfs.vfat -n ESP -C ${B}/headwater-esp.vfat 65536
     mcopy -i ${B}/headwater-esp.vfat -s ${B}/esp/* ::/

@@ -6,7 +6,8 @@ LICENSE = "MIT"
 inherit core-image
 inherit ${@'headwater-efi-image' if d.getVar('HEADWATER_BOOT') == 'grub-efi' else ''}
 
-IMAGE_FEATURES += "read-only-rootfs"
+# hwcodecs: the machine's own GStreamer elements.
+IMAGE_FEATURES += "hwcodecs read-only-rootfs"
 
 # Bundles are made from it. Appended: the machine's own types, such as Jetson's tegraflash, stay.
 IMAGE_FSTYPES:append = " ext4"
@@ -18,9 +19,16 @@ IMAGE_INSTALL:append = " \
     headwater-worker \
 "
 
-# Formatted where it is blank, grown with its partition, written seldom, whole again after a power cut.
+# Data is formatted where it is blank, grown with its partition, written seldom, and whole again after a power cut. The state
+# of the agent and of its helper is on it, behind the places where they look for it, once /var/lib can be written.
 headwater_mount_data() {
+    install -d ${IMAGE_ROOTFS}/data
     echo '/dev/disk/by-partlabel/${HEADWATER_DATA_PARTITION} /data ext4 noatime,nodev,nosuid,commit=30,x-systemd.makefs,x-systemd.growfs 0 2' \
         >> ${IMAGE_ROOTFS}${sysconfdir}/fstab
+    for folder in headwater-agent headwater-system; do
+        install -d ${IMAGE_ROOTFS}${localstatedir}/lib/$folder
+        echo "/data/$folder ${localstatedir}/lib/$folder none bind,x-systemd.requires=headwater-folders.service,x-systemd.after=var-volatile-lib.service 0 0" \
+            >> ${IMAGE_ROOTFS}${sysconfdir}/fstab
+    done
 }
 ROOTFS_POSTPROCESS_COMMAND:append = " headwater_mount_data;"

@@ -7,7 +7,10 @@ FILESEXTRAPATHS:prepend := "${HEADWATER_KEYS}:${THISDIR}/files/${HEADWATER_RAUC_
 
 PACKAGE_ARCH = "${MACHINE_ARCH}"
 
-RDEPENDS:${PN}:append:tegra = " headwater-nvbootctrl"
+# What RAUC calls to choose the slot.
+RDEPENDS:${PN} += "${HEADWATER_BACKEND}"
+HEADWATER_BACKEND = "${@'headwater-boot-slot' if d.getVar('HEADWATER_BOOT') == 'grub-efi' else ''}"
+HEADWATER_BACKEND:tegra = "headwater-nvbootctrl"
 
 do_install:append() {
     sed -i 's,@COMPATIBLE@,${HEADWATER_COMPATIBLE},' ${D}${sysconfdir}/rauc/system.conf

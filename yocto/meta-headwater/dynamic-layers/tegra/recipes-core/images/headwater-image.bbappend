@@ -1,9 +1,3 @@
-# NVENC, NVDEC and VIC by way of V4L2, and the converter that keeps pictures in the hardware's memory.
-IMAGE_INSTALL:append:tegra = " \
-    gstreamer1.0-plugins-nvvidconv \
-    gstreamer1.0-plugins-nvvideo4linux2 \
-"
-
 # NVIDIA's own unit marks a boot as good before the agent has had its say: a bad update would never be rolled back.
 headwater_mask_nv_update_verifier() {
     install -d ${IMAGE_ROOTFS}${sysconfdir}/systemd/system
