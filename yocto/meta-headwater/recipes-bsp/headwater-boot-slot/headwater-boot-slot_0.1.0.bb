@@ -5,12 +5,11 @@ SECTION = "bootloaders"
 LICENSE = "MIT"
 LIC_FILES_CHKSUM = "file://${COREBASE}/meta/COPYING.MIT;md5=3da9cfbcb788c80a0384361b4de20420"
 
+# The file is where the reference image has it.
+# nooelint: oelint.vars.fileextrapaths,oelint.vars.outofcontext
 FILESEXTRAPATHS:prepend := "${HEADWATER_TREE}/cross/image:"
 SRC_URI = "file://boot-slot.sh"
 S = "${UNPACKDIR}"
-
-# sync with -f, and grub-editenv.
-RDEPENDS:${PN} = "coreutils grub-editenv"
 
 do_configure[noexec] = "1"
 do_compile[noexec] = "1"
@@ -20,3 +19,6 @@ do_install() {
 }
 
 FILES:${PN} += "${nonarch_libdir}/headwater"
+
+# sync with -f, and grub-editenv.
+RDEPENDS:${PN} = "coreutils grub-editenv"

@@ -5,20 +5,22 @@ SECTION = "bootloaders"
 LICENSE = "MIT"
 LIC_FILES_CHKSUM = "file://${COREBASE}/meta/COPYING.MIT;md5=3da9cfbcb788c80a0384361b4de20420"
 
+DEPENDS = "dosfstools-native mtools-native"
+INHIBIT_DEFAULT_DEPS = "1"
+
 SRC_URI = "\
     file://grub.cfg.in \
     file://grubenv \
 "
 S = "${UNPACKDIR}"
 
-# EFI_BOOT_IMAGE
+# For EFI_BOOT_IMAGE. The file is OpenEmbedded-Core's.
+# nooelint: oelint.file.requirenotfound
 require conf/image-uefi.conf
 
 inherit deploy nopackages
 
 PACKAGE_ARCH = "${MACHINE_ARCH}"
-DEPENDS = "dosfstools-native mtools-native"
-INHIBIT_DEFAULT_DEPS = "1"
 
 # GRUB's name for the disk the firmware started it from, and what the kernel is told besides its slot.
 HEADWATER_GRUB_DISK ?= "hd0"

@@ -13,14 +13,12 @@ SRC_URI = "\
 "
 S = "${UNPACKDIR}"
 
-inherit systemd
+inherit headwater_settings systemd
 
 # The data partition's name is the machine's.
 PACKAGE_ARCH = "${MACHINE_ARCH}"
 
 SYSTEMD_SERVICE:${PN} = "headwater-folders.service headwater-grow-data.service"
-
-RDEPENDS:${PN} = "e2fsprogs-mke2fs util-linux-lsblk util-linux-partx util-linux-sfdisk"
 
 do_install() {
     install -d ${D}${systemd_system_unitdir} ${D}${libexecdir}
@@ -33,3 +31,5 @@ do_install() {
 }
 
 FILES:${PN} += "${systemd_system_unitdir} ${nonarch_libdir}/systemd/system.conf.d"
+
+RDEPENDS:${PN} = "e2fsprogs-mke2fs util-linux-lsblk util-linux-partx util-linux-sfdisk"

@@ -1,10 +1,11 @@
 SUMMARY = "A board of a Headwater fleet"
 DESCRIPTION = "Headwater's agent and worker on a read-only root file system, with what outlives updates on a partition of its \
 own. With meta-rauc in the build, updates over the air."
+SECTION = "images"
 LICENSE = "MIT"
 
-inherit core-image
-inherit ${@'headwater-efi-image' if d.getVar('HEADWATER_BOOT') == 'grub-efi' else ''}
+inherit core-image headwater_settings
+inherit_defer ${@'headwater_efi_image' if d.getVar('HEADWATER_BOOT') == 'grub-efi' else ''}
 
 # hwcodecs: the machine's own GStreamer elements.
 IMAGE_FEATURES += "hwcodecs read-only-rootfs"
@@ -31,4 +32,5 @@ headwater_mount_data() {
             >> ${IMAGE_ROOTFS}${sysconfdir}/fstab
     done
 }
+headwater_mount_data[doc] = "Writes the mounts of the data partition into /etc/fstab"
 ROOTFS_POSTPROCESS_COMMAND:append = " headwater_mount_data;"

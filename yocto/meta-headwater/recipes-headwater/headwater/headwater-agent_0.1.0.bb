@@ -3,6 +3,8 @@ DESCRIPTION = "Runs on a board of a Headwater fleet: connects to the gateway's b
 has the worker transcode them and puts the renditions back. Needs one token to enrol."
 SECTION = "multimedia"
 
+DEPENDS = "openssl"
+
 HEADWATER_MEMBERS = "protocol agent"
 
 require headwater.inc
@@ -10,13 +12,11 @@ require headwater-agent-crates.inc
 
 inherit systemd useradd
 
-RRECOMMENDS:${PN} = "headwater-worker"
-
 # The same user as in agent/dist/headwater-agent.sysusers, made when the image is: a read-only root has no later.
 USERADD_PACKAGES = "${PN}"
 GROUPADD_PARAM:${PN} = "--system video; --system render"
 USERADD_PARAM:${PN} = "--system --user-group --groups video,render --no-create-home \
---home-dir /var/lib/headwater-agent --shell /sbin/nologin --comment 'Headwater agent' headwater-agent"
+--home-dir ${localstatedir}/lib/headwater-agent --shell /sbin/nologin --comment 'Headwater agent' headwater-agent"
 
 # Every unit of agent/dist is installed; those that can be enabled are named here.
 SYSTEMD_SERVICE:${PN} = "\
@@ -41,3 +41,5 @@ do_install:append() {
 
 FILES:${PN} += "${systemd_system_unitdir} ${nonarch_libdir}/sysusers.d ${nonarch_libdir}/tmpfiles.d"
 CONFFILES:${PN} = "${sysconfdir}/headwater/agent.toml"
+
+RRECOMMENDS:${PN} = "headwater-worker"

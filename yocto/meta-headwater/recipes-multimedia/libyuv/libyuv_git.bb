@@ -7,8 +7,8 @@ LICENSE = "BSD-3-Clause"
 LIC_FILES_CHKSUM = "file://LICENSE;md5=464282cfb405b005b9637f11103a7325"
 
 PV = "0.0+git20230123"
-SRCREV = "b2528b0be934de1918e20c85fc170d809eeb49ab"
 SRC_URI = "git://chromium.googlesource.com/libyuv/libyuv;protocol=https;branch=main;destsuffix=libyuv"
+SRCREV = "b2528b0be934de1918e20c85fc170d809eeb49ab"
 S = "${UNPACKDIR}/libyuv"
 
 inherit cmake
@@ -19,4 +19,5 @@ EXTRA_OECMAKE = "-DCMAKE_POLICY_VERSION_MINIMUM=3.5"
 # Upstream gives its library no version, so the unversioned file is the library itself.
 FILES_SOLIBSDEV = ""
 FILES:${PN} += "${libdir}/libyuv.so"
+# nooelint: oelint.vars.insaneskip
 INSANE_SKIP:${PN} += "dev-so"

@@ -11,10 +11,8 @@ SRC_URI = "\
 "
 S = "${UNPACKDIR}"
 
-inherit allarch
-
-# nvbootctrl; chattr; od
-RDEPENDS:${PN} = "tegra-redundant-boot e2fsprogs coreutils"
+# od; chattr; nvbootctrl
+RDEPENDS:${PN} = "coreutils e2fsprogs tegra-redundant-boot"
 
 do_configure[noexec] = "1"
 do_compile[noexec] = "1"

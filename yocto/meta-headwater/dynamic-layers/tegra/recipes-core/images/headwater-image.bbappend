@@ -3,6 +3,7 @@ headwater_mask_nv_update_verifier() {
     install -d ${IMAGE_ROOTFS}${sysconfdir}/systemd/system
     ln -sf /dev/null ${IMAGE_ROOTFS}${sysconfdir}/systemd/system/nv_update_verifier.service
 }
+headwater_mask_nv_update_verifier[doc] = "Keeps NVIDIA's unit from marking every boot as good"
 ROOTFS_POSTPROCESS_COMMAND:append:tegra = " headwater_mask_nv_update_verifier;"
 
 # Without the second slot, updates look installed and are rolled back in silence.
@@ -11,6 +12,7 @@ python headwater_check_redundant_layout() {
         bb.fatal('This image needs two slots: set USE_REDUNDANT_FLASH_LAYOUT_DEFAULT = "1" in the distribution or in local.conf '
                  '(DISTRO = "headwater" does), or build for a machine that has such a layout.')
 }
+headwater_check_redundant_layout[doc] = "Fails the build of an image that could not be updated"
 do_rootfs[prefuncs] += "${HEADWATER_CHECK_LAYOUT}"
 HEADWATER_CHECK_LAYOUT = ""
 HEADWATER_CHECK_LAYOUT:tegra = "headwater_check_redundant_layout"

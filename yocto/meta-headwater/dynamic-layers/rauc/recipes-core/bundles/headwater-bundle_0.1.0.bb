@@ -1,9 +1,13 @@
 SUMMARY = "Update for boards of a Headwater fleet"
 DESCRIPTION = "A signed RAUC bundle of headwater-image, for `headwater update`. Installed only on boards whose HEADWATER_COMPATIBLE \
 is the same."
+SECTION = "images"
 LICENSE = "MIT"
 
-inherit bundle
+# Everything in it comes from the image.
+SRC_URI = ""
+
+inherit bundle headwater_settings
 
 RAUC_BUNDLE_COMPATIBLE = "${HEADWATER_COMPATIBLE}"
 RAUC_BUNDLE_VERSION = "${DISTRO_VERSION}"

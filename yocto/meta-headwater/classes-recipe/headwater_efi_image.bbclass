@@ -16,4 +16,5 @@ headwater_mount_esp() {
     install -d ${IMAGE_ROOTFS}/boot/efi
     echo '/dev/disk/by-partlabel/esp /boot/efi vfat noatime,umask=0077,sync 0 2' >> ${IMAGE_ROOTFS}${sysconfdir}/fstab
 }
+headwater_mount_esp[doc] = "Writes the mount of the EFI system partition into /etc/fstab"
 ROOTFS_POSTPROCESS_COMMAND:append = " headwater_mount_esp;"
