@@ -7,6 +7,7 @@ usage: parse.py                         every combination of COMBINATIONS; print
 LAYERS is a list such as core,rauc,tegra. HEADWATER_LAYER names another meta-headwater, for tests.
 """
 import concurrent.futures
+import contextlib
 import json
 import logging
 import os
@@ -121,11 +122,10 @@ def names(text):
     return re.sub(r"\([^)]*\)", " ", text or "").split()
 
 
-def one(series, machine, layers):
-    """Parses one combination. Returns what came out by recipe, and what is wrong."""
+@contextlib.contextmanager
+def build(series, machine, layers):
+    """BitBake with one combination's configuration read, in a folder of its own."""
     bb = bitbake()
-    heard = Heard()
-    logging.getLogger("BitBake").addHandler(heard)
     with tempfile.TemporaryDirectory(prefix="headwater-yocto-") as folder:
         folder = pathlib.Path(folder).resolve()
         configuration(folder, machine, layers)
@@ -133,15 +133,25 @@ def one(series, machine, layers):
         options = bb.cookerdata.CookerConfiguration()
         options.env = {"CHECK_SERIES": series, "PATH": os.environ["PATH"], "BB_ENV_PASSTHROUGH": "CHECK_SERIES PATH"}
         os.environ.update(options.env)
-        shown, faults = {}, []
         try:
             builder = bb.cookerdata.CookerDataBuilder(options)
             builder.parseBaseConfiguration()
-            shown, faults = recipes(bb, builder)
-        except (bb.BBHandledException, SystemExit, Exception) as error:
-            faults.append(f"{type(error).__name__}: {error}")
+            yield bb, builder
         finally:
             os.chdir("/")
+
+
+def one(series, machine, layers):
+    """Parses one combination. Returns what came out by recipe, and what is wrong."""
+    heard = Heard()
+    logging.getLogger("BitBake").addHandler(heard)
+    shown, faults = {}, []
+    try:
+        with build(series, machine, layers) as (bb, builder):
+            shown, faults = recipes(bb, builder)
+    # BitBake leaves by SystemExit too, and by whatever a recipe's own Python raises.
+    except (Exception, SystemExit) as error:
+        faults.append(f"{type(error).__name__}: {error}")
     return shown, faults + heard.said
 
 
@@ -183,13 +193,13 @@ def main(arguments):
     if len(arguments) == 3:
         shown, faults = one(*arguments[:2], arguments[2].split(","))
         print(json.dumps({"recipes": shown, "faults": faults}))
-        return 0
+        return 1 if faults else 0
     if arguments:
         raise SystemExit(__doc__)
 
     def run(combination):
         done = subprocess.run([sys.executable, __file__, *combination], capture_output=True, text=True, timeout=120)
-        if done.returncode:
+        if not done.stdout:
             return combination, {}, [done.stderr.strip()[-2000:]]
         answer = json.loads(done.stdout.splitlines()[-1])
         return combination, answer["recipes"], answer["faults"]

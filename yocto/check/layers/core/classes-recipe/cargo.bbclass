@@ -1,7 +1,7 @@
 CARGO = "cargo"
 B = "${WORKDIR}/build"
 RUST_HOST_SYS = "aarch64-oe-linux-gnu"
-export CARGO_HOME = "${WORKDIR}/cargo_home"
+export CARGO_HOME = "${UNPACKDIR}/cargo_home"
 CARGO_VENDORING_DIRECTORY ?= "${CARGO_HOME}/bitbake"
 CARGO_SRC_DIR ??= ""
 CARGO_MANIFEST_PATH ??= "${S}/${CARGO_SRC_DIR}/Cargo.toml"
