@@ -5,11 +5,13 @@
 #   make vm-test                                       V4L2 on the kernel's virtual codec, in an emulated machine
 #   make bench [ONLY=engine] [QUICK=1]                 the table of promises, and target/bench.json
 #   make check                                         formatting, lints, licences, documents
+#   make yocto-check                                   the Yocto layer: lists, style, BitBake's parser, contracts
+#   make yocto-crates                                  writes the layer's lists of crates anew, after Cargo.lock has changed
 #   make build                                         release binaries in target/release
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help build demo test vm-test bench check fmt clean setup-build setup-demo setup-test setup-vm setup-bench
+.PHONY: help build demo test vm-test bench check yocto-check yocto-crates fmt clean setup-build setup-demo setup-test setup-vm setup-bench setup-yocto
 
 INPUT ?= tests/media/bbb-720p25-5s.mp4
 OUT ?= target/demo/hls
@@ -22,7 +24,7 @@ CARGO := ./tests/cargo.sh
 help:
 	@sed -n 's/^#   //p' Makefile
 
-setup-build setup-demo setup-test setup-vm setup-bench:
+setup-build setup-demo setup-test setup-vm setup-bench setup-yocto:
 	@./tests/setup.sh $(@:setup-%=%)
 
 build: setup-build
@@ -51,6 +53,12 @@ check: setup-build
 	@$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@./tests/deny.sh
 	@./tests/invariants.sh
+
+yocto-check: setup-yocto
+	@./yocto/check.sh
+
+yocto-crates:
+	@./yocto/scripts/crates.py
 
 fmt:
 	@$(CARGO) fmt --all

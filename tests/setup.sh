@@ -2,6 +2,7 @@
 # Installs what building, running and testing Headwater needs and this Debian does not have yet.
 # usage: setup.sh build | demo | test | bench      (each includes the one before)
 #        setup.sh vm                               (build, and what the emulated machine needs)
+#        setup.sh yocto                            (what checking the Yocto layer needs; nothing of build)
 # Does nothing, and needs no network, where everything is there.
 set -eu
 
@@ -11,6 +12,7 @@ test="ffmpeg curl openssl chromium chromium-driver mosquitto-clients"
 bench="linux-perf"
 # The kernel itself is fetched by vm/build.sh and unpacked beside the build, not installed.
 vm="qemu-system-x86 busybox-static kmod cpio xz-utils make gcc gstreamer1.0-plugins-base gstreamer1.0-plugins-good v4l-utils"
+yocto="python3 python3-venv openssl"
 
 case "${1:-}" in
     build) wanted="$build" ;;
@@ -18,7 +20,8 @@ case "${1:-}" in
     test) wanted="$build $demo $test" ;;
     bench) wanted="$build $demo $test $bench" ;;
     vm) wanted="$build $vm" ;;
-    *) echo "usage: $0 build|demo|test|bench|vm" >&2; exit 2 ;;
+    yocto) wanted="$yocto" ;;
+    *) echo "usage: $0 build|demo|test|bench|vm|yocto" >&2; exit 2 ;;
 esac
 
 missing=""
