@@ -112,6 +112,11 @@ class Backend(unittest.TestCase):
         self.board.is_now(fail=["set-active-boot-slot"])
         self.refuses("does not make slot B the active one", "set-primary", "B")
 
+    def test_a_board_that_does_not_tell_the_state_of_its_slots_has_none(self):
+        self.board.is_now(fail=["dump-slots-info"])
+        self.refuses("does not tell the state of the slots", "get-state", "A")
+        self.refuses("does not tell the state of the slots", "get-primary")
+
     def test_a_normal_slot_is_good(self):
         self.says("good", "get-state", "A")
         self.says("good", "get-state", "B")
