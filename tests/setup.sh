@@ -12,7 +12,7 @@ test="ffmpeg curl openssl chromium chromium-driver mosquitto-clients"
 bench="linux-perf"
 # The kernel itself is fetched by vm/build.sh and unpacked beside the build, not installed.
 vm="qemu-system-x86 busybox-static kmod cpio xz-utils make gcc gstreamer1.0-plugins-base gstreamer1.0-plugins-good v4l-utils"
-yocto="python3 python3-venv openssl rauc dbus-daemon squashfs-tools e2fsprogs"
+yocto="python3 python3-venv openssl rauc dbus-daemon squashfs-tools e2fsprogs grub-common mtools dosfstools fdisk"
 
 case "${1:-}" in
     build) wanted="$build" ;;

@@ -40,6 +40,6 @@ do_install:append() {
 }
 
 FILES:${PN} += "${systemd_system_unitdir} ${nonarch_libdir}/sysusers.d ${nonarch_libdir}/tmpfiles.d"
-CONFFILES:${PN} = "${sysconfdir}/headwater/agent.toml"
+CONFFILES:${PN} = "${sysconfdir}/headwater/*.toml"
 
 RRECOMMENDS:${PN} = "headwater-worker"

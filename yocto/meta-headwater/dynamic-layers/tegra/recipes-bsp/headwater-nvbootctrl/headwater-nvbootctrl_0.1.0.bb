@@ -11,8 +11,8 @@ SRC_URI = "\
 "
 S = "${UNPACKDIR}"
 
-# od; chattr; nvbootctrl
-RDEPENDS:${PN} = "coreutils e2fsprogs tegra-redundant-boot"
+# od; chattr; nvbootctrl without the unit that calls every boot good
+RDEPENDS:${PN} = "coreutils e2fsprogs tegra-redundant-boot-base"
 
 do_configure[noexec] = "1"
 do_compile[noexec] = "1"
