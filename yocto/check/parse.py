@@ -114,7 +114,18 @@ def recipe_faults(bb, d):
         value = d.getVar(name, True)
         if flags.get("func") and not flags.get("python") and isinstance(value, str) and "${@" not in value:
             faults += shell_faults(name, value)
-    return faults + fetch_faults(bb, d)
+    return faults + fetch_faults(bb, d) + wipe_faults(d)
+
+
+def wipe_faults(d):
+    """A task that empties the folder its sources are in, as B is where a recipe does not say otherwise."""
+    sources = pathlib.Path(d.getVar("S"))
+    faults = []
+    for task in d.getVar("__BBTASKS", False) or []:
+        for wiped in (d.getVarFlag(task, "cleandirs") or "").split():
+            if task not in ("do_fetch", "do_unpack") and (sources == pathlib.Path(wiped) or pathlib.Path(wiped) in sources.parents):
+                faults.append(f"{task} empties {wiped}, where the sources are")
+    return faults
 
 
 def names(text):

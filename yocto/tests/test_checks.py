@@ -105,6 +105,9 @@ class Parse(Broken):
         (self.layer / "files/wic").rename(self.layer / "wic")
         self.fails("No kickstart files", *self.command)
 
+    def test_a_task_that_empties_the_folder_of_its_sources(self):
+        self.broken("where the sources are", "recipes-bsp/headwater-esp/headwater-esp_0.1.0.bb", 'B = "${WORKDIR}/build"\n', "")
+
     def test_a_template_that_does_not_parse(self):
         self.broken("ParseError", "conf/templates/headwater/local.conf.sample", 'DISTRO ?= "headwater"', "DISTRO ?= headwater")
 

@@ -13,6 +13,7 @@ SRC_URI = "\
     file://grubenv \
 "
 S = "${UNPACKDIR}"
+B = "${WORKDIR}/build"
 
 # For EFI_BOOT_IMAGE. The file is OpenEmbedded-Core's.
 # nooelint: oelint.file.requirenotfound
@@ -30,7 +31,6 @@ do_configure[noexec] = "1"
 do_install[noexec] = "1"
 
 do_compile() {
-    rm -rf ${B}/esp ${B}/headwater-esp.vfat
     install -d ${B}/esp/EFI/BOOT ${B}/esp/headwater
     sed -e 's,@DISK@,${HEADWATER_GRUB_DISK},g' -e 's,@KERNEL@,${KERNEL_IMAGETYPE},g' -e 's,@CMDLINE@,${HEADWATER_CMDLINE},g' \
         ${S}/grub.cfg.in > ${B}/esp/EFI/BOOT/grub.cfg
