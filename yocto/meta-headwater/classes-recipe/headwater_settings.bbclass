@@ -10,6 +10,5 @@ HEADWATER_COMPATIBLE ??= "headwater-${MACHINE}"
 # ca.cert.pem, release.cert.pem and release.key.pem, made by scripts/keys.sh. Never in a repository.
 HEADWATER_KEYS ??= "${TOPDIR}/headwater-keys"
 
-# The partition that holds what outlives updates. Jetson's layouts have one for it.
+# The partition that holds what outlives updates. On Jetsons the distribution `headwater` adds it; NVIDIA's is "UDA".
 HEADWATER_DATA_PARTITION ??= "data"
-HEADWATER_DATA_PARTITION:tegra ?= "UDA"
