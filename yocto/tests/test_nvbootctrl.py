@@ -30,7 +30,7 @@ class Board:
         # efivarfs is not here, and nothing is guarded against change.
         (programs / "chattr").write_text("#!/bin/sh\nexit 0\n")
         (programs / "chattr").chmod(0o755)
-        self.environment = {"PATH": f"{programs}:{os.environ['PATH']}", "FAKE_NVBOOTCTRL": str(self.state_file), "HEADWATER_EFIVARS": str(self.efivars)}
+        self.environment = {"PATH": f"{programs}:{os.environ['PATH']}", "FAKE_NVBOOTCTRL": str(self.state_file), "HEADWATER_EFIVARS": str(self.efivars), "HEADWATER_TRIAL": str(folder / "rauc/trial")}
 
     @property
     def state(self):
@@ -153,6 +153,38 @@ class Backend(unittest.TestCase):
         self.board.set_variable("RootfsStatusSlotB", UNBOOTABLE)
         self.refuses("the only one that can be started", "set-state", "A", "bad")
         self.says("good", "get-state", "A")
+
+    def test_an_ordinary_boot_is_vouched_for_without_the_agent(self):
+        self.does("trusted")
+
+    def test_a_new_slot_is_not_trusted_until_it_is_marked_good(self):
+        self.does("set-primary", "B")
+        self.does("trusted")
+        self.board.is_now(current=1)
+        self.refuses("slot B is new", "trusted")
+        self.does("set-state", "B", "good")
+        self.does("trusted")
+
+    def test_the_old_slot_is_trusted_after_the_firmware_came_back_to_it(self):
+        self.does("set-primary", "B")
+        self.board.is_now(current=0)
+        self.does("trusted")
+
+    def test_a_switch_that_was_taken_back_leaves_no_trial(self):
+        self.board.is_now(current=1)
+        self.does("set-primary", "A")
+        self.does("set-primary", "B")
+        self.does("set-primary", "A")
+        self.board.is_now(current=0)
+        self.refuses("slot A is new", "trusted")
+        self.does("set-primary", "A")
+        self.does("trusted")
+
+    def test_a_trial_is_on_disk_before_the_slot_is_switched(self):
+        self.board.is_now(fail=["set-active-boot-slot"])
+        self.assertNotEqual(self.board.backend("set-primary", "B").returncode, 0)
+        self.board.is_now(current=1)
+        self.refuses("slot B is new", "trusted")
 
     def test_what_rauc_never_says_is_refused(self):
         for arguments in [(), ("get-state",), ("get-state", "C"), ("set-state", "A", "fine"), ("set-primary",), ("set-primary", "C"),

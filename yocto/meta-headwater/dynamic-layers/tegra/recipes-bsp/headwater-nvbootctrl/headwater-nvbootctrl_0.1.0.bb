@@ -8,11 +8,9 @@ LIC_FILES_CHKSUM = "file://${COREBASE}/meta/COPYING.MIT;md5=3da9cfbcb788c80a0384
 SRC_URI = "\
     file://headwater-nvbootctrl \
     file://headwater-nvbootctrl-preflight \
+    file://nv_update_verifier.conf \
 "
 S = "${UNPACKDIR}"
-
-# od; chattr; nvbootctrl without the unit that calls every boot good
-RDEPENDS:${PN} = "coreutils e2fsprogs tegra-redundant-boot-base"
 
 do_configure[noexec] = "1"
 do_compile[noexec] = "1"
@@ -20,4 +18,10 @@ do_compile[noexec] = "1"
 do_install() {
     install -d ${D}${libexecdir}
     install -m 0755 ${S}/headwater-nvbootctrl ${S}/headwater-nvbootctrl-preflight ${D}${libexecdir}/
+    install -D -m 0644 ${S}/nv_update_verifier.conf ${D}${systemd_system_unitdir}/nv_update_verifier.service.d/headwater.conf
 }
+
+FILES:${PN} += "${systemd_system_unitdir}"
+
+# od and sync; chattr; nvbootctrl and nv_update_verifier
+RDEPENDS:${PN} = "coreutils e2fsprogs tegra-redundant-boot"

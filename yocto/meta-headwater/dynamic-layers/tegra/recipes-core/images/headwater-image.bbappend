@@ -1,11 +1,3 @@
-# NVIDIA's own unit marks a boot as good before the agent has had its say: a bad update would never be rolled back.
-headwater_mask_nv_update_verifier() {
-    install -d ${IMAGE_ROOTFS}${sysconfdir}/systemd/system
-    ln -sf /dev/null ${IMAGE_ROOTFS}${sysconfdir}/systemd/system/nv_update_verifier.service
-}
-headwater_mask_nv_update_verifier[doc] = "Keeps NVIDIA's unit from marking every boot as good"
-ROOTFS_POSTPROCESS_COMMAND:append:tegra = " headwater_mask_nv_update_verifier;"
-
 # Without the second slot, updates look installed and are rolled back in silence.
 python headwater_check_redundant_layout() {
     if not bb.utils.to_boolean(d.getVar('USE_REDUNDANT_FLASH_LAYOUT')):
