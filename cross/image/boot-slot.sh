@@ -42,7 +42,12 @@ case "${1:-}" in
     set-state)
         slot "${2:-}"
         case "${3:-}" in
-            good) change "$2_OK=1" "$2_TRY=0" "confirmed=$2" ;;
+            good)
+                # It may be said at every start; flash is written once.
+                if [ "$(value confirmed):$(value "$2_OK"):$(value "$2_TRY")" != "$2:1:0" ]; then
+                    change "$2_OK=1" "$2_TRY=0" "confirmed=$2"
+                fi
+                ;;
             bad)
                 # What is about to be overwritten has proved nothing.
                 confirmed=$(value confirmed)

@@ -37,8 +37,17 @@ do_install:append() {
             install -D -m 0644 "$file" "${D}${sysconfdir}/headwater/$name" ;;
         esac
     done
+    # What the units do otherwise on an image with two slots.
+    for file in ${S}/agent/dist/image/*.d/*.conf; do
+        [ -e "$file" ] || continue
+        unit=$(basename "$(dirname "$file")")
+        install -D -m 0644 "$file" "${D}${systemd_system_unitdir}/$unit/$(basename "$file")"
+    done
 }
 
+PACKAGES =+ "${PN}-slots"
+ALLOW_EMPTY:${PN}-slots = "1"
+FILES:${PN}-slots += "${systemd_system_unitdir}/*.d"
 FILES:${PN} += "${systemd_system_unitdir} ${nonarch_libdir}/sysusers.d ${nonarch_libdir}/tmpfiles.d"
 CONFFILES:${PN} = "${sysconfdir}/headwater/*.toml"
 

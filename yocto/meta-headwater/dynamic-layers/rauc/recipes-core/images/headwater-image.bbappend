@@ -1,4 +1,4 @@
-IMAGE_INSTALL:append = " headwater-rauc-conf rauc"
+IMAGE_INSTALL:append = " headwater-agent-slots headwater-rauc-conf rauc"
 
 # It marks a slot good as soon as it has booted. Here a slot is good when the agent is connected and a probe has passed,
 # and the agent's update guard says so.
