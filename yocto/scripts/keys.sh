@@ -9,17 +9,24 @@ if [ -e "$folder/ca.cert.pem" ]; then
     echo "keys: $folder has keys already; boards in the field trust them, so they stay" >&2
     exit 1
 fi
+# openssl is talkative when all is well, and must be heard when it is not.
+quiet() {
+    said=$("$@" 2>&1) || { echo "keys: $1 failed: $said" >&2; exit 1; }
+}
 umask 077
 mkdir -p "$folder"
 cd "$folder"
 # 20 years: a board's clock and its owner must both outlive no certificate. A release key can be replaced by the CA.
 days=7300
-openssl req -x509 -newkey rsa:4096 -nodes -keyout ca.key.pem -out ca.cert.pem -days "$days" -subj "/CN=Headwater updates CA" \
-    -addext "keyUsage=critical,keyCertSign,cRLSign" 2>/dev/null
-openssl req -newkey rsa:4096 -nodes -keyout release.key.pem -out release.csr.pem -subj "/CN=Headwater updates" 2>/dev/null
+new="-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
+# shellcheck disable=SC2086  # options
+quiet openssl req -x509 $new -keyout ca.key.pem -out ca.cert.pem -days "$days" -subj "/CN=Headwater updates CA" \
+    -addext "keyUsage=critical,keyCertSign,cRLSign"
+# shellcheck disable=SC2086
+quiet openssl req $new -keyout release.key.pem -out release.csr.pem -subj "/CN=Headwater updates"
 # RAUC takes certificates for signing e-mail or for anything.
 printf 'keyUsage=critical,digitalSignature\nextendedKeyUsage=emailProtection\n' > release.ext
-openssl x509 -req -in release.csr.pem -CA ca.cert.pem -CAkey ca.key.pem -CAcreateserial -out release.cert.pem -days "$days" \
-    -extfile release.ext 2>/dev/null
+quiet openssl x509 -req -in release.csr.pem -CA ca.cert.pem -CAkey ca.key.pem -CAcreateserial -out release.cert.pem -days "$days" \
+    -extfile release.ext
 rm -f release.csr.pem release.ext ca.cert.srl
 echo "keys: $folder has ca.cert.pem (boards), release.cert.pem and release.key.pem (bundles), and ca.key.pem (put it away)"
