@@ -57,6 +57,13 @@ class Parse(Broken):
     def test_an_untouched_layer_holds(self):
         self.holds(*self.command)
 
+    def test_a_tree_by_git_in_place_of_the_one_around_the_layer_holds(self):
+        with open(self.layer / "conf/templates/headwater/local.conf.sample", "a") as file:
+            file.write('HEADWATER_SRC = "git://example.invalid/headwater;protocol=https;branch=main;destsuffix=headwater"\n')
+            for name in ("agent", "worker"):
+                file.write(f'SRCREV:pn-headwater-{name} = "{"0" * 39}1"\n')
+        self.holds(*self.command)
+
     def test_a_quote_too_few(self):
         self.broken("ParseError", AGENT, 'SECTION = "multimedia"', 'SECTION = "multimedia')
 
