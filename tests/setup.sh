@@ -28,7 +28,7 @@ case "${1:-}" in
     cross) wanted="$cross" ;;
     test-arm64) wanted="$test_arm64" ;;
     yocto) wanted="$yocto" ;;
-    *) sed -n "s/^# *usage/usage/p; s/^#        setup/       setup/p" "$0" >\&2; exit 2 ;;
+    *) sed -n "s/^# *usage/usage/p; s/^#        setup/       setup/p" "$0" >&2; exit 2 ;;
 esac
 
 missing=""
