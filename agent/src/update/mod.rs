@@ -93,6 +93,8 @@ pub(crate) enum Event {
 pub(crate) struct View {
     /// The order's window, if any; see [`Updater::order`].
     pub(crate) window_open: bool,
+    /// The node takes new work.
+    pub(crate) taking: bool,
     /// No attempt runs.
     pub(crate) idle: bool,
     /// Connected, and the probe has passed.
@@ -305,7 +307,8 @@ impl Updater {
         match stage {
             Stage::Waiting if !view.window_open => self.resume(actions),
             Stage::Waiting => {
-                if !self.draining {
+                // Not where an operator drained it before: then it stays so afterwards.
+                if view.taking {
                     self.draining = true;
                     actions.push(Action::Drain);
                 }
