@@ -76,24 +76,41 @@ fn check(line: &[i16], axis: &Axis, out: &[u8]) {
 }
 
 #[target_feature(enable = "avx2")]
-#[expect(unsafe_code, reason = "loads and stores of vectors")]
 pub(super) fn gather_avx2(line: &[i16], axis: &Axis, out: &mut [u8]) {
+    // All steps down to a half have one group: with that known, a third of the instructions are not needed.
+    if axis.taps == GROUP {
+        groups_avx2::<true>(line, axis, out)
+    } else {
+        groups_avx2::<false>(line, axis, out)
+    }
+}
+
+#[target_feature(enable = "avx2")]
+#[expect(unsafe_code, reason = "loads and stores of vectors")]
+fn groups_avx2<const ONE: bool>(line: &[i16], axis: &Axis, out: &mut [u8]) {
     check(line, axis, out);
+    let taps = if ONE { GROUP } else { axis.taps };
+    assert!(taps == axis.taps);
     let half = _mm256_set1_epi32(HALF);
     let order = _mm_setr_epi8(0, 4, 1, 5, 2, 6, 3, 7, -1, -1, -1, -1, -1, -1, -1, -1);
     for at in blocks(out.len()) {
         let mut sums = [_mm256_setzero_si256(); 4];
-        for group in (0..axis.taps).step_by(GROUP) {
+        for group in (0..taps).step_by(GROUP) {
             for (pair, sum) in sums.iter_mut().enumerate() {
                 let one = at + 2 * pair;
                 // SAFETY: `check` has shown that one + 1 < out.len() = first.len(), that `weights` has `taps` for
-                // each, and `Axis::new` that first + taps <= reach, which `line` has. group + 8 <= taps.
+                // each, and `Axis::new` that first + taps <= reach, which `line` has. group + 8 <= taps. Where there
+                // is one group, the weights of both samples follow each other.
                 let (samples, weights) = unsafe {
                     let start = |at: usize| line.as_ptr().add(*axis.first.get_unchecked(at) as usize + group);
-                    let weights = |at: usize| axis.weights.as_ptr().add(at * axis.taps + group);
+                    let weights = |at: usize| axis.weights.as_ptr().add(at * taps + group);
                     (
                         _mm256_loadu2_m128i(start(one + 1).cast(), start(one).cast()),
-                        _mm256_loadu2_m128i(weights(one + 1).cast(), weights(one).cast()),
+                        if ONE {
+                            _mm256_loadu_si256(weights(one).cast())
+                        } else {
+                            _mm256_loadu2_m128i(weights(one + 1).cast(), weights(one).cast())
+                        },
                     )
                 };
                 *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(samples, weights));
