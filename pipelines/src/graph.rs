@@ -79,7 +79,7 @@ impl Place {
 const CODED_QUEUE: u64 = 4 << 20;
 /// Pictures that may wait before an encoder; a full queue holds the decoder back. Few, so that the slowest
 /// encoder, which sets the pace, never waits for the others, and memory stays small.
-const PICTURE_QUEUE: u64 = 4;
+const PICTURE_QUEUE: u64 = 2;
 
 fn failed(what: &str, error: impl std::fmt::Display) -> Fault {
     Fault::new(Code::PipelineFailed, format!("{what}: {error}")).with_detail(log::tail())
