@@ -1,10 +1,13 @@
 //! Scaling of 8-bit 4:2:0 pictures with AVX2, SSSE3 or NEON, where the processor has them.
 //!
-//! The only unsafe code of Headwater is here: loads and stores of vectors, behind checks of every length.
+//! The only unsafe code of Headwater is here: loads and stores of vectors, behind checks of every length, and one
+//! setting of the heap.
 
 mod convolve;
+mod heap;
 
 pub use self::convolve::Convolution;
+pub use self::heap::give_back_large_blocks;
 
 /// Largest side of a picture; more than any codec here has.
 pub const MAX_SIDE: u32 = 16_384;
