@@ -330,6 +330,23 @@ fn a_boot_is_asked_for_after_the_work_is_done() {
 }
 
 #[test]
+fn the_helper_is_started_by_its_socket_and_ends_when_nobody_asks() {
+    let fleet = Fleet::start();
+    let board = Board::with_slots(&fleet);
+    let text = std::fs::read_to_string(fleet.home.path().join("system.toml")).unwrap();
+    std::fs::write(fleet.home.path().join("system.toml"), text + "idle_seconds = 1\n").unwrap();
+    let socket = fleet.home.path().join("system.sock");
+    // As systemd does with `StandardInput=socket`.
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let helper = board.system(&["serve"]).stdin(std::os::fd::OwnedFd::from(listener)).spawn().unwrap();
+    let output = board.system(&["status", "--socket"]).arg(&socket).output().unwrap();
+    let status: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&status["updates_by"], &status["slot"]), (&json!("rauc"), &json!("A")));
+    assert_eq!(Running(helper).wait().code(), Some(0));
+    fleet.no_process_is_left();
+}
+
+#[test]
 fn other_users_are_refused_by_the_helper() {
     let fleet = Fleet::start();
     let board = Board::with_slots(&fleet);

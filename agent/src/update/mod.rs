@@ -32,7 +32,7 @@ const AGAIN: Duration = Duration::from_secs(3);
 const LATER: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "stage", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 enum Stage {
     /// `again`: the whole had a wrong digest once.
     Fetching {
@@ -55,7 +55,6 @@ enum Stage {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Kept {
     order: UpdateOrder,
-    #[serde(flatten)]
     stage: Stage,
 }
 
