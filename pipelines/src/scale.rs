@@ -7,8 +7,8 @@ use gstreamer::prelude::*;
 use gstreamer_video as gst_video;
 use gstreamer_video::prelude::*;
 
-use headwater_libyuv::{Convolution, Source, Target};
 use headwater_protocol::{Code, Fault};
+use headwater_scaler::{Convolution, Source, Target};
 
 use crate::es::Ticks;
 use crate::fit::{Origin, Size};
@@ -83,7 +83,7 @@ impl Canvas {
     }
 
     fn convolve(&self, source: &Source<'_>, target: &mut Target<'_>) -> Result<(), Fault> {
-        let broken = |error: headwater_libyuv::ScaleError| {
+        let broken = |error: headwater_scaler::ScaleError| {
             Fault::new(Code::PipelineFailed, format!("a picture could not be scaled: {error}"))
         };
         // A panic elsewhere leaves only scratch memory behind the lock.
