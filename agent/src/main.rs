@@ -20,10 +20,12 @@ mod files;
 mod identity;
 mod lane;
 mod logging;
+mod manual;
 mod media;
 mod mqtt;
 mod node;
 mod outbox;
+mod owner;
 mod probe;
 mod quarantine;
 mod spare;
@@ -34,7 +36,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use headwater_protocol::enroll::Token;
 
 use config::{Config, LogFormat, LogLevel};
@@ -42,6 +45,7 @@ use daemon::DaemonError;
 use enroll::EnrollError;
 use exit::Exit;
 use identity::{Identity, IdentityError};
+use owner::OwnerError;
 
 /// Takes transcoding work for this board.
 #[derive(Debug, Parser)]
@@ -84,6 +88,13 @@ enum Verb {
         #[arg(long)]
         force: bool,
     },
+    /// Print a completion script for a shell
+    Completions { shell: Shell },
+    /// Print the manual page, or write one page per command into a folder
+    Man {
+        #[arg(value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -99,35 +110,56 @@ fn main() -> ExitCode {
 }
 
 fn start(cli: Cli) -> anyhow::Result<Exit> {
-    let Common { config, state_dir, worker, log_format, log_level } = cli.common;
+    match cli.command.unwrap_or(Verb::Run) {
+        Verb::Run => {
+            let config = configure(cli.common)?;
+            owner::become_owner(&config.state_dir)?;
+            let identity = Identity::load(&config.state_dir)?;
+            let worker = find_worker(config.worker.as_ref());
+            Ok(wait_for(daemon::run(config, identity, worker))??)
+        }
+        Verb::Enroll { token, force } => {
+            let config = configure(cli.common)?;
+            let token = read_token(token)?;
+            owner::become_owner(&config.state_dir)?;
+            let node = wait_for(enroll::enroll(&token, &config.state_dir, force))??;
+            println!("enrolled: node {} of fleet {}, gateway {}", node.node, node.fleet, node.gateway_url);
+            Ok(Exit::Ok)
+        }
+        Verb::Completions { shell } => {
+            manual::completions(Cli::command(), shell);
+            Ok(Exit::Ok)
+        }
+        Verb::Man { dir } => {
+            manual::pages(Cli::command(), dir.as_deref()).context("cannot write the manual")?;
+            Ok(Exit::Ok)
+        }
+    }
+}
+
+/// The file, and what the command line says in its place; starts the log.
+fn configure(common: Common) -> anyhow::Result<Config> {
+    let Common { config, state_dir, worker, log_format, log_level } = common;
     let mut config = Config::load(config.as_deref())?;
     config.state_dir = state_dir.unwrap_or(config.state_dir);
     config.worker = worker.or(config.worker);
     config.log.format = log_format.unwrap_or(config.log.format);
     config.log.level = log_level.unwrap_or(config.log.level);
     logging::start(&config.log);
+    Ok(config)
+}
+
+fn wait_for<F: Future>(work: F) -> anyhow::Result<F::Output> {
     // One thread: everything here waits for something else.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(4)
         .build()
         .context("cannot start the runtime")?;
-    let result = match cli.command {
-        None | Some(Verb::Run) => {
-            let identity = Identity::load(&config.state_dir)?;
-            let worker = find_worker(config.worker.as_ref());
-            runtime.block_on(daemon::run(config, identity, worker)).map_err(anyhow::Error::from)
-        }
-        Some(Verb::Enroll { token, force }) => {
-            let token = read_token(token)?;
-            let node = runtime.block_on(enroll::enroll(&token, &config.state_dir, force))?;
-            println!("enrolled: node {} of fleet {}, gateway {}", node.node, node.fleet, node.gateway_url);
-            Ok(Exit::Ok)
-        }
-    };
+    let result = runtime.block_on(work);
     // A look-up of a name may still hang in its thread; the process does not wait for it.
     runtime.shutdown_background();
-    result
+    Ok(result)
 }
 
 fn read_token(text: String) -> anyhow::Result<Token> {
@@ -167,6 +199,11 @@ fn exit_of(error: &anyhow::Error) -> Exit {
             }
             EnrollError::Answer { .. } => Exit::EnrolmentRefused,
             EnrollError::Unreachable { .. } | EnrollError::Crypto(_) => Exit::Internal,
+        };
+    }
+    if let Some(error) = error.downcast_ref::<OwnerError>() {
+        return match error {
+            OwnerError::Look { .. } | OwnerError::Become { .. } | OwnerError::NotOurs(_) => Exit::StateDir,
         };
     }
     if let Some(error) = error.downcast_ref::<DaemonError>() {
