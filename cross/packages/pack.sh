@@ -1,11 +1,11 @@
 #!/bin/sh
 # Packs programs that are built already, with what is made from them, as .deb files.
-# usage: pack.sh ARCHITECTURE BINARIES OUT [VERSION]     VERSION in the place of the sources'
+# usage: pack.sh ARCHITECTURE BINARIES OUT
 # From the same binaries, the same bytes: times are those of the last commit, or SOURCE_DATE_EPOCH.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 stop() { echo "packages: $*" >&2; exit 1; }
-arch=$1 binaries=$(readlink -f "$2") out=$3 version=${4:-}
+arch=$1 binaries=$(readlink -f "$2") out=$3
 case "$arch" in
     amd64) triple=x86_64-unknown-linux-gnu ;;
     arm64) triple=aarch64-unknown-linux-gnu ;;
@@ -68,7 +68,7 @@ package() {
     install -D -m 644 "$stage/sbom/$name.cdx.json" "$doc/sbom.cdx.json"
     gzip -9nc CHANGELOG.md >"$doc/NEWS.md.gz"
     {
-        echo "$name (${version:-$sources}) stable; urgency=medium"
+        echo "$name ($version) stable; urgency=medium"
         printf '\n  * What is new is told in NEWS.md.gz, beside this file.\n\n'
         echo " -- Headwater maintainers <maintainers@headwater.invalid>  $(date -u -R -d "@$SOURCE_DATE_EPOCH")"
     } | gzip -9nc >"$doc/changelog.gz"
@@ -79,10 +79,10 @@ package() {
         done
     fi
     CARGO_TARGET_DIR="$stage/target" ./tests/cargo.sh deb --quiet --manifest-path "$crate/Cargo.toml" --target "$triple" \
-        --no-build --no-strip --locked ${version:+--deb-version "$version"} --output "$stage" "$@" >/dev/null
+        --no-build --no-strip --locked --output "$stage" "$@" >/dev/null
 }
 
-sources=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 package headwater-agent agent
 package headwater-worker pipelines
 package headwater-gateway gateway --variant gateway
