@@ -3,13 +3,17 @@
 #   make demo [INPUT=clip.mp4] [OUT=folder] [WAIT=0]   a broker, a gateway, two agents, one clip, HLS to watch
 #   make test                                          every test
 #   make vm-test                                       V4L2 on the kernel's virtual codec, in an emulated machine
+#   make packages [ARCH=amd64|arm64|armhf|all]         .deb files in target/packages/ARCH/debs
+#   make packages-test                                 them, in booted Debian 12 and 13 systems
+#   make packages-repro [ARCH=amd64]                   two builds in two folders, compared byte for byte
 #   make bench [ONLY=engine] [QUICK=1]                 the table of promises, and target/bench.json
 #   make check                                         formatting, lints, licences, documents
 #   make build                                         release binaries in target/release
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help build demo test vm-test bench check fmt clean setup-build setup-demo setup-test setup-vm setup-bench
+.PHONY: help build demo test vm-test bench check fmt clean setup-build setup-demo setup-test setup-vm setup-bench \
+	setup-packages packages packages-test packages-repro
 
 INPUT ?= tests/media/bbb-720p25-5s.mp4
 OUT ?= target/demo/hls
@@ -22,7 +26,7 @@ CARGO := ./tests/cargo.sh
 help:
 	@sed -n 's/^#   //p' Makefile
 
-setup-build setup-demo setup-test setup-vm setup-bench:
+setup-build setup-demo setup-test setup-vm setup-bench setup-packages:
 	@./tests/setup.sh $(@:setup-%=%)
 
 build: setup-build
@@ -41,6 +45,24 @@ vm-test: setup-vm
 	@$(CARGO) build --locked -p headwater-pipelines --bins --example v4l2_chains
 	@machine=$$(./tests/vm/build.sh "$${CARGO_TARGET_DIR:-target}/vm") && \
 		HEADWATER_VM="$$machine" $(CARGO) test --locked -p headwater-tests --test virtual_codec
+
+# Read here and not in the recipe: the machine's own architecture is the default.
+ARCH ?= $(shell dpkg --print-architecture)
+packages: setup-packages
+	@target="$${CARGO_TARGET_DIR:-target}/packages"; arches='$(ARCH)'; [ "$$arches" != all ] || arches='amd64 arm64'; \
+	for arch in $$arches; do \
+		{ [ $$arch = "$$(dpkg --print-architecture)" ] || ./tests/setup.sh cross; } && \
+		./cross/packages/build.sh $$arch "$$target/$$arch" && \
+		./cross/packages/pack.sh $$arch "$$target/$$arch/bin" "$$target/$$arch/debs" || exit 1; \
+	done
+
+packages-test: packages
+	@$(CARGO) build --locked --workspace --bins
+	@HEADWATER_PACKAGES="$$(realpath "$${CARGO_TARGET_DIR:-target}/packages/$(ARCH)/debs")" \
+		HEADWATER_SUITES="bookworm trixie" $(CARGO) test --locked -p headwater-tests --test packages
+
+packages-repro: setup-packages
+	@./cross/packages/repro.sh $(ARCH) "$${CARGO_TARGET_DIR:-target}/packages/repro"
 
 bench: setup-bench
 	@$(CARGO) build --release --locked --workspace --bins

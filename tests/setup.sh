@@ -2,6 +2,7 @@
 # Installs what building, running and testing Headwater needs and this Debian does not have yet.
 # usage: setup.sh build | demo | test | bench      (each includes the one before)
 #        setup.sh vm                               (build, and what the emulated machine needs)
+#        setup.sh packages                         (build, and what packing, and trying packages, need)
 # Does nothing, and needs no network, where everything is there.
 set -eu
 
@@ -9,16 +10,18 @@ build="build-essential pkg-config libssl-dev libgstreamer1.0-dev libgstreamer-pl
 demo="mosquitto gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav ca-certificates"
 test="ffmpeg curl openssl chromium chromium-driver mosquitto-clients"
 bench="linux-perf"
+packages="mmdebstrap dpkg-dev binutils util-linux"
 # The kernel itself is fetched by vm/build.sh and unpacked beside the build, not installed.
 vm="qemu-system-x86 busybox-static kmod cpio xz-utils make gcc gstreamer1.0-plugins-base gstreamer1.0-plugins-good v4l-utils"
 
 case "${1:-}" in
     build) wanted="$build" ;;
     demo) wanted="$build $demo" ;;
-    test) wanted="$build $demo $test" ;;
-    bench) wanted="$build $demo $test $bench" ;;
+    test) wanted="$build $demo $test $packages" ;;
+    bench) wanted="$build $demo $test $packages $bench" ;;
     vm) wanted="$build $vm" ;;
-    *) echo "usage: $0 build|demo|test|bench|vm" >&2; exit 2 ;;
+    packages) wanted="$build $packages" ;;
+    *) echo "usage: $0 build|demo|test|bench|vm|packages" >&2; exit 2 ;;
 esac
 
 missing=""

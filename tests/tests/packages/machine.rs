@@ -42,7 +42,7 @@ pub(crate) struct Machine {
     // Ends before its folder goes.
     _boot: Process,
     init: String,
-    shared: tempfile::TempDir,
+    _shared: tempfile::TempDir,
 }
 
 impl Machine {
@@ -59,7 +59,7 @@ impl Machine {
         let pid = folder.path().join("init.pid");
         let mut boot = Process::start("boot.sh", command, &folder.path().join("console"))?;
         let init = boot.wait_for("first process", BOOTED, || fs::read_to_string(&pid).ok())?;
-        let machine = Self { _boot: boot, init: init.trim().to_owned(), shared: folder };
+        let machine = Self { _boot: boot, init: init.trim().to_owned(), _shared: folder };
         machine.wait_for("a system that is up", "systemctl is-system-running | grep -Ex 'running|degraded'")?;
         Ok(machine)
     }
@@ -93,10 +93,6 @@ impl Machine {
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-    }
-
-    pub(crate) fn shared(&self, name: &str) -> PathBuf {
-        self.shared.path().join(name)
     }
 
     /// Installs packages from /shared as a person would.
