@@ -4,7 +4,7 @@
 #   make test                                          every test
 #   make vm-test                                       V4L2 on the kernel's virtual codec, in an emulated machine
 #   make packages [ARCH=amd64|arm64|armhf|all]         .deb files in target/packages/ARCH/debs
-#   make packages-test                                 them, in booted Debian 12 and 13 systems
+#   make packages-test [ARCH=amd64|arm64|all]          them, in booted Debian 12 and 13 systems; arm64 in emulation
 #   make packages-repro [ARCH=amd64]                   two builds in two folders, compared byte for byte
 #   make bench [ONLY=engine] [QUICK=1]                 the table of promises, and target/bench.json
 #   make check                                         formatting, lints, licences, documents
@@ -58,8 +58,16 @@ packages: setup-packages
 
 packages-test: packages
 	@$(CARGO) build --locked --workspace --bins
-	@HEADWATER_PACKAGES="$$(realpath "$${CARGO_TARGET_DIR:-target}/packages/$(ARCH)/debs")" \
-		HEADWATER_SUITES="bookworm trixie" $(CARGO) test --locked -p headwater-tests --test packages
+	@target="$$(realpath "$${CARGO_TARGET_DIR:-target}")/packages"; own="$$target/$$(dpkg --print-architecture)/debs"; \
+	arches='$(ARCH)'; [ "$$arches" != all ] || arches='amd64 arm64'; \
+	for arch in $$arches; do \
+		if [ $$arch = "$$(dpkg --print-architecture)" ]; then \
+			HEADWATER_PACKAGES="$$own" HEADWATER_SUITES="bookworm trixie" \
+				$(CARGO) test --locked -p headwater-tests --test packages || exit 1; \
+		else \
+			[ -d "$$own" ] || own=""; ./cross/packages/emulated.sh $$arch "$$target/$$arch/debs" "$$own" || exit 1; \
+		fi; \
+	done
 
 packages-repro: setup-packages
 	@./cross/packages/repro.sh $(ARCH) "$${CARGO_TARGET_DIR:-target}/packages/repro"
