@@ -32,7 +32,8 @@ pub(crate) fn become_owner(state_dir: &Path) -> Result<(), OwnerError> {
         Err(source) => return Err(OwnerError::Look { path: state_dir.to_owned(), source }),
     };
     if let Some(uid) = successor(Uid::effective(), Uid::from_raw(metadata.uid())) {
-        let failed = |errno: nix::Error| OwnerError::Become { path: state_dir.to_owned(), uid, source: errno.into() };
+        let failed =
+            |errno: nix::Error| OwnerError::Become { path: state_dir.to_owned(), uid, source: errno.into() };
         become_user(uid, Gid::from_raw(metadata.gid())).map_err(failed)?;
     }
     let usable = AccessFlags::W_OK | AccessFlags::X_OK;

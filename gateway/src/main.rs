@@ -53,7 +53,12 @@ fn main() -> ExitCode {
         None | Some(Command::Run) => serve(&args),
         Some(Command::Check) => load(&args).map_or_else(|error| fail(&error, 2), |_| ExitCode::SUCCESS),
         Some(Command::Completions { shell }) => {
-            clap_complete::generate(*shell, &mut Args::command(), "headwater-gateway", &mut std::io::stdout());
+            clap_complete::generate(
+                *shell,
+                &mut Args::command(),
+                "headwater-gateway",
+                &mut std::io::stdout(),
+            );
             ExitCode::SUCCESS
         }
         Some(Command::Man { dir }) => {

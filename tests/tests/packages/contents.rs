@@ -34,7 +34,9 @@ pub(crate) fn units_are_sound_and_hardened(site: &Site) -> Result<()> {
             let words = board.ok(&format!("systemd-analyze verify --man=no {unit} 2>&1"))?;
             ensure!(words.is_empty(), "{unit}: {words}");
         }
-        board.ok(&format!("systemd-analyze security --no-pager --offline=true --threshold={EXPOSURE} {program}.service"))?;
+        board.ok(&format!(
+            "systemd-analyze security --no-pager --offline=true --threshold={EXPOSURE} {program}.service"
+        ))?;
     }
     Ok(())
 }
@@ -44,22 +46,32 @@ pub(crate) fn every_library_is_depended_on(site: &Site) -> Result<()> {
     for program in PROGRAMS {
         let folder = unpacked(site, program)?;
         let mut readelf = Command::new("readelf");
-        let sections = told("readelf", &readelf.arg("-Wd").arg(folder.path().join("usr/bin").join(program)).output()?)?;
-        let needed: Vec<&str> =
-            sections.lines().filter(|line| line.contains("(NEEDED)")).filter_map(|line| line.split(['[', ']']).nth(1)).collect();
+        let sections =
+            told("readelf", &readelf.arg("-Wd").arg(folder.path().join("usr/bin").join(program)).output()?)?;
+        let needed: Vec<&str> = sections
+            .lines()
+            .filter(|line| line.contains("(NEEDED)"))
+            .filter_map(|line| line.split(['[', ']']).nth(1))
+            .collect();
         ensure!(needed.contains(&"libc.so.6"), "{program} needs {needed:?}");
         let depends = field(&site.deb(program)?, "Depends")?;
-        let depends: BTreeSet<&str> = depends.split([',', '|']).filter_map(|one| one.split_whitespace().next()).collect();
+        let depends: BTreeSet<&str> =
+            depends.split([',', '|']).filter_map(|one| one.split_whitespace().next()).collect();
         for library in needed {
             // Who brings it, and what else that package is called.
-            let owners = board.ok(&format!(
-                "path=$(ldconfig -p | awk '$1 == \"{library}\" {{ print $NF; exit }}')
+            let owners = board
+                .ok(&format!(
+                    "path=$(ldconfig -p | awk '$1 == \"{library}\" {{ print $NF; exit }}')
                  path=$(readlink -f \"$path\")
                  owner=$(dpkg-query -S \"$path\" \"${{path#/usr}}\" 2>/dev/null | cut -d: -f 1 | head -n 1)
                  test -n \"$owner\"
                  dpkg-query -W -f '${{Package}}, ${{Provides}}' \"$owner\""
-            )).with_context(|| format!("{program}: who brings {library}"))?;
-            let known = owners.split(',').filter_map(|one| one.split_whitespace().next()).any(|name| depends.contains(name));
+                ))
+                .with_context(|| format!("{program}: who brings {library}"))?;
+            let known = owners
+                .split(',')
+                .filter_map(|one| one.split_whitespace().next())
+                .any(|name| depends.contains(name));
             ensure!(known, "{program} needs {library}, of {owners}; it depends on {depends:?}");
         }
     }
@@ -82,13 +94,16 @@ pub(crate) fn a_package_is_whole(site: &Site) -> Result<()> {
             let size = fs::metadata(share.join(&file)).with_context(|| file.clone())?.len();
             ensure!(size > 100, "{file} has {size} bytes");
         }
-        let parts: Value = serde_json::from_slice(&fs::read(share.join(format!("doc/{program}/sbom.cdx.json")))?)?;
+        let parts: Value =
+            serde_json::from_slice(&fs::read(share.join(format!("doc/{program}/sbom.cdx.json")))?)?;
         ensure!(parts["bomFormat"] == "CycloneDX", "{program}");
         let parts: BTreeSet<(String, String)> = parts["components"]
             .as_array()
             .into_iter()
             .flatten()
-            .filter_map(|part| Some((part["name"].as_str()?.to_owned(), part["version"].as_str()?.to_owned())))
+            .filter_map(|part| {
+                Some((part["name"].as_str()?.to_owned(), part["version"].as_str()?.to_owned()))
+            })
             .collect();
         ensure!(parts.iter().any(|(name, _)| name == "headwater-protocol"), "{program}: {parts:?}");
         if site.ships {
@@ -99,7 +114,9 @@ pub(crate) fn a_package_is_whole(site: &Site) -> Result<()> {
             let unknown: Vec<String> = own
                 .packages
                 .iter()
-                .filter(|package| !package.root && !parts.contains(&(package.name.clone(), package.version.to_string())))
+                .filter(|package| {
+                    !package.root && !parts.contains(&(package.name.clone(), package.version.to_string()))
+                })
                 .map(|package| format!("{} {}", package.name, package.version))
                 .collect();
             ensure!(unknown.is_empty(), "{program} holds what its list of parts lacks: {unknown:?}");

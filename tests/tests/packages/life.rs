@@ -26,7 +26,8 @@ fn enrolled(site: &Site) -> Result<Machine> {
 pub(crate) fn one_installation_and_one_token(site: &Site) -> Result<()> {
     let board = enrolled(site)?;
     // Root enrolled; what the service must read belongs to the service.
-    let foreign = board.ok("find /var/lib/headwater-agent ! -user headwater-agent -o ! -group headwater-agent")?;
+    let foreign =
+        board.ok("find /var/lib/headwater-agent ! -user headwater-agent -o ! -group headwater-agent")?;
     ensure!(foreign.is_empty(), "{foreign}");
     let modes = board.ok("stat -c '%a %U' /var/lib/headwater-agent /var/lib/headwater-gateway")?;
     ensure!(modes == "700 headwater-agent\n750 headwater-gateway\n", "{modes}");
@@ -40,7 +41,9 @@ pub(crate) fn one_installation_and_one_token(site: &Site) -> Result<()> {
     for program in super::PROGRAMS {
         board.ok(&format!("{program} --version"))?;
     }
-    let doctor = board.ok("setpriv --reuid=headwater-agent --regid=headwater-agent --init-groups headwater-worker doctor")?;
+    let doctor = board.ok(
+        "setpriv --reuid=headwater-agent --regid=headwater-agent --init-groups headwater-worker doctor",
+    )?;
     ensure!(doctor.contains("x264enc"), "{doctor}");
     Ok(())
 }
@@ -58,8 +61,12 @@ pub(crate) fn an_upgrade_keeps_what_is_there(site: &Site) -> Result<()> {
     board.wait_for("node that is online again", ONLINE)?;
     ensure!(process != board.ok("systemctl show -p MainPID headwater-agent")?, "the old program still runs");
     ensure!(identity == board.ok(IDENTITY)?, "the identity is another");
-    ensure!(events == board.ok("stat -c '%n %U' /var/lib/headwater-agent/outbox/events")?, "no outbox any more");
-    let conf = board.ok("grep -v '^#' /etc/headwater/agent.toml; tail -n 1 /etc/headwater/agent.toml.dpkg-dist")?;
+    ensure!(
+        events == board.ok("stat -c '%n %U' /var/lib/headwater-agent/outbox/events")?,
+        "no outbox any more"
+    );
+    let conf =
+        board.ok("grep -v '^#' /etc/headwater/agent.toml; tail -n 1 /etc/headwater/agent.toml.dpkg-dist")?;
     ensure!(conf.contains("interval_seconds = 31") && conf.contains("# Another default."), "{conf}");
     // Nobody changed this one.
     board.ok("grep -q '^# Another default.' /etc/headwater/gateway.toml")?;
@@ -82,7 +89,9 @@ pub(crate) fn removal_and_purging(site: &Site) -> Result<()> {
     ensure!(identity == board.ok(IDENTITY)?, "the identity is another");
 
     board.ok("apt-get purge -yqq 'headwater*' 2>&1")?;
-    let left = board.ok("find /etc /usr /var/lib /run -name '*headwater*' ! -path '/var/lib/dpkg/*'; pgrep headwater || true")?;
+    let left = board.ok(
+        "find /etc /usr /var/lib /run -name '*headwater*' ! -path '/var/lib/dpkg/*'; pgrep headwater || true",
+    )?;
     ensure!(left.is_empty(), "purging leaves {left}");
     board.ok("id headwater-agent; id headwater-gateway")?;
     Ok(())
@@ -93,7 +102,12 @@ pub(crate) fn without_sysusers(site: &Site) -> Result<()> {
     board.ok("rm /usr/bin/systemd-sysusers")?;
     board.install("/shared/first/headwater-agent_*.deb /shared/first/headwater-gateway_*.deb")?;
     let groups = board.ok("id -Gn headwater-agent")?;
-    ensure!(["headwater-agent", "video", "render"].iter().all(|one| groups.split_whitespace().any(|group| group == *one)), "{groups}");
+    ensure!(
+        ["headwater-agent", "video", "render"]
+            .iter()
+            .all(|one| groups.split_whitespace().any(|group| group == *one)),
+        "{groups}"
+    );
     let entry = board.ok("getent passwd headwater-agent headwater-gateway | cut -d: -f 6,7")?;
     ensure!(
         entry == "/var/lib/headwater-agent:/usr/sbin/nologin\n/var/lib/headwater-gateway:/usr/sbin/nologin\n",
@@ -117,7 +131,8 @@ pub(crate) fn disabled_stays_disabled(site: &Site) -> Result<()> {
 
     // Somebody without rights is told before the token is spent.
     let token = board.ok("headwater enroll board-2")?;
-    let refused = board.run(&format!("setpriv --reuid=nobody --clear-groups headwater-agent enroll --force {token}"))?;
+    let refused = board
+        .run(&format!("setpriv --reuid=nobody --clear-groups headwater-agent enroll --force {token}"))?;
     let text = String::from_utf8_lossy(&refused.stderr);
     ensure!(refused.status.code() == Some(5) && text.contains("sudo"), "{}: {text}", refused.status);
     board.ok(&format!("headwater-agent enroll --force {token}"))?;

@@ -60,7 +60,8 @@ impl Machine {
         let mut boot = Process::start("boot.sh", command, &folder.path().join("console"))?;
         let init = boot.wait_for("first process", BOOTED, || fs::read_to_string(&pid).ok())?;
         let machine = Self { _boot: boot, init: init.trim().to_owned(), _shared: folder };
-        machine.wait_for("a system that is up", "systemctl is-system-running | grep -Ex 'running|degraded'")?;
+        machine
+            .wait_for("a system that is up", "systemctl is-system-running | grep -Ex 'running|degraded'")?;
         Ok(machine)
     }
 
@@ -87,9 +88,13 @@ impl Machine {
                 return told(what, &output);
             }
             if Instant::now() > deadline {
-                let journal = self.run("systemctl --no-pager status 'headwater*'; journalctl --no-pager -n 60")?;
+                let journal =
+                    self.run("systemctl --no-pager status 'headwater*'; journalctl --no-pager -n 60")?;
                 let journal = String::from_utf8_lossy(&journal.stdout).into_owned();
-                bail!("no {what} within {PATIENCE:?}: {}\n{journal}", String::from_utf8_lossy(&output.stderr));
+                bail!(
+                    "no {what} within {PATIENCE:?}: {}\n{journal}",
+                    String::from_utf8_lossy(&output.stderr)
+                );
             }
             std::thread::sleep(Duration::from_millis(100));
         }

@@ -120,7 +120,11 @@ fn prepare(work: &Path) -> Result<Vec<Site>> {
             let mut command = Command::new(sources().join("cross/packages/root.sh"));
             command.arg(&root).arg(suite).arg(&arch).args(dependencies(&first)?);
             told("root.sh", &command.output()?)?;
-            ensure!(as_root("test").arg("-d").arg(&root).status()?.success(), "{} is missing", root.display());
+            ensure!(
+                as_root("test").arg("-d").arg(&root).status()?.success(),
+                "{} is missing",
+                root.display()
+            );
             let (suite, first, next) = (suite.to_owned(), first.clone(), next.clone());
             Ok(Site { suite, root, first, next, ships: given.is_some() })
         })
@@ -145,8 +149,11 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let idle = |ignored: bool| {
         let trials = CASES.iter().map(|(name, _)| Trial::test(*name, || Ok(())).with_ignored_flag(ignored));
-        libtest_mimic::run(&Arguments { ignored: false, include_ignored: false, ..arguments.clone() }, trials.collect())
-            .exit_code()
+        libtest_mimic::run(
+            &Arguments { ignored: false, include_ignored: false, ..arguments.clone() },
+            trials.collect(),
+        )
+        .exit_code()
     };
     // Listing must not make systems.
     if arguments.list {
