@@ -70,7 +70,7 @@ pub(crate) fn an_upgrade_keeps_what_is_there(site: &Site) -> Result<()> {
     ensure!(conf.contains("interval_seconds = 31") && conf.contains("# Another default."), "{conf}");
     // Nobody changed this one.
     board.ok("grep -q '^# Another default.' /etc/headwater/gateway.toml")?;
-    let failed = board.ok("systemctl --failed --plain --no-legend")?;
+    let failed = board.ok("systemctl list-units --failed --plain --no-legend 'headwater*'")?;
     ensure!(failed.is_empty(), "{failed}");
     Ok(())
 }

@@ -53,6 +53,8 @@ impl Site {
 pub(crate) fn pack(out: &Path) -> Result<()> {
     let mut command = Command::new(sources().join("cross/packages/pack.sh"));
     command.current_dir(sources()).arg(host_architecture()?).arg(binaries()?).arg(out);
+    // Of no commit: one may be made while tests run.
+    command.env("SOURCE_DATE_EPOCH", "1700000000");
     told("pack.sh", &command.output()?).map(drop)
 }
 
