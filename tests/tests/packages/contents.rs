@@ -111,15 +111,14 @@ pub(crate) fn a_package_is_whole(site: &Site) -> Result<()> {
             let binary = fs::read(folder.path().join("usr/bin").join(program))?;
             let own = auditable_info::audit_info_from_slice(&binary, 1 << 24).context(program)?;
             ensure!(own.packages.len() > 50, "{program} knows {} packages", own.packages.len());
-            let unknown: Vec<String> = own
+            let own: BTreeSet<(String, String)> = own
                 .packages
                 .iter()
-                .filter(|package| {
-                    !package.root && !parts.contains(&(package.name.clone(), package.version.to_string()))
-                })
-                .map(|package| format!("{} {}", package.name, package.version))
+                .filter(|package| !package.root)
+                .map(|package| (package.name.clone(), package.version.to_string()))
                 .collect();
-            ensure!(unknown.is_empty(), "{program} holds what its list of parts lacks: {unknown:?}");
+            let apart: Vec<_> = own.symmetric_difference(&parts).collect();
+            ensure!(apart.is_empty(), "{program} and its list of parts do not agree on {apart:?}");
         }
     }
     Ok(())
