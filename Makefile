@@ -6,14 +6,20 @@
 #   make bench [ONLY=engine] [QUICK=1]                 the table of promises, and target/bench.json
 #   make check                                         formatting, lints, licences, documents
 #   make build                                         release binaries in target/release
+#   make cross TARGET=arm64 [FLOOR=current|old]        release binaries for a board in target/cross/TARGET/FLOOR/bin
+#   make test-arm64 [FLOOR=...] [SUITE=bookworm]       tests of protocol, agent and worker for arm64, emulated
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help build demo test vm-test bench check fmt clean setup-build setup-demo setup-test setup-vm setup-bench
+.PHONY: help build cross demo test test-arm64 vm-test bench check fmt clean setup-build setup-cross setup-demo \
+	setup-test setup-test-arm64 setup-vm setup-bench
 
 INPUT ?= tests/media/bbb-720p25-5s.mp4
 OUT ?= target/demo/hls
 WAIT ?= 1
+TARGET ?= arm64
+FLOOR ?= current
+SUITE ?= bookworm
 # By environment, so that a name may hold spaces, quotes and dollar signs.
 export INPUT OUT WAIT ONLY
 # Where the home folder is read-only, cargo keeps its downloads in the target folder.
@@ -22,7 +28,7 @@ CARGO := ./tests/cargo.sh
 help:
 	@sed -n 's/^#   //p' Makefile
 
-setup-build setup-demo setup-test setup-vm setup-bench:
+setup-build setup-cross setup-demo setup-test setup-test-arm64 setup-vm setup-bench:
 	@./tests/setup.sh $(@:setup-%=%)
 
 build: setup-build
@@ -36,6 +42,13 @@ test: setup-test
 	@$(CARGO) build --locked --workspace --bins
 	@$(CARGO) build --locked --package headwater-stub
 	@$(CARGO) test --locked --workspace --no-fail-fast
+
+cross: setup-cross
+	@./cross/build.sh '$(TARGET)' '$(FLOOR)'
+
+test-arm64: setup-test-arm64
+	@./cross/test.sh arm64 '$(FLOOR)' '$(SUITE)' --no-fail-fast \
+		-p headwater-protocol -p headwater-agent -p headwater-pipelines
 
 vm-test: setup-vm
 	@$(CARGO) build --locked -p headwater-pipelines --bins --example v4l2_chains

@@ -2,15 +2,20 @@
 # Installs what building, running and testing Headwater needs and this Debian does not have yet.
 # usage: setup.sh build | demo | test | bench      (each includes the one before)
 #        setup.sh vm                               (build, and what the emulated machine needs)
+#        setup.sh cross | test-arm64               (to build for a board; to run those tests here)
 # Does nothing, and needs no network, where everything is there.
 set -eu
 
 build="build-essential pkg-config libssl-dev libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev libyuv-dev"
 demo="mosquitto gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav ca-certificates"
-test="ffmpeg curl openssl chromium chromium-driver mosquitto-clients"
+test="ffmpeg curl openssl chromium chromium-driver mosquitto-clients rauc squashfs-tools"
 bench="linux-perf"
 # The kernel itself is fetched by vm/build.sh and unpacked beside the build, not installed.
 vm="qemu-system-x86 busybox-static kmod cpio xz-utils make gcc gstreamer1.0-plugins-base gstreamer1.0-plugins-good v4l-utils"
+
+# No development packages: a board's come from a folder of their own.
+cross="build-essential pkg-config mmdebstrap python3-venv util-linux"
+test_arm64="$cross qemu-user-static ffmpeg mosquitto mosquitto-clients curl openssl"
 
 case "${1:-}" in
     build) wanted="$build" ;;
@@ -18,7 +23,9 @@ case "${1:-}" in
     test) wanted="$build $demo $test" ;;
     bench) wanted="$build $demo $test $bench" ;;
     vm) wanted="$build $vm" ;;
-    *) echo "usage: $0 build|demo|test|bench|vm" >&2; exit 2 ;;
+    cross) wanted="$cross" ;;
+    test-arm64) wanted="$test_arm64" ;;
+    *) echo "usage: $0 build|demo|test|bench|vm|cross|test-arm64" >&2; exit 2 ;;
 esac
 
 missing=""

@@ -1,7 +1,7 @@
 //! What the board says of itself: facts for the birth, figures for the telemetry. Reads, never writes.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use headwater_protocol::message::Board;
@@ -17,9 +17,20 @@ fn number(path: impl AsRef<Path>) -> Option<f64> {
     line(path)?.parse().ok()
 }
 
+/// Where the kernel says which boot this is and how long ago it was; tests put a board there that boots anew.
+fn kernel(path: &str) -> PathBuf {
+    Path::new(&std::env::var_os("HEADWATER_PROC").unwrap_or_else(|| "/proc".into())).join(path)
+}
+
 /// Changes with each boot of the kernel.
 pub(crate) fn boot_id() -> String {
-    line("/proc/sys/kernel/random/boot_id").unwrap_or_default()
+    line(kernel("sys/kernel/random/boot_id")).unwrap_or_default()
+}
+
+/// What the bootloader told the kernel: the value of `name=value` on its command line.
+pub(crate) fn boot_option(name: &str) -> Option<String> {
+    let line = line(kernel("cmdline"))?;
+    line.split_whitespace().find_map(|option| option.strip_prefix(name)?.strip_prefix('=').map(str::to_owned))
 }
 
 pub(crate) fn board(profile: &str) -> Board {
@@ -67,7 +78,7 @@ pub(crate) fn load() -> f64 {
 }
 
 pub(crate) fn uptime() -> Duration {
-    let text = fs::read_to_string("/proc/uptime").unwrap_or_default();
+    let text = fs::read_to_string(kernel("uptime")).unwrap_or_default();
     let seconds: f64 = text.split(' ').next().and_then(|seconds| seconds.parse().ok()).unwrap_or(0.0);
     Duration::try_from_secs_f64(seconds).unwrap_or_default()
 }

@@ -30,6 +30,7 @@ pub(crate) struct Config {
     pub(crate) mqtt: Mqtt,
     pub(crate) deadlines: Deadlines,
     pub(crate) log: Log,
+    pub(crate) system: System,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -69,6 +70,7 @@ pub(crate) struct Deadlines {
     pub(crate) probe_seconds: u64,
     pub(crate) transfer_silence_seconds: u64,
     pub(crate) drain_seconds: u64,
+    pub(crate) config_seconds: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -76,6 +78,15 @@ pub(crate) struct Deadlines {
 pub(crate) struct Log {
     pub(crate) format: LogFormat,
     pub(crate) level: LogLevel,
+    pub(crate) kept_kib: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct System {
+    /// Of root's helper.
+    pub(crate) socket: PathBuf,
+    pub(crate) reserve_mib: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
@@ -105,6 +116,7 @@ impl Default for Config {
             mqtt: Mqtt::default(),
             deadlines: Deadlines::default(),
             log: Log::default(),
+            system: System::default(),
         }
     }
 }
@@ -145,19 +157,27 @@ impl Default for Deadlines {
             probe_seconds: 300,
             transfer_silence_seconds: 15,
             drain_seconds: 60,
+            config_seconds: 120,
         }
     }
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self { format: LogFormat::Text, level: LogLevel::Info }
+        Self { format: LogFormat::Text, level: LogLevel::Info, kept_kib: 64 }
+    }
+}
+
+impl Default for System {
+    fn default() -> Self {
+        Self { socket: crate::system::wire::SOCKET.into(), reserve_mib: 64 }
     }
 }
 
 impl Config {
-    /// Reads `path`. Without one, reads the default place, where a missing file means defaults.
-    pub(crate) fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+    /// Reads `path`, as settings and as it is written. Without one, reads the default place, where a missing file means
+    /// defaults.
+    pub(crate) fn load(path: Option<&Path>) -> Result<(Self, toml::Table), ConfigError> {
         let (path, may_miss) = match path {
             Some(path) => (path, false),
             None => (Path::new(DEFAULT_PATH), true),
@@ -167,14 +187,14 @@ impl Config {
             Err(error) if may_miss && error.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
         };
-        let config: Self = toml::from_str(&text)
-            .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })?;
+        let parse = |source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) };
+        let config: Self = toml::from_str(&text).map_err(parse)?;
         config.check()?;
-        Ok(config)
+        Ok((config, toml::from_str(&text).map_err(parse)?))
     }
 
-    fn check(&self) -> Result<(), ConfigError> {
-        let Self { state_dir: _, worker: _, limits, telemetry, mqtt, deadlines, log: _ } = self;
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        let Self { state_dir: _, worker: _, limits, telemetry, mqtt, deadlines, log, system } = self;
         let range = |key, value: u64, low, high, must| {
             if (low..=high).contains(&value) { Ok(()) } else { Err(ConfigError::Range { key, value, must }) }
         };
@@ -194,7 +214,10 @@ impl Config {
         range("deadlines.worker_silence_seconds", deadlines.worker_silence_seconds, 2, 300, "2 to 300")?;
         range("deadlines.probe_seconds", deadlines.probe_seconds, 5, 600, "5 to 600")?;
         range("deadlines.transfer_silence_seconds", deadlines.transfer_silence_seconds, 1, 300, "1 to 300")?;
-        range("deadlines.drain_seconds", deadlines.drain_seconds, 0, 3600, "0 to 3600")
+        range("deadlines.drain_seconds", deadlines.drain_seconds, 0, 3600, "0 to 3600")?;
+        range("deadlines.config_seconds", deadlines.config_seconds, 5, 3600, "5 to 3600")?;
+        range("log.kept_kib", log.kept_kib, 0, 256, "0 to 256")?;
+        range("system.reserve_mib", system.reserve_mib, 0, 1 << 20, "0 to 1048576")
     }
 }
 
@@ -264,7 +287,7 @@ mod tests {
         assert_eq!(config, Config::default());
         config.check().unwrap();
         let keys = uncommented.lines().filter(|line| line.contains(" = ") && !line.starts_with('#')).count();
-        assert_eq!(keys, 21, "a key is missing from dist/agent.toml, or this count is old");
+        assert_eq!(keys, 25, "a key is missing from dist/agent.toml, or this count is old");
     }
 
     #[test]

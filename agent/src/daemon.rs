@@ -9,12 +9,15 @@
 //! Readiness is told to the service manager after the first attempt to connect, whatever its outcome: a board without
 //! a network has started as well as it can. The watchdog is fed by this loop alone, so a stuck loop is noticed.
 
+mod asked;
 mod ending;
 mod events;
 mod hardware;
 mod lanes;
 mod messages;
 mod probing;
+mod start;
+mod updating;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -25,7 +28,7 @@ use headwater_protocol::message::{EventKind, Limits, NodeState, Offer, Status};
 use headwater_protocol::topic::Channel;
 use headwater_protocol::worker::Avoid;
 use headwater_protocol::{Code, Fault, ProbeReport};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{self, JoinError, JoinHandle, JoinSet};
 use tokio::time::sleep_until;
@@ -33,18 +36,17 @@ use tokio::time::sleep_until;
 use crate::clock::{self, Stamp};
 use crate::config::Config;
 use crate::exit::Exit;
-use crate::identity::{Identity, Node as NodeIdentity};
+use crate::identity::Node as NodeIdentity;
 use crate::lane::{self, Job, Report, Shop};
-use crate::media::Media;
-use crate::mqtt::{self, Control, Extras, Inbox, Publisher, Settings};
+use crate::mqtt::{Control, Extras, Inbox, Publisher};
 use crate::node::{Action, AttemptId, Event, LaneId, Node, Stop};
 use crate::outbox::{Outbox, OutboxError, Store};
-use crate::quarantine::{self, Quarantine};
-use crate::spare::Spare;
+use crate::quarantine::Quarantine;
 use crate::{board, probe};
+use asked::Configuring;
+pub(crate) use start::{Setup, run};
+use updating::{Told, Updating};
 
-/// Reports of lanes that wait for the owner. Full: a lane waits; its worker's output waits with it.
-const REPORTS: usize = 64;
 /// Commands for the service manager's watchdog, and a look at what is not urgent, at least so often.
 const PULSE: Duration = Duration::from_secs(10);
 /// At the end: for the lanes to end their workers, for the last events to be stored and sent, for the goodbye.
@@ -81,6 +83,7 @@ enum Happening {
     Lane(Report),
     LaneEnded(Result<(task::Id, ()), JoinError>),
     Written(Result<Written, JoinError>),
+    Told(Told),
     Probed(Result<Result<ProbeReport, probe::ProbeError>, JoinError>),
     Telemetry,
     Time,
@@ -123,6 +126,10 @@ struct Daemon {
     running: HashMap<AttemptId, Running>,
     reports: mpsc::Sender<Report>,
     reports_out: mpsc::Receiver<Report>,
+    updating: Updating,
+    configuring: Configuring,
+    tell: mpsc::Sender<Told>,
+    told: mpsc::Receiver<Told>,
     terminate: Signal,
     interrupt: Signal,
     telemetry_due: Instant,
@@ -131,110 +138,6 @@ struct Daemon {
     ready: bool,
     started: Instant,
     exit: Option<Exit>,
-}
-
-/// Runs until it is told to end.
-pub(crate) async fn run(config: Config, identity: Identity, worker: PathBuf) -> Result<Exit, DaemonError> {
-    let started = Instant::now();
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        node = %identity.node.node,
-        fleet = %identity.node.fleet,
-        worker = %worker.display(),
-        "starting"
-    );
-    let boot_id = board::boot_id();
-    let stamp = Arc::new(Stamp::new(boot_id.clone()));
-    let certificate = native_tls::Identity::from_pkcs8(&identity.certificate, &identity.key)?;
-    let tls = native_tls::TlsConnector::builder()
-        .disable_built_in_roots(true)
-        .add_root_certificate(native_tls::Certificate::from_pem(&identity.ca)?)
-        .identity(certificate)
-        .build()?;
-    let will = {
-        let stamp = stamp.clone();
-        Box::new(move || encode(&status(&stamp, NodeState::Offline)))
-    };
-    let (poller, inbox) = mqtt::session(Settings {
-        node: identity.node.clone(),
-        tls: tls.clone(),
-        keep_alive: Duration::from_secs(config.mqtt.keep_alive_seconds),
-        session_expiry_s: config.mqtt.session_expiry_seconds,
-        will,
-    });
-    // First of all, so that the handshake goes on while the rest is made ready.
-    let poller = tokio::spawn(poller);
-
-    let mut id = [0; 8];
-    openssl::rand::rand_bytes(&mut id)?;
-    let id = id.iter().map(|byte| format!("{byte:02x}")).collect();
-    let (store, outbox) = Store::open(&config.state_dir, id)?;
-    let machine = board::board("");
-    let limits = config.limits.wire(&machine);
-    let quarantine = Quarantine::new(&boot_id, quarantine::load(&config.state_dir));
-    let (avoid, avoided) = watch::channel(quarantine.avoid());
-    let silence = Duration::from_secs(config.deadlines.transfer_silence_seconds);
-    let shop = Shop {
-        media: Media::new(&identity.node.gateway_url, tls, limits.max_input_bytes, silence)?,
-        spare: Spare::new(&worker, config.limits.spare_worker(&machine)),
-        avoid: avoided,
-        in_flight: limits.in_flight,
-        idle: config.limits.worker_idle(),
-        start: Duration::from_secs(config.deadlines.worker_start_seconds),
-        silence: Duration::from_secs(config.deadlines.worker_silence_seconds),
-        life: lane::Life {
-            segments: config.limits.worker_segments,
-            memory: config.limits.worker_memory_mib * 1024 * 1024,
-            age: Duration::from_secs(config.limits.worker_age_minutes * 60),
-        },
-    };
-    let (reports, reports_out) = mpsc::channel(REPORTS);
-    let watchdog = sd_notify::watchdog_enabled().map_or(PULSE, |limit| (limit / 2).min(PULSE));
-    let mut daemon = Daemon {
-        node: Node::new(limits, config.limits.worker_idle(), outbox.known_attempts()),
-        identity: identity.node,
-        stamp,
-        worker,
-        shop: Arc::new(shop),
-        limits,
-        quarantine,
-        avoid,
-        outbox,
-        store: Some(store),
-        writing: None,
-        disk_pause: None,
-        inbox,
-        publisher: None,
-        probing: None,
-        probe_due: None,
-        probe_replies: Vec::new(),
-        report: None,
-        lanes: JoinSet::new(),
-        lane_ids: HashMap::new(),
-        jobs: BTreeMap::new(),
-        running: HashMap::new(),
-        reports,
-        reports_out,
-        terminate: signal(SignalKind::terminate()).map_err(DaemonError::Signals)?,
-        interrupt: signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?,
-        telemetry_due: started + Duration::from_secs(config.telemetry.interval_seconds),
-        pulse_due: started,
-        pulse: watchdog,
-        ready: false,
-        started,
-        exit: None,
-        config,
-    };
-    daemon.settle_the_past()?;
-    daemon.start_probe(false, &boot_id);
-    while daemon.exit.is_none() {
-        let happening = daemon.next().await;
-        daemon.handle(happening)?;
-        daemon.flush()?;
-    }
-    let exit = daemon.exit.unwrap_or(Exit::Internal);
-    daemon.close(poller).await?;
-    Ok(exit)
 }
 
 fn encode(message: &impl serde::Serialize) -> Vec<u8> {
@@ -264,8 +167,10 @@ impl Daemon {
 
     async fn next(&mut self) -> Happening {
         let tick = self.node.next_tick();
-        let wake =
-            [tick, self.disk_pause, self.probe_due].into_iter().flatten().fold(self.pulse_due, Instant::min);
+        let wake = [tick, self.disk_pause, self.probe_due, self.configuring.deadline()]
+            .into_iter()
+            .flatten()
+            .fold(self.pulse_due, Instant::min);
         tokio::select! {
             biased;
             _ = self.terminate.recv() => Happening::Signal("SIGTERM"),
@@ -280,6 +185,7 @@ impl Daemon {
             Some(ended) = self.lanes.join_next_with_id() => Happening::LaneEnded(ended),
             Some(offer) = self.inbox.offers.recv() => Happening::Offer(offer),
             Some(attempt) = self.inbox.overflow.recv() => Happening::Overflow(attempt),
+            Some(told) = self.told.recv() => Happening::Told(told),
             probed = join(&mut self.probing) => Happening::Probed(probed),
             () = sleep_until(self.telemetry_due.into()) => Happening::Telemetry,
             () = sleep_until(wake.into()) => Happening::Time,
@@ -310,7 +216,11 @@ impl Daemon {
                 self.outbox.ack(&ack.number);
                 Event::Tick
             }
-            Happening::Control(Control::Command(command)) => self.command(&command),
+            Happening::Control(Control::Command(command)) => self.command(command)?,
+            Happening::Control(Control::Config(desired)) => {
+                self.desired(*desired);
+                Event::Tick
+            }
             Happening::Control(Control::Room) => Event::Tick,
             Happening::Offer(offer) => {
                 let outbox_full = self.outbox.is_full();
@@ -327,6 +237,7 @@ impl Daemon {
                 self.written(result);
                 Event::Tick
             }
+            Happening::Told(told) => self.told(told)?,
             Happening::Probed(result) => self.probe_ended(result),
             Happening::Telemetry => {
                 self.telemetry_due =

@@ -17,6 +17,8 @@ pub(crate) enum Exit {
     StateDir = 5,
     /// A restart was asked for over MQTT; the service manager starts the agent anew.
     Restart = 6,
+    /// A new boot was asked for, and root's helper has been told.
+    Reboot = 7,
     /// Anything else: a bug or a broken system.
     Internal = 70,
 }
@@ -30,6 +32,7 @@ Exit status:
    4  enrolment was refused
    5  the state folder cannot be used
    6  a restart was asked for; the service manager starts the agent anew
+   7  a new boot was asked for, and has begun
   70  anything else";
 }
 

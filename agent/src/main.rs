@@ -5,8 +5,9 @@
 //!                  ▲         ▲
 //!  mqtt ──────────▶ daemon (owner of the state) ◀──── outbox ── disk
 //!                     │
-//!                     └─▶ lane, one per stream ──▶ worker ── headwater-worker
-//!                              └────────────────▶ media ─── gateway
+//!                     ├─▶ lane, one per stream ──▶ worker ── headwater-worker
+//!                     │        └────────────────▶ media ─── gateway
+//!                     └─▶ update (pure), helper ─▶ socket ─▶ system: the same program as root
 //! ```
 
 mod admission;
@@ -17,16 +18,21 @@ mod daemon;
 mod enroll;
 mod exit;
 mod files;
+mod helper;
 mod identity;
 mod lane;
+mod log_ring;
 mod logging;
 mod media;
 mod mqtt;
 mod node;
 mod outbox;
+mod overlay;
 mod probe;
 mod quarantine;
 mod spare;
+mod system;
+mod update;
 mod worker;
 
 use std::io::Read;
@@ -37,11 +43,12 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use headwater_protocol::enroll::Token;
 
-use config::{Config, LogFormat, LogLevel};
-use daemon::DaemonError;
+use config::{Config, Log, LogFormat, LogLevel};
+use daemon::{DaemonError, Setup};
 use enroll::EnrollError;
 use exit::Exit;
 use identity::{Identity, IdentityError};
+use overlay::Overlay;
 
 /// Takes transcoding work for this board.
 #[derive(Debug, Parser)]
@@ -55,7 +62,8 @@ struct Cli {
 
 #[derive(Debug, Args)]
 struct Common {
-    /// Configuration; without it /etc/headwater/agent.toml, where a missing file means defaults
+    /// Configuration; without it /etc/headwater/agent.toml (of `system`: system.toml there), where a missing file means
+    /// defaults
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Folder for identity and outbox
@@ -84,6 +92,8 @@ enum Verb {
         #[arg(long)]
         force: bool,
     },
+    /// Root's part: updates and boots for the agent. Started by systemd, see headwater-system.socket
+    System(system::SystemArgs),
 }
 
 fn main() -> ExitCode {
@@ -98,36 +108,69 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(cli: Cli) -> anyhow::Result<Exit> {
-    let Common { config, state_dir, worker, log_format, log_level } = cli.common;
-    let mut config = Config::load(config.as_deref())?;
-    config.state_dir = state_dir.unwrap_or(config.state_dir);
-    config.worker = worker.or(config.worker);
-    config.log.format = log_format.unwrap_or(config.log.format);
-    config.log.level = log_level.unwrap_or(config.log.level);
-    logging::start(&config.log);
-    // One thread: everything here waits for something else.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(4)
-        .build()
-        .context("cannot start the runtime")?;
-    let result = match cli.command {
+fn start(Cli { common, command }: Cli) -> anyhow::Result<Exit> {
+    match command {
         None | Some(Verb::Run) => {
-            let identity = Identity::load(&config.state_dir)?;
+            let (own, file) = Config::load(common.config.as_deref())?;
+            let state_dir = common.state_dir.as_ref().unwrap_or(&own.state_dir);
+            let identity = Identity::load(state_dir)?;
+            let mut overlay = Overlay::load(state_dir);
+            let (config, changed) = overlay.start(&own, &file);
+            if changed && let Err(error) = overlay.store(state_dir) {
+                // Then this start is not counted; a trial still has its deadline.
+                eprintln!("headwater-agent: the configuration cannot be written: {error}");
+            }
+            let config = common.over(config);
+            let runtime = begin(&config)?;
             let worker = find_worker(config.worker.as_ref());
-            runtime.block_on(daemon::run(config, identity, worker)).map_err(anyhow::Error::from)
+            let result = runtime.block_on(daemon::run(Setup { config, file, overlay, identity, worker }));
+            // A look-up of a name may still hang in its thread; the process does not wait for it.
+            runtime.shutdown_background();
+            Ok(result?)
         }
         Some(Verb::Enroll { token, force }) => {
+            let (config, _) = Config::load(common.config.as_deref())?;
+            let config = common.over(config);
+            let runtime = begin(&config)?;
             let token = read_token(token)?;
-            let node = runtime.block_on(enroll::enroll(&token, &config.state_dir, force))?;
+            let result = runtime.block_on(enroll::enroll(&token, &config.state_dir, force));
+            runtime.shutdown_background();
+            let node = result?;
             println!("enrolled: node {} of fleet {}, gateway {}", node.node, node.fleet, node.gateway_url);
             Ok(Exit::Ok)
         }
-    };
-    // A look-up of a name may still hang in its thread; the process does not wait for it.
-    runtime.shutdown_background();
-    result
+        Some(Verb::System(args)) => {
+            let log = Log::default();
+            logging::start(&Log {
+                format: common.log_format.unwrap_or(log.format),
+                level: common.log_level.unwrap_or(log.level),
+                kept_kib: 0,
+            });
+            system::run(args, common.config.as_deref())
+        }
+    }
+}
+
+impl Common {
+    /// The command line comes before any file.
+    fn over(self, mut config: Config) -> Config {
+        let Self { config: _, state_dir, worker, log_format, log_level } = self;
+        config.state_dir = state_dir.unwrap_or(config.state_dir);
+        config.worker = worker.or(config.worker);
+        config.log.format = log_format.unwrap_or(config.log.format);
+        config.log.level = log_level.unwrap_or(config.log.level);
+        config
+    }
+}
+
+fn begin(config: &Config) -> anyhow::Result<tokio::runtime::Runtime> {
+    logging::start(&config.log);
+    // One thread: everything here waits for something else.
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(4)
+        .build()
+        .context("cannot start the runtime")
 }
 
 fn read_token(text: String) -> anyhow::Result<Token> {

@@ -64,6 +64,29 @@ impl Media {
         Ok(Self { client, base, max_input, silence })
     }
 
+    /// A request for what lies at the gateway, to be sent by the caller.
+    pub(crate) fn get(&self, path: &str) -> reqwest::RequestBuilder {
+        self.client.get(format!("{}{path}", self.base))
+    }
+
+    /// A transfer that does not move for so long has failed.
+    pub(crate) fn silence(&self) -> Duration {
+        self.silence
+    }
+
+    /// Puts a text, whole or not at all.
+    pub(crate) async fn text(&self, path: &str, text: String) -> Result<(), Fault> {
+        let failed = |text: String| Fault::new(Code::UploadFailed, format!("cannot put the text: {text}"));
+        let request = self.client.put(format!("{}{path}", self.base));
+        let request = request.header(CONTENT_TYPE, "text/plain; charset=utf-8").body(text);
+        match timeout(2 * self.silence, request.send()).await {
+            Ok(Ok(response)) if response.status().is_success() => Ok(()),
+            Ok(Ok(response)) => Err(failed(format!("the gateway answered {}", response.status()))),
+            Ok(Err(error)) => Err(failed(in_one_line(&error))),
+            Err(_) => Err(failed("the gateway does not take it".to_owned())),
+        }
+    }
+
     /// Starts to fetch; bytes wait in the channel, at most [`FETCH_CHUNKS`].
     pub(crate) fn fetch(&self, input: &Input) -> Fetch {
         let (sender, chunks) = mpsc::channel(FETCH_CHUNKS);

@@ -5,7 +5,8 @@
 //!   ▲                                    │
 //!   ├── state: connected | lost          │ polled by one task that never publishes and never waits for the owner
 //!   ├── offers (bounded), overflow ◀─────┤
-//!   └── control: revoke, ack, command ◀──┘
+//!   └── control: revoke, ack, command, ◀┘
+//!       config
 //! ```
 //!
 //! Each connection gets a new client. The library forgets unsent messages when a broker has lost the session, and
@@ -15,7 +16,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use headwater_protocol::message::{Ack, Command, MAX_MESSAGE, Offer, Revoke};
+use headwater_protocol::message::{Ack, Command, DesiredConfig, MAX_MESSAGE, Offer, Revoke};
 use headwater_protocol::topic::{Channel, Topic, node_filters};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
@@ -77,6 +78,8 @@ pub(crate) enum Control {
     Revoke(Revoke),
     Ack(Ack),
     Command(Command),
+    /// Retained: comes with each subscription.
+    Config(Box<DesiredConfig>),
     /// Place for more publishes.
     Room,
 }
@@ -136,7 +139,9 @@ impl Publisher {
             | Channel::Offer
             | Channel::Revoke
             | Channel::Ack
-            | Channel::Command => QoS::AtLeastOnce,
+            | Channel::Command
+            | Channel::Update
+            | Channel::Config => QoS::AtLeastOnce,
         };
         let properties = PublishProperties {
             message_expiry_interval: expiry.map(|expiry| u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX)),
@@ -208,7 +213,7 @@ async fn run(settings: Settings, outlets: Outlets) {
 }
 
 /// Full jitter: anything from nothing to `most`.
-fn jitter(most: Duration) -> Duration {
+pub(crate) fn jitter(most: Duration) -> Duration {
     let mut bytes = [0; 4];
     // Without randomness every node would come at once, which is still better than not coming.
     let share = match openssl::rand::rand_bytes(&mut bytes) {
@@ -315,21 +320,28 @@ impl Outlets {
                 return;
             }
         };
-        let read = match channel {
-            Channel::Offer => serde_json::from_slice(&publish.payload).map(|offer| self.offer(offer)),
-            Channel::Revoke => {
-                serde_json::from_slice(&publish.payload).map(|revoke| self.control(Control::Revoke(revoke)))
-            }
-            Channel::Ack => {
-                serde_json::from_slice(&publish.payload).map(|ack| self.control(Control::Ack(ack)))
-            }
-            Channel::Command => serde_json::from_slice(&publish.payload)
-                .map(|command| self.control(Control::Command(command))),
-            Channel::Birth | Channel::Status | Channel::Telemetry | Channel::Event | Channel::Reply => {
-                tracing::warn!(%topic, "message on a topic that only this node writes");
-                return;
-            }
-        };
+        let read =
+            match channel {
+                Channel::Offer => serde_json::from_slice(&publish.payload).map(|offer| self.offer(offer)),
+                Channel::Revoke => serde_json::from_slice(&publish.payload)
+                    .map(|revoke| self.control(Control::Revoke(revoke))),
+                Channel::Ack => {
+                    serde_json::from_slice(&publish.payload).map(|ack| self.control(Control::Ack(ack)))
+                }
+                Channel::Command => serde_json::from_slice(&publish.payload)
+                    .map(|command| self.control(Control::Command(command))),
+                Channel::Config => serde_json::from_slice(&publish.payload)
+                    .map(|config| self.control(Control::Config(config))),
+                Channel::Birth
+                | Channel::Status
+                | Channel::Telemetry
+                | Channel::Event
+                | Channel::Reply
+                | Channel::Update => {
+                    tracing::warn!(%topic, "message on a topic that only this node writes");
+                    return;
+                }
+            };
         if let Err(error) = read {
             tracing::warn!(%topic, %error, "message cannot be read and was dropped");
         }

@@ -185,6 +185,11 @@ impl Node {
         self.lanes.values().filter(|lane| !lane.closing).map(state).collect()
     }
 
+    /// No attempt is open.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.open.is_empty()
+    }
+
     /// Accepted, and without its end.
     pub(crate) fn is_open(&self, attempt: &AttemptId) -> bool {
         self.open.contains_key(attempt)

@@ -5,18 +5,20 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
-use axum::extract::{Path, Request, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
 use headwater_protocol::{NodeId, StreamId};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use crate::app::{App, Shared, bears, plain};
 use crate::enroll::{self, TokenError};
+use crate::selector::{Facts, Selector};
 use crate::views::{CommandRequest, EnrollRequest, ErrorView};
 
 /// A request of the operator's is a name or two.
@@ -25,6 +27,8 @@ const MAX_REQUEST: usize = 64 * 1024;
 const COALESCE: Duration = Duration::from_millis(250);
 /// Longest time between two bytes of an event stream.
 const HEARTBEAT: Duration = Duration::from_secs(15);
+/// Updates that those who watch are shown, the newest ones.
+const UPDATES: usize = 10;
 /// How long a node may take to answer a command.
 const REPLY: Duration = Duration::from_secs(10);
 
@@ -45,11 +49,27 @@ fn error(status: StatusCode, text: impl std::fmt::Display) -> Response<Body> {
     (status, Json(ErrorView { error: text.to_string() })).into_response()
 }
 
-async fn nodes(State(app): State<Shared>) -> Response<Body> {
-    match app.owner.nodes().await {
-        Ok(nodes) => Json(nodes).into_response(),
-        Err(stopped) => error(StatusCode::SERVICE_UNAVAILABLE, stopped),
+/// Some nodes only, where a selector is told.
+#[derive(Debug, Deserialize)]
+struct Which {
+    select: Option<String>,
+}
+
+async fn nodes(State(app): State<Shared>, Query(Which { select }): Query<Which>) -> Response<Body> {
+    let mut nodes = match app.owner.nodes().await {
+        Ok(nodes) => nodes,
+        Err(stopped) => return error(StatusCode::SERVICE_UNAVAILABLE, stopped),
+    };
+    if let Some(select) = select {
+        let selector: Selector = match select.parse() {
+            Ok(selector) => selector,
+            Err(wrong) => return error(StatusCode::BAD_REQUEST, wrong),
+        };
+        nodes.retain(|view| {
+            selector.matches(Facts { node: &view.node, state: view.state, birth: view.birth.as_ref() })
+        });
     }
+    Json(nodes).into_response()
 }
 
 async fn streams(State(app): State<Shared>) -> Response<Body> {
@@ -80,7 +100,10 @@ async fn evidence(State(app): State<Shared>, Path((name, segment)): Path<(String
 }
 
 /// The body of a request that only the operator may make.
-async fn operator<T: DeserializeOwned>(app: &App, request: Request) -> Result<T, Box<Response<Body>>> {
+pub(crate) async fn operator<T: DeserializeOwned>(
+    app: &App,
+    request: Request,
+) -> Result<T, Box<Response<Body>>> {
     if !bears(request.headers(), &app.operator_token) {
         let text = "this needs the operator's token (state_dir/operator.token) as `Authorization: Bearer`";
         return Err(Box::new(error(StatusCode::UNAUTHORIZED, text)));
@@ -118,7 +141,7 @@ async fn command(State(app): State<Shared>, Path(node): Path<String>, request: R
     else {
         return error(StatusCode::NOT_FOUND, format_args!("no node is called {node:?}"));
     };
-    match tokio::time::timeout(REPLY, app.owner.command(node.clone(), command)).await {
+    match tokio::time::timeout(REPLY, app.owner.command(node.clone(), command.into(), REPLY)).await {
         Ok(Ok(Ok(()))) => Json(serde_json::json!({})).into_response(),
         Ok(Ok(Err(fault))) => error(StatusCode::CONFLICT, fault),
         Ok(Err(_)) | Err(_) => error(StatusCode::GATEWAY_TIMEOUT, format_args!("{node} did not answer")),
@@ -156,7 +179,7 @@ impl Shown {
     }
 }
 
-/// `nodes` and `streams` as server-sent events: whole lists, after changes, coalesced.
+/// `nodes`, `updates` and `streams` as server-sent events: whole lists, after changes, coalesced.
 async fn events(State(app): State<Shared>) -> Response<Body> {
     let Ok(permit) = Arc::clone(&app.subscribers).try_acquire_owned() else {
         return error(StatusCode::SERVICE_UNAVAILABLE, "too many watch already");
@@ -164,7 +187,7 @@ async fn events(State(app): State<Shared>) -> Response<Body> {
     let body = async_stream::stream! {
         let _permit = permit;
         let mut changes = app.owner.changes();
-        let (mut nodes, mut streams) = (Bytes::new(), Bytes::new());
+        let (mut nodes, mut streams, mut updates) = (Bytes::new(), Bytes::new(), Bytes::new());
         loop {
             let generation = *changes.borrow_and_update();
             let mut text = Vec::new();
@@ -172,6 +195,11 @@ async fn events(State(app): State<Shared>) -> Response<Body> {
                 && let Ok(json) = serde_json::to_vec(&list)
             {
                 event(&mut text, "nodes", json.into(), &mut nodes);
+            }
+            if let Ok(list) = app.owner.updates().await
+                && let Ok(json) = serde_json::to_vec(&list[..list.len().min(UPDATES)])
+            {
+                event(&mut text, "updates", json.into(), &mut updates);
             }
             if let Some(json) = app.shown.streams(&app, generation).await {
                 event(&mut text, "streams", json, &mut streams);

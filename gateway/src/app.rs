@@ -12,10 +12,12 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Limits;
+use crate::depot::Depot;
 use crate::grants::Grants;
 use crate::identity::Identity;
 use crate::media::Media;
 use crate::metrics::Metrics;
+use crate::operate::LogsWaiting;
 use crate::owner::{Handle, Janitor};
 use crate::secret;
 use crate::store::Store;
@@ -44,6 +46,10 @@ pub struct App {
     /// Open event streams; further ones get 503.
     pub subscribers: Arc<Semaphore>,
     pub enrolments: crate::enroll::Pace,
+    pub depot: Depot,
+    /// Bundles on their way in at once; further ones get 503.
+    pub uploads: Semaphore,
+    pub logs: LogsWaiting,
     pub stop: CancellationToken,
 }
 

@@ -72,6 +72,7 @@ pub struct Media {
 pub struct Limits {
     pub max_segment_mib: u64,
     pub max_rendition_mib: u64,
+    pub max_bundle_mib: u64,
     pub streams: usize,
     pub in_flight_per_stream: usize,
     /// Segments that may wait for a node, over all streams.
@@ -193,6 +194,7 @@ impl Default for Limits {
         Self {
             max_segment_mib: 300,
             max_rendition_mib: 600,
+            max_bundle_mib: 2048,
             streams: 256,
             in_flight_per_stream: 16,
             waiting: 256,
@@ -271,6 +273,7 @@ impl Config {
         };
         range("limits.max_segment_mib", self.limits.max_segment_mib, 1, 4096, "1 to 4096")?;
         range("limits.max_rendition_mib", self.limits.max_rendition_mib, 1, 16384, "1 to 16384")?;
+        range("limits.max_bundle_mib", self.limits.max_bundle_mib, 1, 65_536, "1 to 65536")?;
         range("limits.streams", self.limits.streams as u64, 1, 100_000, "1 to 100000")?;
         range("limits.in_flight_per_stream", self.limits.in_flight_per_stream as u64, 1, 1024, "1 to 1024")?;
         range("limits.waiting", self.limits.waiting as u64, 1, 100_000, "1 to 100000")?;

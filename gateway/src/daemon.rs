@@ -21,15 +21,18 @@ use tokio_util::sync::CancellationToken;
 use crate::app::{App, Shared, plain};
 use crate::broker::{BrokerError, Embedded};
 use crate::config::{Config, ConfigError};
+use crate::depot::Depot;
 use crate::grants::Grants;
 use crate::guard::guard;
 use crate::identity::{Identity, IdentityError, Pair};
 use crate::media::{Media, MediaError};
 use crate::metrics::Metrics;
 use crate::mqtt::{self, MqttError};
+use crate::operate::{self, LogsWaiting};
 use crate::owner::{Janitor, Owner};
 use crate::schedule::{Core, Policy};
 use crate::serve::{self, Server, TlsError};
+use crate::state_dir::{lock, make_private, operator_token, remove};
 use crate::store::{Store, StoreError};
 use crate::{api, enroll, housekeep, nodes, page, playback, push, secret};
 
@@ -121,13 +124,17 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         }
     }
     let identity = Arc::new(Identity::open(&dir.join("ca"), &config.fleet, &names)?);
-    let (store, remembered, threads) = Store::open(&dir.join("gateway.db"))?;
+    let (store, mut remembered, threads) = Store::open(&dir.join("gateway.db"))?;
     let media = Media::open(&config.media_dir()?, config.media.cache_bytes())?;
     match housekeep::sweep(&store, &media, Duration::ZERO).await {
         Ok(0) => {}
         Ok(count) => tracing::info!(count, "removed media of unfinished segments"),
         Err(error) => tracing::warn!(%error, "media not swept"),
     }
+
+    let bundles = dir.join("bundles");
+    let depot =
+        Depot::open(bundles.clone(), config.limits.max_bundle_mib).map_err(state("prepare", &bundles))?;
 
     // The broker outlives the owner: its own token, cancelled last.
     let broker_stop = CancellationToken::new();
@@ -170,7 +177,11 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     let broker_up = Arc::new(AtomicBool::new(false));
     let grants = Grants::default();
     let (janitor, janitor_task) = Janitor::start(media.clone());
+    let (campaigns, configs) =
+        (std::mem::take(&mut remembered.campaigns), std::mem::take(&mut remembered.configs));
     let owner = Owner {
+        campaigns,
+        configs,
         core: Core::new(policy(&config), remembered),
         fleet: config.fleet.clone(),
         store: store.clone(),
@@ -203,6 +214,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         shown: api::Shown::default(),
         subscribers: Arc::new(Semaphore::new(64)),
         enrolments: enroll::Pace::default(),
+        depot: depot.clone(),
+        uploads: Semaphore::new(2),
+        logs: LogsWaiting::default(),
         stop: stop.clone(),
     });
     // Nodes may still put their last renditions while waiting pushes end.
@@ -215,6 +229,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     let nodes_task = tokio::spawn(nodes_server.run(nodes_listener, nodes_stop.clone()));
     let keep = Duration::from_secs(config.media.keep_minutes() * 60);
     let keeper = tokio::spawn(housekeep::run(store.clone(), media.clone(), keep, stop.clone()));
+
+    let sweeper = tokio::spawn(housekeep::sweep_bundles(depot, app.owner.clone(), stop.clone()));
 
     let broker = format!("{}:{}", bracketed(&settings.host), settings.port);
     let run = Run { http, nodes: nodes_address, broker, pid: std::process::id() };
@@ -237,6 +253,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     ended("nodes", nodes_task, Duration::from_secs(2)).await;
     mqtt_stop.cancel();
     ended("housekeeping", keeper, Duration::from_secs(2)).await;
+    ended("bundles", sweeper, Duration::from_secs(2)).await;
     broker_stop.cancel();
     if let Some(supervisor) = supervisor {
         ended("broker", supervisor, Duration::from_secs(6)).await;
@@ -258,6 +275,7 @@ fn public(app: Shared) -> Router {
         .merge(push::router())
         .merge(playback::router())
         .merge(api::router())
+        .merge(operate::router())
         .with_state(Arc::clone(&app))
         .merge(page::router())
         .fallback(async || plain(StatusCode::NOT_FOUND, "404 page not found"))
@@ -358,39 +376,4 @@ fn advertised(told: Option<&str>, listen: SocketAddr) -> String {
 
 fn bracketed(host: &str) -> String {
     if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
-}
-
-fn make_private(dir: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o750).create(dir)
-}
-
-fn remove(path: &Path) -> std::io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        result => result,
-    }
-}
-
-/// One gateway per state folder.
-fn lock(dir: &Path) -> Result<nix::fcntl::Flock<std::fs::File>, StartError> {
-    let path = dir.join("lock");
-    let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    let file = file.map_err(|source| StartError::State { verb: "open", path, source })?;
-    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock)
-        .map_err(|_| StartError::InUse(dir.to_owned()))
-}
-
-/// The operator's bearer token, made on the first start.
-fn operator_token(dir: &Path) -> Result<String, StartError> {
-    let path = dir.join("operator.token");
-    match std::fs::read_to_string(&path) {
-        Ok(text) if text.trim().len() >= 32 => Ok(text.trim().to_owned()),
-        Ok(_) | Err(_) => {
-            let token = secret::random_hex()?;
-            secret::write_file(&path, format!("{token}\n").as_bytes(), 0o600)
-                .map_err(|source| StartError::State { verb: "write", path, source })?;
-            Ok(token)
-        }
-    }
 }

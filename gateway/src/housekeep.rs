@@ -1,11 +1,13 @@
 //! Removes what is past its time, and what no task knows.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::depot::Depot;
 use crate::media::Media;
-use crate::owner::unix_millis;
+use crate::owner::{Handle, unix_millis};
 use crate::store::{Store, StoreError, Write};
 
 const EVERY: Duration = Duration::from_secs(30);
@@ -41,6 +43,30 @@ pub async fn run(store: Store, media: Media, keep: Duration, stop: CancellationT
         }
         if let Err(error) = expire(&store, &media, keep).await {
             tracing::warn!(%error, "housekeeping put off");
+        }
+    }
+}
+
+/// How long a bundle stays that no update wants: it may be uploaded for one that is still being planned.
+const BUNDLE: Duration = Duration::from_secs(3600);
+const BUNDLES_EVERY: Duration = Duration::from_secs(600);
+
+/// Bundles that no update wants any more, until `stop`.
+pub async fn sweep_bundles(depot: Depot, owner: Handle, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(BUNDLES_EVERY) => {}
+        }
+        let Ok(updates) = owner.updates().await else { return };
+        let open = updates.into_iter().filter(|view| !view.update.head.state.is_final());
+        let wanted: BTreeSet<String> = open.map(|view| view.update.bundle.sha256).collect();
+        let depot = depot.clone();
+        match tokio::task::spawn_blocking(move || depot.sweep(&wanted, BUNDLE)).await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(count)) => tracing::info!(count, "removed bundles that no update wants"),
+            Ok(Err(error)) => tracing::warn!(%error, "bundles not swept"),
+            Err(error) => tracing::warn!(%error, "bundles not swept"),
         }
     }
 }

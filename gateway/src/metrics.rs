@@ -8,6 +8,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::rollout::State;
 use crate::schedule::Outcome;
 use crate::store::Write;
 use crate::views::NodeView;
@@ -30,6 +31,7 @@ pub struct Metrics {
     delay: Histogram,
     added: Histogram,
     nodes: Family<StateLabel, Gauge>,
+    updates: Family<StateLabel, Gauge>,
     waiting: Gauge,
     in_flight: Gauge,
     streams: Gauge,
@@ -48,6 +50,7 @@ impl Default for Metrics {
             delay: spans(),
             added: spans(),
             nodes: Family::default(),
+            updates: Family::default(),
             waiting: Gauge::default(),
             in_flight: Gauge::default(),
             streams: Gauge::default(),
@@ -71,6 +74,7 @@ impl Default for Metrics {
             all.added.clone(),
         );
         r.register("nodes", "Nodes by state", all.nodes.clone());
+        r.register("updates", "Remembered updates by state", all.updates.clone());
         r.register("segments_waiting", "Segments that wait for a node", all.waiting.clone());
         r.register("segments_in_flight", "Segments between push and answer", all.in_flight.clone());
         r.register("streams_live", "Streams with a segment in the last minute", all.streams.clone());
@@ -122,6 +126,9 @@ impl Metrics {
             | Write::Delay { .. }
             | Write::TokenNew { .. }
             | Write::TasksRemoved { .. }
+            | Write::Update(_)
+            | Write::UpdateNode { .. }
+            | Write::Config { .. }
             | Write::Evidence { .. } => {}
         }
     }
@@ -137,6 +144,14 @@ impl Metrics {
         self.waiting.set(number(waiting));
         self.in_flight.set(number(in_flight));
         self.streams.set(number(streams));
+    }
+
+    pub fn updates<'a>(&self, states: impl Iterator<Item = &'a State>) {
+        let states: Vec<&str> = states.map(State::as_str).collect();
+        for state in ["running", "paused", "stopped", "done", "cancelled"] {
+            let count = states.iter().filter(|other| **other == state).count();
+            self.updates.get_or_create(&StateLabel { state }).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 
     /// The text, with the nodes as they are now.

@@ -130,9 +130,11 @@ async fn publish(
             tracing::warn!(topic = %message.topic, "not sent in time");
             continue;
         }
+        let retained = message.topic.channel.retained();
+        // Whole seconds, rounded up: zero would mean dead on arrival. What is retained stays until it is replaced.
+        let expiry = u32::try_from(left.as_secs()).unwrap_or(u32::MAX - 1) + 1;
         let properties = PublishProperties {
-            // Whole seconds, rounded up: zero would mean dead on arrival.
-            message_expiry_interval: Some(u32::try_from(left.as_secs()).unwrap_or(u32::MAX - 1) + 1),
+            message_expiry_interval: (!retained).then_some(expiry),
             correlation_data: message.correlation.map(Bytes::from),
             content_type: Some("application/json".to_owned()),
             ..PublishProperties::default()
@@ -140,7 +142,7 @@ async fn publish(
         let sent = client.publish_with_properties(
             message.topic.to_string(),
             QoS::AtLeastOnce,
-            message.topic.channel.retained(),
+            retained,
             message.payload,
             properties,
         );

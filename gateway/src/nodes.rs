@@ -4,6 +4,8 @@
 //! GET /v1/attempts/{task}/{epoch}/input          the segment
 //! PUT /v1/attempts/{task}/{epoch}/{rendition}    a rendition, whole or not at all
 //! PUT /v1/evidence/{task}/{epoch}                what a failed attempt left behind, also after its end
+//! GET /v1/bundles/{sha256}                       a bundle, by ranges, for every enrolled node
+//! PUT /v1/logs/{id}                              its log, for the node that was asked
 //! ```
 //! Only for the node that the attempt was given to: 401 without a certificate or with one that a later enrolment replaced, 403 for another
 //! node, 404 where there is no such attempt, 410 after its end.
@@ -28,6 +30,7 @@ pub fn router(app: Shared) -> Router {
         .route("/v1/attempts/{task}/{epoch}/input", get(input))
         .route("/v1/attempts/{task}/{epoch}/{rendition}", put(rendition))
         .route("/v1/evidence/{task}/{epoch}", put(evidence))
+        .merge(crate::operate::for_nodes())
         .merge(crate::enroll::router())
         .fallback(async || plain(StatusCode::NOT_FOUND, "not found"))
         .with_state(app)
@@ -55,17 +58,23 @@ fn attempt(app: &Shared, peer: Peer, task: &str, epoch: &str) -> Result<Attempt,
     }
 }
 
-/// The attempt of a path, if it is this node's, and whether it has ended.
-fn given(app: &Shared, peer: Peer, task: &str, epoch: &str) -> Result<(Attempt, bool), Box<Response<Body>>> {
+/// The node of a connection, if its certificate is the newest it got.
+pub(crate) fn enrolled(app: &Shared, peer: Peer) -> Result<NodeId, Box<Response<Body>>> {
     let Some(Shown { node, sha256 }) = peer.0 else {
         let text = "this path is for enrolled nodes; enrol first (headwater-agent enroll TOKEN)";
         return Err(Box::new(plain(StatusCode::UNAUTHORIZED, text)));
     };
     if !app.store.is_current(&node, &sha256) {
-        tracing::warn!(%node, "media denied: an older certificate");
+        tracing::warn!(%node, "denied: an older certificate");
         let text = "this certificate was replaced by a later enrolment of the same node";
         return Err(Box::new(plain(StatusCode::UNAUTHORIZED, text)));
     }
+    Ok(node)
+}
+
+/// The attempt of a path, if it is this node's, and whether it has ended.
+fn given(app: &Shared, peer: Peer, task: &str, epoch: &str) -> Result<(Attempt, bool), Box<Response<Body>>> {
+    let node = enrolled(app, peer)?;
     let (Ok(task), Ok(epoch)) = (TaskId::new(task), epoch.parse()) else {
         return Err(Box::new(denied(Denied::Unknown)));
     };

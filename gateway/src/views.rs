@@ -1,7 +1,8 @@
 //! What the gateway tells people and programs: the JSON of `/api/v1`, of the status page's
 //! server-sent events and of `headwater --json`. Wire types of their own, apart from MQTT's.
 
-use headwater_protocol::message::{Birth, NodeState, Telemetry};
+use headwater_protocol::message::{Birth, CommandKind, NodeState, Telemetry};
+use headwater_protocol::update::UpdateStatus;
 use headwater_protocol::{
     Epoch, Evidence, Fault, Ladder, Millis, NodeId, RenditionName, SegmentReport, StreamId, TaskId,
 };
@@ -18,6 +19,9 @@ pub struct NodeView {
     pub birth: Option<Birth>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub telemetry: Option<Telemetry>,
+    /// Its word on its newest update.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update: Option<UpdateStatus>,
     /// Attempts it has now.
     pub running: Vec<AttemptView>,
     pub done: u64,
@@ -121,5 +125,28 @@ pub struct ErrorView {
 /// `POST /api/v1/nodes/{node}/command`, with the operator's token as bearer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommandRequest {
-    pub command: headwater_protocol::message::CommandKind,
+    pub command: NodeCommand,
+}
+
+/// What may be asked of a node as it is; commands with addresses in them are the gateway's own to make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeCommand {
+    Drain,
+    Resume,
+    Restart,
+    Reboot,
+    Probe,
+}
+
+impl From<NodeCommand> for CommandKind {
+    fn from(command: NodeCommand) -> Self {
+        match command {
+            NodeCommand::Drain => CommandKind::Drain,
+            NodeCommand::Resume => CommandKind::Resume,
+            NodeCommand::Restart => CommandKind::Restart,
+            NodeCommand::Reboot => CommandKind::Reboot,
+            NodeCommand::Probe => CommandKind::Probe,
+        }
+    }
 }

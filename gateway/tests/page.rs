@@ -66,7 +66,7 @@ async fn nothing_foreign_and_nothing_inline_may_run() {
     }
     let html = http.get(&base).send().await.unwrap().text().await.unwrap();
     assert!(!html.contains(" style=") && !html.contains(" onclick=") && !html.contains("<script>"));
-    for name in ["app", "dom", "feed", "fleet", "streams", "player"] {
+    for name in ["app", "dom", "feed", "fleet", "updates", "streams", "player"] {
         let script = http.get(format!("{base}/assets/{name}.js")).send().await.unwrap().text().await.unwrap();
         for door in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("] {
             assert!(!script.contains(door), "{name}.js uses {door}");

@@ -33,6 +33,7 @@ use crate::exit::Exit;
 use crate::feed::{Fed, Feeder, Shared};
 use crate::fit::Size;
 use crate::graph::{self, Chain, Faults, Stoppers};
+use crate::leash::Leash;
 use crate::log;
 use crate::machine::Machine;
 use crate::plan::{self, DecodePlan, Trust};
@@ -296,6 +297,8 @@ impl Engine {
         {
             return Err(Stopped::Failed(Fault::new(Code::BadLadder, rule.to_string())));
         }
+        // Declared before the chains, so that it outlives them.
+        let mut leash = None;
         let chains = self.chains.take().unwrap_or_else(|| Chains::new(&self.setup));
         chains.counters.reset();
         let built = lock(&chains.stage).built();
@@ -325,6 +328,7 @@ impl Engine {
         let (end, fed) = std::thread::scope(|scope| {
             let feeding = scope.spawn(move || feeder.run(hint, input, decoder));
             let end = collector.run(&receiver, &watch);
+            leash = Leash::new(PATIENCE);
             shared.give_up.store(true, Relaxed);
             if let Err(stopped) = &end {
                 if is_ours(stopped) {
@@ -350,6 +354,7 @@ impl Engine {
         };
         // What broke after the last frame is not the next segment's.
         self.chains = chains.faults.first().is_none().then_some(chains);
+        drop(leash);
         Ok(report)
     }
 }

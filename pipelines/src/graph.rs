@@ -52,6 +52,7 @@ pub struct Chain {
     place: Place,
     pipeline: gst::Pipeline,
     source: gst_app::AppSrc,
+    queue: Queue,
     force_key: Vec<(gst::Element, ForceKey)>,
     /// A flush does not make its elements begin afresh, only a restart does.
     by_ready: bool,
@@ -80,6 +81,8 @@ const CODED_QUEUE: u64 = 4 << 20;
 /// Pictures that may wait before an encoder; a full queue holds the decoder back. Few, so that the slowest
 /// encoder, which sets the pace, never waits for the others, and memory stays small.
 const PICTURE_QUEUE: u64 = 4;
+/// A property of sources since GStreamer 1.20.
+const COUNTS_BUFFERS: &str = "max-buffers";
 
 fn failed(what: &str, error: impl std::fmt::Display) -> Fault {
     Fault::new(Code::PipelineFailed, format!("{what}: {error}")).with_detail(log::tail())
@@ -259,6 +262,7 @@ fn coded_caps(codec: Codec, fields: &Properties) -> gst::Caps {
     caps.build()
 }
 
+#[derive(Debug, Clone, Copy)]
 enum Queue {
     Bytes(u64),
     Pictures(u64),
@@ -284,16 +288,16 @@ struct Shape {
 
 impl Shape {
     fn build(self, faults: &Arc<Faults>) -> Result<Chain, Fault> {
-        let (bytes, pictures) = match self.queue {
-            Queue::Bytes(bytes) => (bytes, 0),
-            Queue::Pictures(pictures) => (0, pictures),
-        };
-        let source = gst_app::AppSrc::builder()
-            .format(gst::Format::Time)
-            .block(true)
-            .max_bytes(bytes)
-            .max_buffers(pictures)
-            .build();
+        let source = gst_app::AppSrc::builder().format(gst::Format::Time).block(true).build();
+        match self.queue {
+            Queue::Bytes(bytes) => source.set_max_bytes(bytes),
+            Queue::Pictures(pictures) if source.has_property(COUNTS_BUFFERS) => {
+                source.set_max_bytes(0);
+                source.set_property(COUNTS_BUFFERS, pictures);
+            }
+            // Said with the first picture.
+            Queue::Pictures(_) => {}
+        }
         let name = self.place.name();
         let broken = |error: gst::glib::BoolError| failed(name, error);
         let pipeline = gst::Pipeline::with_name(name);
@@ -340,7 +344,14 @@ impl Shape {
                 gst::BusSyncReply::Drop
             });
         }
-        Ok(Chain { place: self.place, pipeline, source, force_key, by_ready: self.by_ready })
+        Ok(Chain {
+            place: self.place,
+            pipeline,
+            source,
+            queue: self.queue,
+            force_key,
+            by_ready: self.by_ready,
+        })
     }
 }
 
@@ -365,12 +376,25 @@ impl Chain {
 
     /// Takes one frame or picture, waiting while the queue is full. Fails once the chain is flushed or broken.
     pub fn push(&self, buffer: gst::Buffer) -> Result<(), gst::FlowError> {
+        self.make_room(&buffer);
         self.source.push_buffer(buffer).map(|_| ())
     }
 
     /// Takes one picture whose caps may differ from the last one's.
     pub fn push_sample(&self, sample: &gst::Sample) -> Result<(), gst::FlowError> {
+        if let Some(buffer) = sample.buffer() {
+            self.make_room(buffer);
+        }
         self.source.push_sample(sample).map(|_| ())
+    }
+
+    /// Before 1.20 a source counts bytes alone: as many as the pictures have that may wait.
+    fn make_room(&self, next: &gst::BufferRef) {
+        if let Queue::Pictures(pictures) = self.queue
+            && !self.source.has_property(COUNTS_BUFFERS)
+        {
+            self.source.set_max_bytes(pictures * next.size() as u64);
+        }
     }
 
     /// Ends the segment: the chain gives what it still holds, then calls [`Taker::end`].

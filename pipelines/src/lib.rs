@@ -23,6 +23,7 @@ pub mod hardware;
 pub mod jpeg;
 mod known;
 pub mod ladder;
+mod leash;
 pub mod listing;
 pub mod log;
 pub mod machine;

@@ -30,6 +30,9 @@ pub struct Machine {
     /// or by [`Use::key`] where only that use of it is refused.
     #[serde(default)]
     pub refused: BTreeMap<String, String>,
+    /// Uses that work, but not after a flush, by [`Use::key`]: a new element for each segment.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub fresh: BTreeSet<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -184,6 +187,11 @@ impl Use<'_> {
 }
 
 impl Machine {
+    /// Whether a probe found that the use needs a new element for each segment.
+    pub fn needs_fresh(&self, factory: &str, used: Use<'_>) -> bool {
+        self.fresh.contains(&used.key(factory))
+    }
+
     /// Why the element is not to be used like this, where it is refused.
     pub fn refusal(&self, factory: &str, used: Use<'_>) -> Option<&str> {
         self.refused.get(factory).or_else(|| self.refused.get(&used.key(factory))).map(String::as_str)

@@ -356,7 +356,7 @@ fn tell(candidate: &Candidate, number: usize, count: usize) {
 }
 
 fn run_probe(cached: bool, deadline: Duration) -> anyhow::Result<()> {
-    let (board, machine) = survey::unproved(None)?;
+    let (board, machine) = survey::choose(None)?;
     let known = cache::load(&cache::key(&board, &machine)).filter(|found| cached && !found.passing());
     let options = Options { deadline, board: None };
     let findings = known.unwrap_or_else(|| probe::probe_and_remember(&board, &machine, &options, &mut tell));
@@ -366,7 +366,10 @@ fn run_probe(cached: bool, deadline: Duration) -> anyhow::Result<()> {
 fn run_probe_one(key: &str, deadline: Duration, parent: u32) -> Result<Exit, (Exit, anyhow::Error)> {
     let start = |error: anyhow::Error| (Exit::Start, error);
     probe::end_with_parent(parent).map_err(|error| start(error.into()))?;
-    let (board, machine) = survey::unproved(None).map_err(|error| start(error.into()))?;
+    let (board, mut machine) = survey::choose(None).map_err(|error| start(error.into()))?;
+    if let Some(candidate) = probe::candidates(&board, &machine).into_iter().find(|one| one.key() == key) {
+        survey::look_at_one(&mut machine, &board, &candidate.element);
+    }
     // A line that nobody reads any more is nothing to this process.
     let mut say = |said: &Said| {
         let line = serde_json::to_string(said).unwrap_or_default();

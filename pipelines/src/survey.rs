@@ -1,7 +1,7 @@
 //! Looks at the live machine: what it is, and what its registry has. Looking at an element loads its plugin, which
 //! takes time, so properties are read only for elements that matter.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -10,11 +10,11 @@ use gstreamer as gst;
 use gstreamer::glib;
 use gstreamer::prelude::*;
 
-use crate::board::{BadProfile, Board, Boards, user_folder};
+use crate::board::{BadProfile, Board, Boards, SYSTEM, user_folder};
 use crate::machine::{
     DeviceTree, ElementFacts, Machine, PciDevice, PropertyFacts, PropertyKind, Version, VideoDevice,
 };
-use crate::probe::{self, Known, cache};
+use crate::probe::{self, Candidate, Known, cache};
 
 /// In a test's tree of another machine, which has no need to prove its stand-ins: they count as proved.
 const PROVED: &str = "headwater-all-is-proved";
@@ -51,14 +51,8 @@ pub(crate) fn counts_as_proved() -> bool {
     std::env::var_os("HEADWATER_ROOT").is_some() && under(&root(), PROVED).exists()
 }
 
-/// The same before any probe, with the profile `named` in place of the environment's.
-pub fn unproved(named: Option<&str>) -> Result<(Board, Machine), BadProfile> {
-    let (board, mut machine) = choose(named)?;
-    look_at(&mut machine, board.factories());
-    Ok((board, machine))
-}
-
-/// With no element looked at: looking loads a plugin, and a device's plugin may be what hangs.
+/// Before any probe, with the profile `named` in place of the environment's, and with no element looked at: looking
+/// loads a plugin, and a device's plugin may be what hangs.
 pub fn choose(named: Option<&str>) -> Result<(Board, Machine), BadProfile> {
     let boards = Boards::with_folder(&user_folder())?;
     let machine = machine(&boards);
@@ -122,6 +116,31 @@ pub fn look_at_usable(machine: &mut Machine, board: &Board) {
     };
     let names: Vec<String> = board.factories().filter(|name| !refused(name)).map(ToOwned::to_owned).collect();
     look_at(machine, names.iter().map(String::as_str));
+}
+
+/// Looks at what a test of `element` may work with: software, and what shares its plugin or its kinds of memory. The
+/// plugins of other devices are left alone.
+pub fn look_at_one(machine: &mut Machine, board: &Board, element: &str) {
+    let all = probe::candidates(board, machine);
+    let own: BTreeSet<&str> = all.iter().filter(|one| one.element == element).flat_map(memories).collect();
+    let plugin = machine.elements.get(element).map(|facts| facts.plugin.clone());
+    let shares = |one: &&Candidate| memories(one).any(|memory| memory != SYSTEM && own.contains(memory));
+    let partners: BTreeSet<String> = all.iter().filter(shares).map(|one| one.element.clone()).collect();
+    let hardware = board.hardware();
+    let names: Vec<&str> = board
+        .factories()
+        .filter(|name| {
+            *name == element
+                || !hardware.contains(*name)
+                || partners.contains(*name)
+                || machine.elements.get(*name).map(|facts| &facts.plugin) == plugin.as_ref()
+        })
+        .collect();
+    look_at(machine, names);
+}
+
+fn memories(candidate: &Candidate) -> impl Iterator<Item = &str> {
+    candidate.from.iter().map(String::as_str).chain([candidate.memory.as_str()])
 }
 
 /// Fills in the properties of those of `factories` that are there and not refused.

@@ -90,6 +90,18 @@ codes! {
     FetchFailed = "fetch_failed", Transient;
     /// A rendition could not be put.
     UploadFailed = "upload_failed", Transient;
+    /// The node cannot do what the command asks, and says why.
+    Unsupported = "unsupported", Capability;
+    /// The bundle is damaged, not signed by whom the node trusts, or for another kind of board.
+    BadBundle = "bad_bundle", Input;
+    /// The bundle is right and could not be installed.
+    InstallFailed = "install_failed", Node;
+    /// What was installed did not prove itself in time.
+    Unhealthy = "unhealthy", Node;
+    /// The configuration has a key or a value that the node refuses.
+    BadConfig = "bad_config", Input;
+    /// With the configuration the node could not connect again, and went back to the earlier one.
+    ConfigRolledBack = "config_rolled_back", Node;
     /// The gateway revoked the attempt.
     Revoked = "revoked", Transient;
     /// The agent stopped or restarted during the attempt.

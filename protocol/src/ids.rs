@@ -99,6 +99,10 @@ id!(
     TaskId, "task id", max 64, mixed false
 );
 id!(
+    /// One order to change what nodes run; the same for all nodes that get it.
+    UpdateId, "update id", max 64, mixed false
+);
+id!(
     /// An ordered run of segments that share one ladder; the `manifest` of the push interface.
     StreamId, "stream id", max 128, mixed true
 );

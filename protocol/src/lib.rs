@@ -21,11 +21,12 @@ pub mod rendition;
 pub mod sound;
 pub mod topic;
 pub mod units;
+pub mod update;
 pub mod worker;
 
 pub use error::{Class, Code, Fault};
 pub use evidence::{Evidence, Graph};
-pub use ids::{BadId, FleetId, NodeId, RenditionName, StreamId, TaskId};
+pub use ids::{BadId, FleetId, NodeId, RenditionName, StreamId, TaskId, UpdateId};
 pub use media::{Capability, CapabilityKind, InputFacts, ProbeReport, RenditionReport, SegmentReport};
 pub use rendition::{Codec, Container, Gop, Ladder, LadderError, Profile, Rate, Rendition, Tiles};
 pub use sound::{Aac, Audio, Opus};

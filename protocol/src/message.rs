@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::Fault;
-use crate::ids::{FleetId, NodeId, RenditionName, StreamId, TaskId};
+use crate::ids::{FleetId, NodeId, RenditionName, StreamId, TaskId, UpdateId};
 use crate::media::{Capability, SegmentReport};
 use crate::rendition::{Container, Ladder};
 use crate::units::{Epoch, Millis};
+use crate::update::{Installation, UpdateOrder};
 use crate::worker::Avoid;
 
 /// Largest message, bytes of JSON. Both sides set it as MQTT's maximum packet size plus room for the topic.
@@ -61,6 +62,12 @@ pub struct Birth {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub avoids: Vec<Avoid>,
     pub limits: Limits,
+    /// None from a version that did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub installation: Option<Installation>,
+    /// The answer to the newest [`DesiredConfig`], if there ever was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<ReportedConfig>,
     #[serde(flatten)]
     pub extra: Extra,
 }
@@ -286,7 +293,7 @@ pub struct Command {
     pub extra: Extra,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CommandKind {
     /// Finish what runs, take nothing new.
@@ -295,8 +302,47 @@ pub enum CommandKind {
     Resume,
     /// Drain, then exit with the code that makes the service manager start it anew.
     Restart,
+    /// Drain, then boot the board anew. Answered before.
+    Reboot,
     /// Probe the board again and publish a new birth.
     Probe,
+    /// Put the end of the node's log. Answered when it is there.
+    Logs(Logs),
+    /// Answered when the order is on disk; what follows is the retained [`crate::update::UpdateStatus`].
+    Update(Box<UpdateOrder>),
+    /// Give up an update that has not begun to install; afterwards it is too late.
+    CancelUpdate { id: UpdateId },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Logs {
+    /// Below the gateway's node address; put with the node's certificate, as text.
+    pub path: String,
+    /// Keeps the end where there is more.
+    pub max_bytes: u64,
+}
+
+/// Retained: what the operator wants of a node's configuration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DesiredConfig {
+    #[serde(flatten)]
+    pub header: Header,
+    /// Grows with every change.
+    pub revision: u64,
+    /// Sections and keys of `agent.toml`, laid over the node's own file; only what is said changes.
+    pub settings: Map<String, Value>,
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// What became of it; part of the birth.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportedConfig {
+    /// The newest revision that was read.
+    pub revision: u64,
+    /// Why it is not in force; then the earlier one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Fault>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

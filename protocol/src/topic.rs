@@ -63,6 +63,8 @@ channels! {
     Event = "event", Node, retain false;
     /// [`crate::message::Reply`]
     Reply = "reply", Node, retain false;
+    /// [`crate::update::UpdateStatus`]
+    Update = "update", Node, retain true;
     /// [`crate::message::Offer`]
     Offer = "offer", Gateway, retain false;
     /// [`crate::message::Revoke`]
@@ -71,6 +73,8 @@ channels! {
     Ack = "ack", Gateway, retain false;
     /// [`crate::message::Command`]
     Command = "command", Gateway, retain false;
+    /// [`crate::message::DesiredConfig`]
+    Config = "config", Gateway, retain true;
 }
 
 /// `headwater/v1/{fleet}/{node}/{channel}`

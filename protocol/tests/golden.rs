@@ -6,10 +6,14 @@ use std::fs;
 use std::path::Path;
 
 use headwater_protocol::message::{
-    Ack, Birth, Board, Command, CommandKind, Event, EventKind, EventNumber, Header, Input, Lease, Limits,
-    NodeState, Offer, Output, Reply, Revoke, Status, Telemetry, TimeSource, WorkerState,
+    Ack, Birth, Board, Command, CommandKind, DesiredConfig, Event, EventKind, EventNumber, Header, Input,
+    Lease, Limits, Logs, NodeState, Offer, Output, Reply, ReportedConfig, Revoke, Status, Telemetry,
+    TimeSource, WorkerState,
 };
 use headwater_protocol::rendition::{Codec, Container, Gop, Ladder, Profile, Rate, Rendition};
+use headwater_protocol::update::{
+    Bundle, BundleKind, Installation, UpdateOrder, UpdateState, UpdateStatus, Window,
+};
 use headwater_protocol::worker::Avoid;
 use headwater_protocol::*;
 use serde::Serialize;
@@ -151,33 +155,43 @@ fn birth_is_written_as_released() {
         height: Pixels(720),
         instances: None,
     };
-    check(
-        "birth",
-        &Birth {
-            header: from_node(),
-            node: NodeId::new("orin-1").unwrap(),
-            fleet: FleetId::new("village").unwrap(),
-            agent_version: "0.1.0".into(),
-            worker_version: "0.1.0".into(),
-            board: Board {
-                profile: "software".into(),
-                model: "NVIDIA Jetson Orin Nano".into(),
-                arch: "aarch64".into(),
-                os: "Ubuntu 22.04.5 LTS".into(),
-                kernel: "5.15.148-tegra".into(),
-                cpus: 6,
-                memory_bytes: 8_000_000_000,
-            },
-            capabilities: vec![
-                capability(CapabilityKind::Decode, Some(Codec::H264), "avdec_h264", 410.5),
-                capability(CapabilityKind::Scale, None, "hwscale", 2000.0),
-                capability(CapabilityKind::Encode, Some(Codec::H264), "x264enc", 120.25),
-            ],
-            avoids: vec![Avoid { element: "nvv4l2h265enc".into(), reason: "its driver hung".into() }],
-            limits: Limits { workers: 2, in_flight: 2, queue: 1, max_input_bytes: 314_572_800 },
-            extra: Default::default(),
+    let mut birth = Birth {
+        header: from_node(),
+        node: NodeId::new("orin-1").unwrap(),
+        fleet: FleetId::new("village").unwrap(),
+        agent_version: "0.1.0".into(),
+        worker_version: "0.1.0".into(),
+        board: Board {
+            profile: "software".into(),
+            model: "NVIDIA Jetson Orin Nano".into(),
+            arch: "aarch64".into(),
+            os: "Ubuntu 22.04.5 LTS".into(),
+            kernel: "5.15.148-tegra".into(),
+            cpus: 6,
+            memory_bytes: 8_000_000_000,
         },
-    );
+        capabilities: vec![
+            capability(CapabilityKind::Decode, Some(Codec::H264), "avdec_h264", 410.5),
+            capability(CapabilityKind::Scale, None, "hwscale", 2000.0),
+            capability(CapabilityKind::Encode, Some(Codec::H264), "x264enc", 120.25),
+        ],
+        avoids: vec![Avoid { element: "nvv4l2h265enc".into(), reason: "its driver hung".into() }],
+        limits: Limits { workers: 2, in_flight: 2, queue: 1, max_input_bytes: 314_572_800 },
+        installation: None,
+        config: None,
+        extra: Default::default(),
+    };
+    check("birth", &birth);
+    birth.installation = Some(Installation {
+        updates_by: Some(BundleKind::Rauc),
+        compatible: "headwater-arm64-generic".into(),
+        version: "0.1.0".into(),
+        slot: Some("A".into()),
+        privileged: true,
+    });
+    let fault = Fault::new(Code::BadConfig, "limits.wokers: there is no such key");
+    birth.config = Some(ReportedConfig { revision: 3, fault: Some(fault) });
+    check("birth-installed", &birth);
 }
 
 #[test]
@@ -308,6 +322,47 @@ fn command_and_reply_are_written_as_released() {
         "reply",
         &Reply { header: from_node(), id: "7".into(), fault: Some(fault()), extra: Default::default() },
     );
+}
+
+#[test]
+fn what_manages_a_fleet_is_written_as_released() {
+    let id = UpdateId::new("0-2-0-1790000000").unwrap();
+    let command =
+        |command| Command { header: header(""), id: "8".into(), command, extra: Default::default() };
+    let order = UpdateOrder {
+        id: id.clone(),
+        bundle: Bundle {
+            kind: BundleKind::Rauc,
+            compatible: "headwater-arm64-generic".into(),
+            version: "0.2.0".into(),
+            bytes: 150_000_000,
+            sha256: "69b1ec2a".repeat(8),
+            path: format!("/v1/bundles/{}", "69b1ec2a".repeat(8)),
+        },
+        window: Some(Window { from: 120, until: 300 }),
+        health: Millis(600_000),
+    };
+    check("command-update", &command(CommandKind::Update(Box::new(order))));
+    check("command-cancel-update", &command(CommandKind::CancelUpdate { id: id.clone() }));
+    check(
+        "command-logs",
+        &command(CommandKind::Logs(Logs { path: "/v1/logs/8".into(), max_bytes: 262_144 })),
+    );
+    let status = |state| UpdateStatus {
+        header: from_node(),
+        id: id.clone(),
+        version: "0.2.0".into(),
+        state,
+        extra: Default::default(),
+    };
+    check("update-fetching", &status(UpdateState::Fetching { bytes: 1_000_000 }));
+    check("update-installing", &status(UpdateState::Installing { percent: 40 }));
+    check("update-verifying", &status(UpdateState::Verifying));
+    let fault = Fault::new(Code::Unhealthy, "the agent did not connect within 10 minutes");
+    check("update-rolled-back", &status(UpdateState::RolledBack { fault }));
+    let settings = serde_json::json!({"limits": {"workers": 1}, "log": {"level": "debug"}});
+    let settings = settings.as_object().unwrap().clone();
+    check("config", &DesiredConfig { header: header(""), revision: 3, settings, extra: Default::default() });
 }
 
 #[test]

@@ -6,11 +6,13 @@ use headwater_protocol::message::{Birth, Command, CommandKind, NodeState, Reply,
 use headwater_protocol::topic::Channel;
 use headwater_protocol::{Fault, Millis};
 
-use super::{Daemon, encode, notify, status};
+use super::updating::Told;
+use super::{Daemon, DaemonError, encode, notify, status};
 use crate::board;
 use crate::exit::Exit;
 use crate::mqtt::{Extras, State};
 use crate::node::Event;
+use crate::update::Event as UpdateEvent;
 
 impl Daemon {
     pub(super) fn connection(&mut self) {
@@ -29,7 +31,9 @@ impl Daemon {
                     tracing::warn!("the connection was gone before it was used");
                 }
                 self.publisher = Some(publisher);
+                self.configuration_works();
                 self.publish_birth();
+                self.publish_update();
                 self.publish_status(self.node.state());
                 self.outbox.rewind();
                 self.now_ready();
@@ -67,9 +71,9 @@ impl Daemon {
         self.send(Channel::Status, &status(&self.stamp, state), Extras::default());
     }
 
-    /// As soon as it is known what the board can do.
+    /// As soon as it is known what the board can do, and who updates it.
     pub(super) fn publish_birth(&self) {
-        let Some(report) = &self.report else { return };
+        let (Some(report), Some(installation)) = (&self.report, self.updating.installation()) else { return };
         let birth = Birth {
             header: self.stamp.header(),
             node: self.identity.node.clone(),
@@ -80,6 +84,8 @@ impl Daemon {
             capabilities: self.usable(report),
             avoids: self.quarantine.avoid().to_vec(),
             limits: self.limits,
+            installation: Some(installation),
+            config: self.reported(),
             extra: serde_json::Map::new(),
         };
         self.send(Channel::Birth, &birth, Extras::default());
@@ -106,28 +112,47 @@ impl Daemon {
         self.send(Channel::Telemetry, &telemetry, Extras { expiry, correlation: None });
     }
 
-    pub(super) fn command(&mut self, command: &Command) -> Event {
-        tracing::info!(command = ?command.command, id = command.id, "command");
-        let event = match command.command {
+    pub(super) fn command(&mut self, command: Command) -> Result<Event, DaemonError> {
+        let Command { id, command, .. } = command;
+        tracing::info!(?command, id, "command");
+        let event = match command {
             CommandKind::Drain => Event::Drain,
             CommandKind::Resume => Event::Resume,
             CommandKind::Restart => {
                 let grace = Duration::from_secs(self.config.deadlines.drain_seconds);
                 Event::Stop { exit: Exit::Restart, grace }
             }
+            // The others are answered when they are done.
             CommandKind::Probe => {
-                // Answered when it is done. Bounded: more than a few at once is a mistake.
+                // Bounded: more than a few at once is a mistake.
                 if self.probe_replies.len() < 16 {
-                    self.probe_replies.push(command.id.clone());
+                    self.probe_replies.push(id);
                 }
                 if self.probing.is_none() {
                     self.start_probe(true, &board::boot_id());
                 }
-                return Event::Tick;
+                return Ok(Event::Tick);
+            }
+            CommandKind::Reboot => {
+                self.reboot(id);
+                return Ok(Event::Tick);
+            }
+            CommandKind::Logs(logs) => {
+                self.logs(id, logs);
+                return Ok(Event::Tick);
+            }
+            CommandKind::Update(order) => {
+                let helper = self.updating.helper.clone();
+                self.aside(async move { Told::Order { order, reply: id, here: helper.status().await } });
+                return Ok(Event::Tick);
+            }
+            CommandKind::CancelUpdate { id: update } => {
+                self.update(UpdateEvent::Cancel { id: update, reply: id })?;
+                return Ok(Event::Tick);
             }
         };
-        self.reply(&command.id, None);
-        event
+        self.reply(&id, None);
+        Ok(event)
     }
 
     pub(super) fn reply(&self, id: &str, fault: Option<Fault>) {

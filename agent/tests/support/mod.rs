@@ -1,6 +1,7 @@
 //! A fleet on this machine: a real mosquitto with TLS, an HTTPS server as the gateway's node address, the agent's own
 //! binary, and a worker that has faults on demand. The gateway's side of MQTT is `mosquitto_sub` and `mosquitto_pub`.
 
+pub(crate) mod board;
 pub(crate) mod pki;
 pub(crate) mod server;
 
@@ -93,6 +94,8 @@ pub(crate) struct Fleet {
     pub(crate) spare: bool,
     /// `worker_idle_seconds`.
     pub(crate) idle: u32,
+    /// `config_seconds`.
+    pub(crate) config_limit: u32,
 }
 
 impl Fleet {
@@ -116,6 +119,7 @@ impl Fleet {
             in_flight: 1,
             spare: false,
             idle: 30,
+            config_limit: 300,
         }
     }
 
@@ -138,14 +142,22 @@ impl Fleet {
         let text = format!(
             "[limits]\nworkers = 1\nqueue = 1\nsegments_in_flight = {}\nspare_worker = {}\nworker_idle_seconds = {}\n[telemetry]\ninterval_seconds = 1\n[mqtt]\nkeep_alive_seconds = 5\n\
              [deadlines]\nworker_silence_seconds = 2\ndrain_seconds = 20\n\
-             worker_start_seconds = 300\nprobe_seconds = 60\ntransfer_silence_seconds = 300\n[log]\nlevel = \"debug\"\n",
-            self.in_flight, self.spare, self.idle
+             worker_start_seconds = 300\nprobe_seconds = 60\ntransfer_silence_seconds = 300\nconfig_seconds = {}\n[log]\nlevel = \"debug\"\n[system]\nsocket = {:?}\nreserve_mib = 0\n",
+            self.in_flight,
+            self.spare,
+            self.idle,
+            self.config_limit,
+            self.home.path().join("system.sock")
         );
         fs::write(&config, text).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_headwater-agent"));
         command.arg("--config").arg(config).arg("--state-dir").arg(self.state_dir());
         // Every process below it is found by this folder.
         command.arg("--worker").arg(fake_worker()).current_dir(self.home.path()).env_remove("RUST_LOG");
+        let proc = self.home.path().join("proc");
+        if proc.exists() {
+            command.env("HEADWATER_PROC", proc);
+        }
         command
     }
 
@@ -185,7 +197,16 @@ impl Fleet {
     }
 
     pub(crate) fn publish(&self, channel: &str, message: &Value) {
+        self.send(channel, message, &[]);
+    }
+
+    pub(crate) fn retain(&self, channel: &str, message: &Value) {
+        self.send(channel, message, &["-r"]);
+    }
+
+    fn send(&self, channel: &str, message: &Value, flags: &[&str]) {
         let status = client("mosquitto_pub", self.home.path(), self.port, "gateway")
+            .args(flags)
             .args([
                 "-q",
                 "1",
@@ -345,7 +366,7 @@ fn header() -> Value {
     json!({ "v": 1, "ts": 0, "ts_src": "rtc", "seq": 0 })
 }
 
-fn with_header(mut message: Value) -> Value {
+pub(crate) fn with_header(mut message: Value) -> Value {
     message.as_object_mut().unwrap().extend(header().as_object().unwrap().clone());
     message
 }
@@ -376,6 +397,7 @@ pub(crate) fn ack(event: &Value) -> Value {
     with_header(event["number"].clone())
 }
 
-pub(crate) fn order(id: &str, command: &str) -> Value {
+pub(crate) fn order(id: &str, command: impl Into<Value>) -> Value {
+    let command = command.into();
     with_header(json!({ "id": id, "command": command }))
 }

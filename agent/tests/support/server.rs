@@ -26,6 +26,10 @@ pub(crate) struct State {
     /// Inputs under this stop after half of their bytes.
     pub(crate) stall: Option<String>,
     pub(crate) stalled: bool,
+    /// The next answer under this is cut after half of its bytes.
+    pub(crate) cut_once: Option<String>,
+    /// First bytes of the ranges that were asked for.
+    pub(crate) ranges: Vec<usize>,
     pub(crate) secrets_seen: Vec<String>,
     token_used: bool,
 }
@@ -132,7 +136,7 @@ impl Connection {
         let request = self.line()?;
         let mut words = request.split(' ').map(str::to_owned);
         let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        let (mut length, mut chunked) = (None, false);
+        let (mut length, mut chunked, mut range) = (None, false, None);
         loop {
             let line = self.line()?.to_ascii_lowercase();
             if line.is_empty() {
@@ -140,6 +144,9 @@ impl Connection {
             }
             if let Some(value) = line.strip_prefix("content-length: ") {
                 length = value.parse().ok();
+            }
+            if let Some(value) = line.strip_prefix("range: bytes=") {
+                range = value.trim_end_matches('-').parse().ok();
             }
             chunked |= line == "transfer-encoding: chunked";
         }
@@ -181,9 +188,10 @@ impl Connection {
             }
             ("GET", path) if own => {
                 let input = self.state.lock().unwrap().inputs.get(path).cloned();
-                match input {
-                    Some(input) => self.answer("200 OK", &input)?,
-                    None => self.answer("404 Not Found", b"")?,
+                match (input, range) {
+                    (Some(input), Some(from)) => return self.range(path, &input, from),
+                    (Some(input), None) => self.answer("200 OK", &input)?,
+                    (None, _) => self.answer("404 Not Found", b"")?,
                 }
             }
             ("PUT", path) if own => {
@@ -193,6 +201,27 @@ impl Connection {
             _ => self.answer("403 Forbidden", b"no certificate of a node")?,
         }
         Ok(true)
+    }
+
+    fn range(&mut self, path: &str, input: &[u8], from: usize) -> io::Result<bool> {
+        let cut = {
+            let mut state = self.state.lock().unwrap();
+            state.ranges.push(from);
+            state.cut_once.take_if(|prefix| path.starts_with(&**prefix)).is_some()
+        };
+        let part = &input[from.min(input.len())..];
+        let head = format!(
+            "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {from}-{}/{}\r\nContent-Length: {}\r\n\r\n",
+            input.len() - 1,
+            input.len(),
+            part.len()
+        );
+        self.stream.get_mut().write_all(head.as_bytes())?;
+        self.stream.get_mut().write_all(if cut { &part[..part.len() / 2] } else { part })?;
+        if cut {
+            self.stream.get_mut().shutdown().map_err(io::Error::other)?;
+        }
+        Ok(!cut)
     }
 
     fn enroll(&self, request: &Value) -> (&'static str, String) {

@@ -21,12 +21,14 @@ pub(super) struct Commands {
 
 /// Commands without a reply yet; further ones are refused.
 const COMMANDS: usize = 256;
-const COMMAND_LIFE: Duration = Duration::from_secs(10);
+/// A node that is away must not do hours later what was wanted now.
+pub(super) const COMMAND_LIFE: Duration = Duration::from_secs(10);
 impl Running {
     pub(super) fn command(
         &mut self,
         node: NodeId,
         command: CommandKind,
+        patience: Duration,
         answer: oneshot::Sender<Result<(), Fault>>,
         now: Now,
     ) {
@@ -36,10 +38,10 @@ impl Running {
         let id = format!("c{}-{}", self.commands.next, now.unix);
         self.commands.next += 1;
         let header = self.owner.core.header(now);
-        let message = Command { header, id: id.clone(), command, extra: Extra::new() };
         tracing::info!(%node, ?command, "command");
+        let message = Command { header, id: id.clone(), command, extra: Extra::new() };
         if self.send(&node, Channel::Command, &message, COMMAND_LIFE, Some(id.clone())) {
-            self.commands.waiting.insert(id, (node, Instant::now() + COMMAND_LIFE, answer));
+            self.commands.waiting.insert(id, (node, Instant::now() + patience, answer));
         }
     }
 }

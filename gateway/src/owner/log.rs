@@ -53,6 +53,9 @@ impl Running {
             | Write::Delay { .. }
             | Write::TokenNew { .. }
             | Write::TasksRemoved { .. }
+            | Write::Update(_)
+            | Write::UpdateNode { .. }
+            | Write::Config { .. }
             | Write::Evidence { .. } => {}
         }
     }

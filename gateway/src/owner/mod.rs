@@ -2,41 +2,79 @@
 //! [`Core`] decides.
 
 mod commands;
+mod config;
 mod janitor;
 mod log;
+mod messages;
+mod updates;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use headwater_protocol::message::{
-    Ack, Birth, CommandKind, Event as NodeEvent, Extra, Reply, Status, Telemetry,
-};
-use headwater_protocol::topic::{Channel, Topic, Writer};
-use headwater_protocol::{Fault, FleetId, NodeId, StreamId, TaskId, VERSION};
-use serde::Serialize;
+use headwater_protocol::message::{Ack, CommandKind, Extra};
+use headwater_protocol::topic::Channel;
+use headwater_protocol::{Fault, FleetId, NodeId, StreamId, TaskId, UpdateId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::grants::Grants;
 use crate::media::Media;
 use crate::metrics::Metrics;
-use crate::mqtt::{Incoming, Outgoing, Publisher};
+use crate::mqtt::{Incoming, Publisher};
+use crate::operate::views::UpdateView;
+use crate::rollout::Campaign;
 use crate::schedule::{Action, Core, Now, Outcome, Submission};
-use crate::store::{After, Store};
+use crate::store::{After, Desired, Store};
 use crate::views::NodeView;
 
 use commands::Commands;
+use messages::send;
+use updates::Updates;
+
+pub use config::{Change, ConfigureError, Configured};
 pub use janitor::Janitor;
+pub use updates::{Asked, Steer, UpdateError};
 
 /// Everything that can happen to the owner.
 #[derive(Debug)]
 pub enum Event {
     Mqtt(Incoming),
-    Submit { submission: Box<Submission>, answer: oneshot::Sender<Outcome> },
-    Command { node: NodeId, command: CommandKind, answer: oneshot::Sender<Result<(), Fault>> },
-    Nodes { answer: oneshot::Sender<Vec<NodeView>> },
+    Submit {
+        submission: Box<Submission>,
+        answer: oneshot::Sender<Outcome>,
+    },
+    Command {
+        node: NodeId,
+        command: CommandKind,
+        patience: Duration,
+        answer: oneshot::Sender<Result<(), Fault>>,
+    },
+    StartUpdate {
+        asked: Box<Asked>,
+        answer: updates::Answer,
+    },
+    SteerUpdate {
+        update: UpdateId,
+        steer: Steer,
+        answer: updates::Answer,
+    },
+    Updates {
+        answer: oneshot::Sender<Vec<UpdateView>>,
+    },
+    Update {
+        update: UpdateId,
+        answer: oneshot::Sender<Option<UpdateView>>,
+    },
+    Configure {
+        node: NodeId,
+        change: Change,
+        answer: config::Answer,
+    },
+    Nodes {
+        answer: oneshot::Sender<Vec<NodeView>>,
+    },
 }
 
 /// Why the owner did not answer.
@@ -67,10 +105,16 @@ impl Handle {
         views.await.map_err(|_| Stopped)
     }
 
-    /// A node's answer to a command; the outer error says that there was none.
-    pub async fn command(&self, node: NodeId, command: CommandKind) -> Result<Result<(), Fault>, Stopped> {
+    /// A node's answer to a command, within `patience`; the outer error says that there was none.
+    pub async fn command(
+        &self,
+        node: NodeId,
+        command: CommandKind,
+        patience: Duration,
+    ) -> Result<Result<(), Fault>, Stopped> {
         let (answer, reply) = oneshot::channel();
-        self.events.send(Event::Command { node, command, answer }).await.map_err(|_| Stopped)?;
+        let event = Event::Command { node, command, patience, answer };
+        self.events.send(event).await.map_err(|_| Stopped)?;
         reply.await.map_err(|_| Stopped)
     }
 
@@ -91,6 +135,9 @@ pub struct Owner {
     pub publisher: Publisher,
     pub metrics: Arc<Metrics>,
     pub broker_up: Arc<AtomicBool>,
+    /// Updates and configurations of earlier lives.
+    pub campaigns: BTreeMap<UpdateId, Campaign>,
+    pub configs: BTreeMap<NodeId, Desired>,
 }
 
 /// A task's words for the log, and who waits for it.
@@ -107,7 +154,7 @@ const TICK: Duration = Duration::from_millis(100);
 impl Owner {
     /// Starts the task; it ends after `stop`, when every waiting push has its answer or `patience` is over.
     pub fn start(
-        self,
+        mut self,
         mut mqtt: mpsc::Receiver<Incoming>,
         stop: CancellationToken,
         patience: Duration,
@@ -115,7 +162,11 @@ impl Owner {
         // A full queue makes its senders wait: pushes and pages slow down, nothing is lost.
         let (events, mut queue) = mpsc::channel(256);
         let (changed, changes) = watch::channel(0);
+        let updates = Updates::of(std::mem::take(&mut self.campaigns));
+        let configs = std::mem::take(&mut self.configs);
         let mut running = Running {
+            updates,
+            configs,
             owner: self,
             open: HashMap::new(),
             commands: Commands { waiting: HashMap::new(), next: 1 },
@@ -149,6 +200,8 @@ struct Running {
     owner: Owner,
     open: HashMap<TaskId, Open>,
     commands: Commands,
+    updates: Updates,
+    configs: BTreeMap<NodeId, Desired>,
     changed: watch::Sender<u64>,
     started: Instant,
 }
@@ -181,7 +234,19 @@ impl Running {
                 self.open.insert(submission.task.clone(), open);
                 self.owner.core.submit(*submission, now);
             }
-            Event::Command { node, command, answer } => self.command(node, command, answer, now),
+            Event::Command { node, command, patience, answer } => {
+                self.command(node, command, patience, answer, now);
+            }
+            Event::StartUpdate { asked, answer } => self.start_update(*asked, answer, now).await,
+            Event::SteerUpdate { update, steer, answer } => self.steer_update(update, steer, answer).await,
+            Event::Updates { answer } => {
+                // The asker may be gone.
+                drop(answer.send(self.update_views()));
+            }
+            Event::Update { update, answer } => {
+                drop(answer.send(self.updates.campaigns.get(&update).map(UpdateView::whole)));
+            }
+            Event::Configure { node, change, answer } => self.configure(node, change, answer, now).await,
             // The asker may be gone.
             Event::Nodes { answer } => drop(answer.send(self.owner.core.node_views(now))),
         }
@@ -203,6 +268,7 @@ impl Running {
         self.commands.forget_late();
         let (waiting, all) = self.owner.core.queue_depth();
         self.owner.metrics.depth(waiting, all, self.owner.core.live_streams());
+        self.look_at_updates(now).await;
         self.carry_out(now).await;
     }
 
@@ -210,48 +276,6 @@ impl Running {
         let now = self.now();
         self.owner.core.stop(now);
         self.carry_out(now).await;
-    }
-
-    fn message(&mut self, topic: &Topic, payload: &[u8], now: Now) {
-        let node = &topic.node;
-        if topic.fleet != self.owner.fleet || topic.channel.writer() != Writer::Node {
-            return;
-        }
-        // A removed retained message is empty.
-        if payload.is_empty() {
-            return;
-        }
-        let core = &mut self.owner.core;
-        let result = match topic.channel {
-            Channel::Birth => read::<Birth>(payload).map(|birth| core.birth(node, birth, now)),
-            Channel::Status => read::<Status>(payload).map(|status| {
-                tracing::info!(%node, state = ?status.state, "node status");
-                core.status(node, &status, now);
-            }),
-            Channel::Telemetry => {
-                read::<Telemetry>(payload).map(|telemetry| core.telemetry(node, telemetry, now))
-            }
-            Channel::Event => read::<NodeEvent>(payload).map(|event| {
-                let puts = self.owner.grants.puts(&event.task, event.epoch);
-                core.event(node, event, &puts, now);
-            }),
-            Channel::Reply => read::<Reply>(payload).map(|reply| self.commands.replied(node, reply)),
-            Channel::Offer | Channel::Revoke | Channel::Ack | Channel::Command => Ok(()),
-        };
-        if let Err(error) = result {
-            tracing::warn!(%node, channel = topic.channel.as_str(), %error, "message not understood");
-        }
-    }
-
-    fn send(
-        &self,
-        node: &NodeId,
-        channel: Channel,
-        message: &impl Serialize,
-        life: Duration,
-        correlation: Option<String>,
-    ) -> bool {
-        send(&self.owner.publisher, &self.owner.fleet, node, channel, message, life, correlation)
     }
 
     /// Does what the core decided. Answers and acks wait for the commit of the writes beside them.
@@ -328,45 +352,6 @@ impl Running {
         }
         self.changed.send_modify(|generation| *generation += 1);
     }
-}
-
-fn send(
-    publisher: &Publisher,
-    fleet: &FleetId,
-    node: &NodeId,
-    channel: Channel,
-    message: &impl Serialize,
-    life: Duration,
-    correlation: Option<String>,
-) -> bool {
-    let topic = Topic { fleet: fleet.clone(), node: node.clone(), channel };
-    match serde_json::to_vec(message) {
-        Ok(payload) => publisher.send(Outgoing { topic, payload, life, correlation }),
-        Err(error) => {
-            tracing::error!(%topic, %error, "message not written");
-            false
-        }
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum Unread {
-    #[error("version {0} is not {VERSION}")]
-    Version(u64),
-    #[error(transparent)]
-    Json(#[from] serde_json::Error),
-}
-
-fn read<T: serde::de::DeserializeOwned>(payload: &[u8]) -> Result<T, Unread> {
-    #[derive(serde::Deserialize)]
-    struct Versioned {
-        v: u64,
-    }
-    let Versioned { v } = serde_json::from_slice(payload)?;
-    if v != u64::from(VERSION) {
-        return Err(Unread::Version(v));
-    }
-    Ok(serde_json::from_slice(payload)?)
 }
 
 fn millis(span: Duration) -> u64 {

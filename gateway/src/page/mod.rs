@@ -4,6 +4,7 @@
 //! index.html ─▶ style.css
 //!            └▶ app.js ─┬▶ feed.js    /api/v1/events: state and its connection
 //!                       ├▶ fleet.js   node cards, the figures on top
+//!                       ├▶ updates.js updates and their waves
 //!                       ├▶ streams.js streams table
 //!                       └▶ player.js  HLS in a dialog: the browser's own, else vendor/hls.light.min.js
 //! ```
@@ -22,6 +23,9 @@
 //! | ` … [data-field="state"]` `load` `memory` `workers` `temperature` `power` `running` `done` `failed` `seen` `board` | that card's figures |
 //! | ` … [data-capability="encode:h264:x264enc"] [data-field="fps"]` | a proved capability and its speed |
 //! | ` … [data-attempt="TASK"]` | an attempt it has now |
+//! | ` … [data-field="update"]` | how far it is with its newest update, empty without one that goes on |
+//! | `[data-update="ID"][data-state]` | an update's row; `running`, `paused`, `stopped`, `done` or `cancelled` |
+//! | ` … [data-field="version"]` `wave` `counts` `reason` | that row's figures |
 //! | `[data-stream="ID"][data-live]` | a stream's row; `true` or `false` |
 //! | ` … [data-field="segments"]` `failed` `delay` `delay-p95` `real-time` `node` | that row's figures |
 //! | ` … [data-segment="N"][data-state][data-delay]` | one of its last segments; delay in ms |
@@ -70,6 +74,7 @@ const ASSETS: &[Asset] = &[
     asset!("dom.js", "assets/dom.js", SCRIPT),
     asset!("feed.js", "assets/feed.js", SCRIPT),
     asset!("fleet.js", "assets/fleet.js", SCRIPT),
+    asset!("updates.js", "assets/updates.js", SCRIPT),
     asset!("streams.js", "assets/streams.js", SCRIPT),
     asset!("player.js", "assets/player.js", SCRIPT),
     asset!("icon.svg", "assets/icon.svg", SVG),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use headwater_protocol::message::{Extra, Header, NodeState, Revoke, TimeSource};
+use headwater_protocol::message::{Extra, Header, Revoke, TimeSource};
 use headwater_protocol::{Code, Epoch, Fault, Millis, NodeId, StreamId, TaskId, VERSION};
 
 use super::{Action, Attempt, IDLE_MS, Node, Now, Outcome, Phase, Policy, Stream, Submission, Task};
@@ -29,7 +29,8 @@ pub struct Core {
 
 impl Core {
     pub fn new(policy: Policy, remembered: Remembered) -> Self {
-        let Remembered { positions, counts, next_run } = remembered;
+        // The owner has taken the rest.
+        let Remembered { positions, counts, next_run, campaigns: _, configs: _ } = remembered;
         Self {
             policy,
             nodes: BTreeMap::new(),
@@ -211,10 +212,11 @@ impl Core {
     pub fn node_views(&self, now: Now) -> Vec<NodeView> {
         let view = |(id, node): (&NodeId, &Node)| NodeView {
             node: id.clone(),
-            state: if node.heard { node.state } else { NodeState::Offline },
+            state: node.state(),
             last_seen: Millis(node.last_seen),
             birth: node.birth.clone(),
             telemetry: node.telemetry.clone(),
+            update: node.update.clone(),
             running: self
                 .tasks
                 .iter()
@@ -232,6 +234,10 @@ impl Core {
             resting_until: (now.mono < node.rests_until).then_some(Millis(node.rests_until_unix)),
         };
         self.nodes.iter().map(view).collect()
+    }
+
+    pub fn fleet(&self) -> &BTreeMap<NodeId, Node> {
+        &self.nodes
     }
 
     /// Tasks without a live attempt, and all.

@@ -1,6 +1,7 @@
 //! What nodes say: birth, status, telemetry and numbered events.
 
 use headwater_protocol::message::{Birth, Event, EventKind, EventNumber, NodeState, Status, Telemetry};
+use headwater_protocol::update::UpdateStatus;
 use headwater_protocol::{Class, Code, Epoch, Fault, NodeId, SegmentReport, TaskId};
 
 use super::core::Core;
@@ -14,6 +15,7 @@ impl Core {
             heard: false,
             birth: None,
             telemetry: None,
+            update: None,
             last_seen: now.unix,
             strikes: 0,
             rests_until: 0,
@@ -43,6 +45,11 @@ impl Core {
         node.birth = Some(birth);
         self.out.push(Action::NodesChanged);
         self.place_waiting(now);
+    }
+
+    pub fn updated(&mut self, id: &NodeId, status: UpdateStatus, now: Now) {
+        self.node(id, now).update = Some(status);
+        self.out.push(Action::NodesChanged);
     }
 
     pub fn telemetry(&mut self, id: &NodeId, telemetry: Telemetry, now: Now) {

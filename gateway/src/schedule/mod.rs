@@ -19,11 +19,13 @@ mod tests;
 use std::collections::HashMap;
 
 use headwater_protocol::message::{Birth, EventNumber, NodeState, Offer, Telemetry};
+use headwater_protocol::update::UpdateStatus;
 use headwater_protocol::{
     Container, Epoch, Fault, FleetId, Ladder, Millis, NodeId, RenditionName, SegmentReport, StreamId, TaskId,
 };
 
 use crate::grants::Grant;
+use crate::rollout::Seen;
 use crate::store::Write;
 
 pub use self::core::Core;
@@ -150,6 +152,8 @@ pub struct Node {
     pub heard: bool,
     pub birth: Option<Birth>,
     pub telemetry: Option<Telemetry>,
+    /// Its word on its newest update.
+    pub update: Option<UpdateStatus>,
     pub last_seen: u64,
     /// Faults of its own in a row.
     pub strikes: u32,
@@ -158,6 +162,21 @@ pub struct Node {
     pub rests_until_unix: u64,
     /// It said busy; asked again after this (mono).
     pub busy_until: u64,
+}
+
+impl Node {
+    /// Connected, for all we know.
+    pub fn is_there(&self) -> bool {
+        self.state() != NodeState::Offline
+    }
+
+    pub fn state(&self) -> NodeState {
+        if self.heard { self.state } else { NodeState::Offline }
+    }
+
+    pub fn seen(&self) -> Seen<'_> {
+        Seen { online: self.is_there(), birth: self.birth.as_ref() }
+    }
 }
 
 #[derive(Debug, Clone)]

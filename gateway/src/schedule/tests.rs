@@ -166,6 +166,8 @@ fn birth(name: &str) -> Birth {
         }],
         avoids: Vec::new(),
         limits: Limits { workers: 1, in_flight: 2, queue: 1, max_input_bytes: 100 },
+        installation: None,
+        config: None,
         extra: Extra::new(),
     }
 }

@@ -8,20 +8,23 @@
 //! What comes `after` a batch (an answer, an ack) happens only once it is stored. `synchronous=NORMAL`:
 //! after a power cut the last moments may be missing, never half of one; nodes send again what was not acked.
 
+mod fleet;
 mod query;
 mod schema;
 mod write;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use headwater_protocol::NodeId;
+use headwater_protocol::{NodeId, UpdateId};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::rollout::Campaign;
 use write::{commit, use_token};
 
+pub use fleet::Desired;
 pub use query::{Playlist, PlaylistEntry, StreamRow, Window};
 pub use write::{Ending, Write};
 
@@ -82,6 +85,8 @@ pub struct Remembered {
     /// Segments each node did and failed.
     pub counts: HashMap<NodeId, (u64, u64)>,
     pub next_run: u64,
+    pub campaigns: BTreeMap<UpdateId, Campaign>,
+    pub configs: BTreeMap<NodeId, Desired>,
 }
 
 /// Joined on the way out, so that everything is stored when the process ends.

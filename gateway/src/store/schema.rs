@@ -6,7 +6,7 @@ use std::path::Path;
 use headwater_protocol::NodeId;
 use rusqlite::{Connection, params};
 
-use super::{Remembered, StoreError};
+use super::{Remembered, StoreError, fleet};
 
 /// One step per version; a step that has been released is never changed.
 const STEPS: &[&str] = &["
@@ -34,6 +34,12 @@ const STEPS: &[&str] = &["
         task TEXT NOT NULL, epoch INTEGER NOT NULL, node TEXT NOT NULL, stream TEXT NOT NULL,
         segment INTEGER NOT NULL, at INTEGER NOT NULL, evidence TEXT NOT NULL, PRIMARY KEY(task, epoch)) STRICT;
     CREATE INDEX evidence_of_stream ON evidence(stream, segment, at);
+", "
+    CREATE TABLE updates(
+        update_id TEXT PRIMARY KEY, created INTEGER NOT NULL, ended INTEGER NOT NULL, body TEXT NOT NULL) STRICT;
+    CREATE TABLE update_nodes(
+        update_id TEXT NOT NULL, node TEXT NOT NULL, body TEXT NOT NULL, PRIMARY KEY(update_id, node)) STRICT;
+    CREATE TABLE configs(node TEXT PRIMARY KEY, revision INTEGER NOT NULL, settings TEXT NOT NULL) STRICT;
 "];
 
 pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
@@ -86,6 +92,8 @@ pub(super) fn recover(connection: &mut Connection) -> Result<Remembered, StoreEr
         }
     }
     let last: Option<i64> = connection.query_row("SELECT max(run) FROM streams", [], |row| row.get(0))?;
+    remembered.campaigns = fleet::campaigns(connection)?;
+    remembered.configs = fleet::configs(connection)?;
     remembered.next_run = last.unwrap_or(0).cast_unsigned() + 1;
     Ok(remembered)
 }

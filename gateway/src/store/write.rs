@@ -3,8 +3,12 @@
 use headwater_protocol::message::EventNumber;
 use headwater_protocol::{
     Code, Container, Epoch, Evidence, Fault, Ladder, Millis, NodeId, SegmentReport, StreamId, TaskId,
+    UpdateId,
 };
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+use super::fleet::{self, Desired};
+use crate::rollout::{Campaign, Member};
 
 #[derive(Debug, Clone)]
 pub enum Ending {
@@ -96,6 +100,17 @@ pub enum Write {
         evidence: Box<Evidence>,
         at: u64,
     },
+    /// An update as a whole; its nodes are written by themselves.
+    Update(Box<Campaign>),
+    UpdateNode {
+        update: UpdateId,
+        node: NodeId,
+        member: Member,
+    },
+    Config {
+        node: NodeId,
+        desired: Desired,
+    },
 }
 
 /// Failed attempts of one stream of which evidence is kept, at most 256 KiB each.
@@ -114,7 +129,7 @@ pub(super) fn commit(connection: &mut Connection, batches: &[super::Batch]) -> r
     transaction.commit()
 }
 
-fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
+pub(super) fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
     serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
 }
 
@@ -230,6 +245,9 @@ fn apply(tx: &Transaction<'_>, write: &Write) -> rusqlite::Result<()> {
                 params![EVIDENCE],
             )?
         }
+        Write::Update(campaign) => fleet::save(tx, campaign)?,
+        Write::UpdateNode { update, node, member } => fleet::save_node(tx, update, node, member)?,
+        Write::Config { node, desired } => fleet::save_config(tx, node, desired)?,
         Write::TasksRemoved { tasks } => {
             for task in tasks {
                 // A number that was pushed twice is one entry of a playlist.

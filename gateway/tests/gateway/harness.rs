@@ -133,6 +133,25 @@ impl Gateway {
         .await;
     }
 
+    /// The operator's command, in its own process.
+    pub(crate) async fn headwater(&self, arguments: &[&str]) -> std::process::Output {
+        self.headwater_command(arguments).output().await.unwrap()
+    }
+
+    pub(crate) fn headwater_command(&self, arguments: &[&str]) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_headwater"));
+        command
+            .args(["--gateway", &self.url("")])
+            .arg("--token-file")
+            .arg(self.state().join("operator.token"))
+            .args(arguments)
+            .env("SSL_CERT_FILE", "/dev/null")
+            .env("SSL_CERT_DIR", "/nonexistent")
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        command
+    }
+
     /// Every file below the media folder.
     pub(crate) fn media(&self) -> Vec<PathBuf> {
         fn walk(dir: &Path, found: &mut Vec<PathBuf>) {

@@ -3,90 +3,25 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use headwater_protocol::enroll::{CA_PATH, CERTIFICATE_PATH, Grant, Request, Token};
 use headwater_protocol::message::{
-    Ack, Birth, Board, Command, CommandKind, Event, EventKind, EventNumber, Extra, Header, Limits, NodeState,
-    Offer, Reply, Status, TimeSource,
+    Ack, Birth, Board as Machine, Command, CommandKind, DesiredConfig, Event, EventKind, EventNumber, Extra,
+    Header, Limits, NodeState, Offer, Reply, Status, TimeSource,
 };
 use headwater_protocol::topic::{Channel, Topic, node_filters};
 use headwater_protocol::{
     Capability, CapabilityKind, Codec, Container, Fault, FleetId, InputFacts, Millis, NodeId, Pixels,
     RenditionReport, SegmentReport,
 };
-use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
-use reqwest::{Client, Identity, StatusCode};
+use reqwest::Client;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Filter, LastWill, Packet};
-use rumqttc::v5::{AsyncClient, Event as MqttEvent, MqttOptions};
-use rumqttc::{TlsConfiguration, Transport};
+use rumqttc::v5::{AsyncClient, Event as MqttEvent};
 use tokio::sync::mpsc;
 
+pub(crate) use crate::certificate::{Certificate, enroll};
+
+use crate::board::{Board, Fate, Memory};
 use crate::harness::Gateway;
-
-pub(crate) struct Certificate {
-    pub(crate) grant: Grant,
-    pub(crate) key: String,
-}
-
-pub(crate) fn csr(name: &str) -> (String, String) {
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, name);
-    (params.serialize_request(&key).unwrap().pem().unwrap(), key.serialize_pem())
-}
-
-/// Posts an enrolment; the status and, where it was granted, the certificate.
-pub(crate) async fn enroll(token: &Token, common_name: &str) -> (StatusCode, Result<Certificate, String>) {
-    let open = Client::builder().no_proxy().danger_accept_invalid_certs(true).build().unwrap();
-    let ca = open.get(format!("{}{CA_PATH}", token.url)).send().await.unwrap().bytes().await.unwrap();
-    let der = headwater_gateway::identity::pem_der(std::str::from_utf8(&ca).unwrap()).unwrap();
-    assert_eq!(headwater_gateway::secret::sha256_hex(&der), token.ca_sha256, "the token pins another CA");
-    let pinned = Client::builder()
-        .no_proxy()
-        .tls_certs_only([reqwest::Certificate::from_pem(&ca).unwrap()])
-        .build()
-        .unwrap();
-    let (csr, key) = csr(common_name);
-    let request = Request { node: token.node.clone(), secret: token.secret.clone(), csr };
-    let response =
-        pinned.post(format!("{}{CERTIFICATE_PATH}", token.url)).json(&request).send().await.unwrap();
-    let status = response.status();
-    match status {
-        StatusCode::OK => (status, Ok(Certificate { grant: response.json().await.unwrap(), key })),
-        _ => (status, Err(response.text().await.unwrap())),
-    }
-}
-
-impl Certificate {
-    pub(crate) fn https(&self) -> Client {
-        Client::builder()
-            .no_proxy()
-            .tls_certs_only([reqwest::Certificate::from_pem(self.grant.ca.as_bytes()).unwrap()])
-            .identity(
-                Identity::from_pkcs8_pem(self.grant.certificate.as_bytes(), self.key.as_bytes()).unwrap(),
-            )
-            .build()
-            .unwrap()
-    }
-
-    pub(crate) fn mqtt(&self, port: u16, client_id: &str) -> MqttOptions {
-        let connector = native_tls::TlsConnector::builder()
-            .add_root_certificate(native_tls::Certificate::from_pem(self.grant.ca.as_bytes()).unwrap())
-            .identity(
-                native_tls::Identity::from_pkcs8(self.grant.certificate.as_bytes(), self.key.as_bytes())
-                    .unwrap(),
-            )
-            .build()
-            .unwrap();
-        let mut options = MqttOptions::new(client_id, &self.grant.broker_host, port);
-        options
-            .set_transport(Transport::Tls(TlsConfiguration::NativeConnector(connector)))
-            .set_keep_alive(Duration::from_secs(5))
-            .set_max_packet_size(Some(80_000));
-        options
-    }
-}
 
 /// What a node does with an offer.
 #[derive(Clone)]
@@ -111,6 +46,8 @@ pub(crate) struct Node {
     /// The broker's answers to what it published.
     pub(crate) pubacks: mpsc::UnboundedReceiver<String>,
     pub(crate) outbox: Arc<Mutex<u64>>,
+    /// What of it is updated and configured.
+    pub(crate) board: Arc<Memory>,
     poller: tokio::task::JoinHandle<()>,
 }
 
@@ -134,7 +71,32 @@ impl Node {
         Self::connect(gateway, certificate, manner).await
     }
 
+    /// The same, as a board that is updated by images.
+    pub(crate) async fn start_board(gateway: &Gateway, name: &str, fate: Fate) -> Self {
+        let token = gateway.token(name).await;
+        let certificate = Arc::new(enroll(&token, name).await.1.unwrap());
+        Self::connect_board(gateway, certificate, Memory::new(fate)).await
+    }
+
     pub(crate) async fn connect(gateway: &Gateway, certificate: Arc<Certificate>, manner: Manner) -> Self {
+        Self::connect_as(gateway, certificate, manner, Memory::new(Fate::Deaf), false).await
+    }
+
+    pub(crate) async fn connect_board(
+        gateway: &Gateway,
+        certificate: Arc<Certificate>,
+        memory: Arc<Memory>,
+    ) -> Self {
+        Self::connect_as(gateway, certificate, Manner::Works, memory, true).await
+    }
+
+    async fn connect_as(
+        gateway: &Gateway,
+        certificate: Arc<Certificate>,
+        manner: Manner,
+        memory: Arc<Memory>,
+        updated: bool,
+    ) -> Self {
         let name = certificate.grant.node.clone();
         let mut options = certificate.mqtt(gateway.broker.port(), name.as_str());
         let of = name.clone();
@@ -156,11 +118,13 @@ impl Node {
             outbox: Arc::clone(&outbox),
             manner,
         };
-        let hello = [
-            (Channel::Birth, serde_json::to_vec(&birth(&name)).unwrap()),
-            (Channel::Status, status(NodeState::Online)),
-        ]
-        .map(|(channel, payload)| (topic(channel), payload));
+        let board = Board {
+            memory: Arc::clone(&memory),
+            client: client.clone(),
+            https: certificate.https(),
+            base: format!("https://{}", gateway.nodes),
+            birth: birth(&name),
+        };
         let filters: Vec<Filter> =
             node_filters(&fleet(), &name).map(|filter| Filter::new(filter, QoS::AtLeastOnce)).collect();
         let own = client.clone();
@@ -168,12 +132,22 @@ impl Node {
             loop {
                 match events.poll().await {
                     Ok(MqttEvent::Incoming(Packet::ConnAck(_))) => {
-                        let (own, filters, hello) = (own.clone(), filters.clone(), hello.clone());
+                        let birth = match updated {
+                            true => board.birth(),
+                            false => serde_json::to_vec(&board.birth).unwrap(),
+                        };
+                        let mut hello =
+                            vec![(Channel::Birth, birth), (Channel::Status, status(NodeState::Online))];
+                        hello.extend(board.said().map(|said| (Channel::Update, said)));
+                        let hello = hello.into_iter().map(|(channel, payload)| (topic(channel), payload));
+                        let hello: Vec<_> = hello.collect();
+                        let (own, filters, board) = (own.clone(), filters.clone(), board.clone());
                         tokio::spawn(async move {
                             own.subscribe_many(filters).await.unwrap();
                             for (topic, payload) in hello {
                                 own.publish(topic, QoS::AtLeastOnce, true, payload).await.unwrap();
                             }
+                            board.go_on().await;
                         });
                     }
                     Ok(MqttEvent::Incoming(Packet::PubAck(ack))) => {
@@ -193,27 +167,38 @@ impl Node {
                             }
                             Channel::Command => {
                                 let command: Command = serde_json::from_slice(&publish.payload).unwrap();
-                                let reply = Reply {
-                                    header: header(2),
-                                    id: command.id,
-                                    fault: None,
-                                    extra: Extra::new(),
-                                };
                                 let state = match command.command {
-                                    CommandKind::Drain | CommandKind::Restart => NodeState::Draining,
-                                    CommandKind::Resume | CommandKind::Probe => NodeState::Online,
-                                };
-                                let say = [
-                                    (Channel::Status, true, status(state)),
-                                    (Channel::Reply, false, serde_json::to_vec(&reply).unwrap()),
-                                ]
-                                .map(|(channel, kept, payload)| (topic(channel), kept, payload));
-                                let own = own.clone();
-                                tokio::spawn(async move {
-                                    for (topic, kept, payload) in say {
-                                        own.publish(topic, QoS::AtLeastOnce, kept, payload).await.unwrap();
+                                    CommandKind::Drain | CommandKind::Restart | CommandKind::Reboot => {
+                                        Some(NodeState::Draining)
                                     }
+                                    CommandKind::Resume | CommandKind::Probe => Some(NodeState::Online),
+                                    CommandKind::Logs(_)
+                                    | CommandKind::Update(_)
+                                    | CommandKind::CancelUpdate { .. } => None,
+                                };
+                                let state = state.map(|state| (topic(Channel::Status), status(state)));
+                                let (own, board, reply_to) =
+                                    (own.clone(), board.clone(), topic(Channel::Reply));
+                                tokio::spawn(async move {
+                                    if let Some((topic, state)) = state {
+                                        own.publish(topic, QoS::AtLeastOnce, true, state).await.unwrap();
+                                    }
+                                    let Some(fault) = board.command(command.command).await else { return };
+                                    let reply = Reply {
+                                        header: header(2),
+                                        id: command.id,
+                                        fault,
+                                        extra: Extra::new(),
+                                    };
+                                    let reply = serde_json::to_vec(&reply).unwrap();
+                                    own.publish(reply_to, QoS::AtLeastOnce, false, reply).await.unwrap();
                                 });
+                            }
+                            Channel::Config => {
+                                let desired: DesiredConfig =
+                                    serde_json::from_slice(&publish.payload).unwrap();
+                                let board = board.clone();
+                                tokio::spawn(async move { board.configure(desired).await });
                             }
                             _ => {}
                         }
@@ -223,7 +208,17 @@ impl Node {
                 }
             }
         });
-        let node = Self { name: name.clone(), certificate, client, offers, acks, pubacks, outbox, poller };
+        let node = Self {
+            name: name.clone(),
+            certificate,
+            client,
+            offers,
+            acks,
+            pubacks,
+            outbox,
+            board: memory,
+            poller,
+        };
         gateway.wait_state(name.as_str(), NodeState::Online).await;
         node
     }
@@ -365,7 +360,7 @@ fn birth(name: &NodeId) -> Birth {
         fleet: fleet(),
         agent_version: "0".into(),
         worker_version: "0".into(),
-        board: Board {
+        board: Machine {
             profile: "generic".into(),
             model: String::new(),
             arch: "x86_64".into(),
@@ -377,6 +372,8 @@ fn birth(name: &NodeId) -> Birth {
         capabilities: vec![capability(CapabilityKind::Decode), capability(CapabilityKind::Encode)],
         avoids: Vec::new(),
         limits: Limits { workers: 4, in_flight: 1, queue: 4, max_input_bytes: 1 << 30 },
+        installation: None,
+        config: None,
         extra: Extra::new(),
     }
 }

@@ -102,7 +102,7 @@ pub fn diagnose(
     let boards = Boards::with_folder(&user_folder())?;
     let mut whole = survey::machine(&boards);
     let named = options.board.clone().or_else(survey::named_board);
-    let (board, machine) = survey::unproved(options.board.as_deref())?;
+    let (board, machine) = survey::choose(options.board.as_deref())?;
     // A profile that was only looked at is not what a worker will use.
     let findings = match options.board {
         None => probe::probe_and_remember(&board, &machine, options, tell),
@@ -129,7 +129,8 @@ pub fn diagnose(
             .collect(),
     };
     let facts = facts(&machine);
-    let known = probe::apply(Some(&findings), board, machine);
+    let mut known = probe::apply(Some(&findings), board, machine);
+    survey::look_at_usable(&mut known.machine, &known.board);
     let plan = explain(
         &known.board,
         &known.machine,
@@ -142,7 +143,11 @@ pub fn diagnose(
         Ok(plan) => (Some(plan), None),
         Err(fault) => (None, Some(fault)),
     };
-    survey::look_at(&mut whole, boards.factories());
+    // What failed may hang whoever loads it; so it stays a name in the report.
+    let failed = |name: &&str| {
+        findings.found.iter().any(|one| one.candidate.element == **name && one.outcome.proof().is_none())
+    };
+    survey::look_at(&mut whole, boards.factories().filter(|name| !failed(name)));
     let diagnosis = Diagnosis {
         worker: env!("CARGO_PKG_VERSION").to_owned(),
         facts,

@@ -183,7 +183,8 @@ fn say<'a>(
         size,
         rate,
         force_key: map.force_key.clone(),
-        fresh: !encoder.software && board.quirks.contains(&Quirk::FreshEncoderPerSegment),
+        fresh: machine.needs_fresh(factory, used)
+            || (!encoder.software && board.quirks.contains(&Quirk::FreshEncoderPerSegment)),
         by_ready: encoder.recycle == Recycle::Ready,
         gated: rendition.fps.is_some(),
         notes: telling.notes,

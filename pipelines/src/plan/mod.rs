@@ -251,7 +251,8 @@ pub(crate) fn decode_with(board: &Board, machine: &Machine, one: &Decoder) -> Re
         feature: board.memory.get(&one.out.memory).and_then(|memory| memory.feature.clone()),
         download,
         deinterlaces: one.interlaced == Interlaced::Deinterlaces,
-        fresh: !one.software && board.quirks.contains(&Quirk::FreshDecoderPerSegment),
+        fresh: machine.needs_fresh(factory, used)
+            || (!one.software && board.quirks.contains(&Quirk::FreshDecoderPerSegment)),
         hardware: !one.software,
     })
 }

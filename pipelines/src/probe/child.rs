@@ -30,7 +30,7 @@ pub enum Said {
 }
 
 /// A child's answer has a few hundred bytes; what a vendor's library prints between the lines is skipped.
-const MAX_OUTPUT: u64 = 1 << 20;
+const MAX_LINE: u64 = 1 << 16;
 /// Bytes of its standard error that are kept as evidence, the last ones.
 const MAX_ERRORS: usize = 4096;
 /// After SIGKILL a process that is not stuck in the kernel is gone in milliseconds.
@@ -130,12 +130,17 @@ fn read_lines(child: &mut Child) -> Receiver<Said> {
     let (sender, receiver) = channel();
     if let Some(output) = child.stdout.take() {
         std::thread::spawn(move || {
-            for line in BufReader::new(output.take(MAX_OUTPUT)).split(b'\n') {
-                let Ok(line) = line else { return };
-                let Ok(said) = serde_json::from_slice(&line) else { continue };
-                if sender.send(said).is_err() {
-                    return;
+            let mut output = BufReader::new(output);
+            let mut line = Vec::new();
+            loop {
+                line.clear();
+                match (&mut output).take(MAX_LINE).read_until(b'\n', &mut line) {
+                    Ok(0) | Err(_) => return,
+                    Ok(_) => {}
                 }
+                let Ok(said) = serde_json::from_slice(&line) else { continue };
+                // Nobody listens any more; the pipe is emptied all the same, for a full one would hold the child.
+                let _ = sender.send(said);
             }
         });
     }

@@ -1,12 +1,12 @@
 //! What came out of a probe, and what a plan makes of it: unproved hardware is not used, broken software neither.
 
 use headwater_protocol::media::Unproved;
-use headwater_protocol::{Capability, CapabilityKind, Code, Fault, Pixels, ProbeReport};
+use headwater_protocol::{Capability, Code, Fault, Pixels, ProbeReport};
 use serde::{Deserialize, Serialize};
 
 use super::candidate::{Candidate, candidates};
 use super::{SIZE, words};
-use crate::board::{Board, Quirk};
+use crate::board::Board;
 use crate::machine::Machine;
 
 /// What an element did.
@@ -122,13 +122,9 @@ pub fn apply(findings: Option<&Findings>, board: Board, machine: Machine) -> Kno
             .and_then(|findings| findings.found.iter().find(|finding| finding.candidate.key() == key));
         match found.map(|finding| &finding.outcome) {
             Some(Outcome::Proved(proof)) => {
-                let quirk = match candidate.kind {
-                    CapabilityKind::Decode => Some(Quirk::FreshDecoderPerSegment),
-                    CapabilityKind::Encode => Some(Quirk::FreshEncoderPerSegment),
-                    CapabilityKind::Scale => None,
-                };
-                let learned = quirk.filter(|quirk| proof.fresh && !known.board.quirks.contains(quirk));
-                known.board.quirks.extend(learned);
+                if proof.fresh {
+                    known.machine.fresh.insert(key);
+                }
             }
             Some(Outcome::Failed(fault)) => {
                 known.machine.refused.insert(key, fault.text.clone());
@@ -233,11 +229,13 @@ mod tests {
     }
 
     #[test]
-    fn an_encoder_that_survives_no_flush_is_made_anew_for_each_segment() {
-        let found = findings(|_| Outcome::Proved(Proof { fresh: true, ..Proof::default() }));
+    fn an_encoder_that_survives_no_flush_is_made_anew_for_each_segment_and_no_other_is() {
+        let found =
+            findings(|one| Outcome::Proved(Proof { fresh: one.element == "toyenc", ..Proof::default() }));
         let (board, machine) = toy();
-        let board = apply(Some(&found), board, machine).board;
-        assert_eq!(board.quirks, [Quirk::FreshDecoderPerSegment, Quirk::FreshEncoderPerSegment]);
+        let machine = apply(Some(&found), board, machine).machine;
+        assert!(machine.needs_fresh("toyenc", Use::Encode { codec: Codec::H264, memory: "system" }));
+        assert_eq!(machine.fresh.len(), 1, "the board's other elements are kept");
     }
 
     #[test]

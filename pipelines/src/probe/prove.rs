@@ -42,6 +42,9 @@ pub fn prove(
     let candidate = candidates(board, machine).into_iter().find(|candidate| candidate.key() == key);
     let candidate = candidate
         .ok_or_else(|| Fault::new(Code::PipelineFailed, format!("{key} is no candidate of {}", board.id)))?;
+    if let Some(why) = machine.refused.get(&candidate.element) {
+        return Err(words::unloadable(&candidate, why));
+    }
     // Half of the time for the first run leaves some for those after it, which are short.
     let bench = Bench { board, machine, candidate: &candidate, first: deadline / 2, again: deadline / 5 };
     // An element that takes no value of a property ends in a panic, which is an answer too.

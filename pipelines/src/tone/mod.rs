@@ -11,6 +11,7 @@ mod light;
 mod map;
 
 use gstreamer as gst;
+use gstreamer::glib::translate::IntoGlib;
 use gstreamer_video as gst_video;
 use gstreamer_video::prelude::*;
 
@@ -62,9 +63,10 @@ pub(crate) fn is_mapped(info: &gst_video::VideoInfo) -> bool {
 
 /// High dynamic range, by the stream's own words.
 pub(crate) fn hdr(info: &gst_video::VideoInfo) -> Option<Hdr> {
-    match info.colorimetry().transfer() {
-        gst_video::VideoTransferFunction::Smpte2084 => Some(Hdr::Pq),
-        gst_video::VideoTransferFunction::AribStdB67 => Some(Hdr::Hlg),
+    // By number, because the names are of GStreamer 1.18 and the worker runs on older ones, which know neither.
+    match info.colorimetry().transfer().into_glib() {
+        gst_video::ffi::GST_VIDEO_TRANSFER_SMPTE2084 => Some(Hdr::Pq),
+        gst_video::ffi::GST_VIDEO_TRANSFER_ARIB_STD_B67 => Some(Hdr::Hlg),
         _ => None,
     }
 }

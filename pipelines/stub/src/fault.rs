@@ -9,6 +9,8 @@ pub enum Fault {
     NoOutput,
     /// Gives what it has and never comes to its end.
     HangOnDrain,
+    /// Does not return when it is stopped.
+    HangOnStop,
     /// Does not return from its n-th frame.
     Hang(u64),
     /// The n-th session at the same time in one process is refused for lack of memory.
@@ -35,6 +37,7 @@ pub fn parse(text: &str) -> Result<BTreeMap<String, Fault>, String> {
         let fault = match name {
             "no-output" => Fault::NoOutput,
             "hang-on-drain" => Fault::HangOnDrain,
+            "hang-on-stop" => Fault::HangOnStop,
             "hang" => Fault::Hang(number),
             "busy" => Fault::Busy(number),
             "ignore-keyframe" => Fault::IgnoreKeyframe,

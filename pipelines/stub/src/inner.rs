@@ -259,10 +259,14 @@ impl Inner {
         place: usize,
         change: gst::StateChange,
     ) -> Result<(), gst::StateChangeError> {
+        let spec = spec(place);
+        let stops = change == gst::StateChange::PausedToReady;
+        while stops && fault::of(&spec.name) == Some(Fault::HangOnStop) {
+            std::thread::park();
+        }
         if change != gst::StateChange::ReadyToPaused {
             return Ok(());
         }
-        let spec = spec(place);
         let settings = self.settings(place);
         trace::tell(&spec.name, &format!("starts {settings:?}"));
         if let Some(Fault::Busy(most)) = fault::of(&spec.name) {
@@ -325,6 +329,7 @@ fn entering(fault: Option<Fault>, count: u64) -> gst::PadProbeReturn {
             Fault::Crash(_)
             | Fault::Hang(_)
             | Fault::HangOnDrain
+            | Fault::HangOnStop
             | Fault::Busy(_)
             | Fault::IgnoreKeyframe
             | Fault::EmptyBuffers,
@@ -370,6 +375,7 @@ fn watch_out(pad: &gst::Pad, name: &'static str, fault: Option<Fault>, count: Ar
                     Some(
                         Fault::NoOutput
                         | Fault::HangOnDrain
+                        | Fault::HangOnStop
                         | Fault::Hang(_)
                         | Fault::Busy(_)
                         | Fault::Crash(_)

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `HEADWATER_STUB_MACHINE` | path of the snapshot, [`headwater_pipelines::machine::Machine`] as JSON; without it the plugin has no elements |
 //! | `HEADWATER_STUB_FAULTS` | `element:fault,…`, see [`fault::Fault`] |
+//! | `HEADWATER_STUB_HANG` | set: whoever loads the plugin hangs, but for GStreamer's scanner |
 //! | `HEADWATER_STUB_TRACE` | a file to which each element adds a line when it has seen caps, and when it stops |
 //!
 //! ```text
@@ -39,6 +40,10 @@ fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
         None,
         gst::PluginDependencyFlags::empty(),
     );
+    let scanner = std::env::current_exe().is_ok_and(|path| path.ends_with("gst-plugin-scanner"));
+    while std::env::var_os("HEADWATER_STUB_HANG").is_some() && !scanner {
+        std::thread::park();
+    }
     let specs = spec::read().map_err(|error| glib::bool_error!("{error}"))?;
     slot::register(plugin, specs)
 }

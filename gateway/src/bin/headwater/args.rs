@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
-use headwater_protocol::{NodeId, StreamId};
+use headwater_gateway::rollout::Share;
+use headwater_protocol::update::Window;
+use headwater_protocol::{NodeId, StreamId, UpdateId};
 use url::Url;
 
 use crate::human;
@@ -26,9 +28,10 @@ Exit status:
   0    done; for push: every rendition of every segment arrived whole
   1    it failed; the reason is on standard error
   2    wrong arguments, or a ladder that breaks a rule
-  3    push went through, but at least one rendition of one segment is missing or not whole
+  3    push went through, but at least one rendition of one segment is missing or not whole;
+       or not every node did what was asked: an update, a command, a configuration
   4    no gateway at the address
-  5    the input cannot be read or is not video that can be cut
+  5    the input cannot be read, or is not video that can be cut or no bundle
   130  interrupted";
 
 #[derive(Debug, Clone, Args)]
@@ -71,10 +74,33 @@ pub(crate) enum Command {
     Evidence(Evidence),
     /// Print a token with which a node enrols, once
     Enroll(Enroll),
-    /// Let a node finish what it has and give it nothing new
-    Drain { node: NodeId },
-    /// Give a drained node work again
-    Resume { node: NodeId },
+    /// Change what nodes run: an image or packages, in waves, until the first failure
+    #[command(after_help = UPDATE_HELP)]
+    Update(Update),
+    /// Show the updates, or one with all its nodes; pause, resume or cancel one
+    Updates(Updates),
+    /// Make a signed bundle of Debian packages for `headwater update`, or show what one is
+    Bundle(Bundle),
+    /// Let nodes finish what they have and give them nothing new
+    #[command(after_help = SELECTOR_HELP)]
+    Drain(Nodes),
+    /// Give drained nodes work again
+    #[command(after_help = SELECTOR_HELP)]
+    Resume(Nodes),
+    /// Start the agent of nodes anew when they have drained
+    #[command(after_help = SELECTOR_HELP)]
+    Restart(Nodes),
+    /// Boot nodes anew when they have drained
+    #[command(after_help = SELECTOR_HELP)]
+    Reboot(Nodes),
+    /// Let nodes probe their boards again
+    #[command(after_help = SELECTOR_HELP)]
+    Probe(Nodes),
+    /// Fetch the end of a node's log
+    Logs(Logs),
+    /// Show or change what is wanted of nodes' configurations, and what they say of it
+    #[command(subcommand, after_help = SELECTOR_HELP)]
+    Config(Config),
     /// Print the completions for a shell
     Completions { shell: Shell },
     /// Print the man page, or write one file per command
@@ -84,6 +110,31 @@ pub(crate) enum Command {
         dir: Option<PathBuf>,
     },
 }
+
+const SELECTOR_HELP: &str = "\
+Selectors:
+  all, orin-1, orin-*       all nodes, one, those whose name fits
+  board=PROFILE, arch=aarch64, state=online, version=0.1.*
+                            what they are; != is not
+  version<0.2.0             also <= > >=; of the image or package, else of the agent
+  a,b   a+b                 either; both: 'orin-*+version<0.2.0'
+Quote what your shell would take for itself.";
+
+const UPDATE_HELP: &str = "\
+Selectors:
+  all, orin-1, orin-*       all nodes, one, those whose name fits
+  board=PROFILE, arch=aarch64, state=online, version=0.1.*
+                            what they are; != is not
+  version<0.2.0             also <= > >=; of the image or package, else of the agent
+  a,b   a+b                 either; both: 'orin-*+version<0.2.0'
+Quote what your shell would take for itself.
+
+Each wave is ordered when the one before it is through and has soaked. A node that is away does not hold up the others;
+it gets its order when it comes back. Nodes that failed or went back to what they ran before count as failures, and so
+do nodes that began and were not heard of again. At the limit the update stops: look at it with `headwater updates`, then resume or
+cancel it. Bundles are RAUC's (format=verity), or packages by `headwater bundle`; each board checks the signature.
+
+Exit status: 0 if every node that could take it has it, 3 if not; see headwater --help.";
 
 const PUSH_HELP: &str = "\
 Ladders:
@@ -168,6 +219,143 @@ pub(crate) struct Enroll {
     /// How long the token works
     #[arg(long, value_name = "SPAN", default_value = "24h", value_parser = human::parse_span)]
     pub(crate) valid: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Nodes {
+    /// Which nodes; see below
+    pub(crate) selector: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Update {
+    /// Which nodes; see below
+    pub(crate) selector: String,
+    /// A .raucb or .hwb file
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub(crate) bundle: PathBuf,
+    /// How many of all nodes have had their turn after each wave: percent or counts
+    #[arg(long, value_name = "SHARES", value_delimiter = ',', default_value = "5%,25%,100%")]
+    pub(crate) waves: Vec<Share>,
+    /// From the end of a wave's last node until the next wave; one for all, or one for each wave but the last
+    #[arg(long, value_name = "SPANS", value_delimiter = ',', default_value = "30m", value_parser = human::parse_span)]
+    pub(crate) soak: Vec<Duration>,
+    /// So many failures stop it: a count, or percent of its nodes
+    #[arg(long, value_name = "SHARE", default_value = "1")]
+    pub(crate) stop_after: Share,
+    /// When nodes may install, each day, UTC; they fetch at once [default: at any time]
+    #[arg(long, value_name = "HH:MM-HH:MM", value_parser = human::parse_window)]
+    pub(crate) window: Option<Window>,
+    /// Time for a node to prove itself with the new version; then it goes back
+    #[arg(long, value_name = "SPAN", default_value = "10m", value_parser = human::parse_span)]
+    pub(crate) health: Duration,
+    /// A name for people
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) name: Option<String>,
+    /// Show how it goes until it ends; Ctrl-C leaves it running [default: on a terminal]
+    #[arg(long, conflicts_with = "detach")]
+    pub(crate) follow: bool,
+    /// Start it and return
+    #[arg(long)]
+    pub(crate) detach: bool,
+    /// Only show the waves and who is skipped why; the bundle is uploaded, nothing is ordered
+    #[arg(long, conflicts_with_all = ["follow", "detach"])]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Updates {
+    #[command(subcommand)]
+    pub(crate) steer: Option<Steer>,
+    /// Only this update, with all its nodes
+    pub(crate) id: Option<UpdateId>,
+    #[command(flatten)]
+    pub(crate) watch: Watch,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Steer {
+    /// Order nothing new; nodes that have their order go on
+    Pause { id: UpdateId },
+    /// Go on with a paused update, or with a stopped one after a look at its failures
+    Resume { id: UpdateId },
+    /// End it: nodes that have not begun to install give it up
+    Cancel { id: UpdateId },
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct Bundle {
+    #[command(subcommand)]
+    pub(crate) show: Option<ShowBundle>,
+    /// Packages of one architecture
+    #[arg(required = true, value_name = "DEB", value_hint = ValueHint::FilePath)]
+    pub(crate) debs: Vec<PathBuf>,
+    /// Private key of the signer, PEM
+    #[arg(long, required = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) key: Option<PathBuf>,
+    /// Certificate of the signer, PEM; those between it and what the boards trust may follow it
+    #[arg(long, required = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) cert: Option<PathBuf>,
+    /// The bundle
+    #[arg(long, short, required = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ShowBundle {
+    /// Print what a bundle says of itself; who signed it is its claim, the boards check it
+    Show {
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    pub(crate) node: NodeId,
+    /// File for the log [default: standard output]
+    #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) output: Option<PathBuf>,
+    /// How much of its end
+    #[arg(long, value_name = "SIZE", default_value = "256k", value_parser = human::parse_bytes)]
+    pub(crate) bytes: u64,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    /// Show what is wanted and what the nodes say of it
+    Get {
+        /// Which nodes
+        selector: String,
+    },
+    /// Lay keys over the nodes' own files, checked there before they hold
+    Set {
+        /// Which nodes
+        selector: String,
+        /// Keys of agent.toml with their sections: workers.count=2
+        #[arg(required = true, value_name = "KEY=VALUE", value_parser = crate::config::parse_setting)]
+        settings: Vec<(String, serde_json::Value)>,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Want nothing of keys any more: the nodes' own files count
+    Unset {
+        /// Which nodes
+        selector: String,
+        #[arg(required = true, value_name = "KEY")]
+        keys: Vec<String>,
+        #[command(flatten)]
+        wait: Wait,
+    },
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Wait {
+    /// How long to wait for what the nodes say of it
+    #[arg(long, value_name = "SPAN", default_value = "3m", value_parser = human::parse_span)]
+    pub(crate) wait: Duration,
 }
 
 fn gateway_url(text: &str) -> Result<Url, String> {

@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use headwater_gateway::depot::Stored;
+use headwater_gateway::operate::views::{ConfigView, LogsRequest, SteerRequest, UpdateRequest, UpdateView};
+use headwater_gateway::owner::{Change, Steer};
 use headwater_gateway::views::{
-    CommandRequest, EnrollReply, EnrollRequest, ErrorView, EvidenceView, NodeView, StreamView,
+    CommandRequest, EnrollReply, EnrollRequest, ErrorView, EvidenceView, NodeCommand, NodeView, StreamView,
 };
 use headwater_protocol::error::in_one_line;
-use headwater_protocol::message::CommandKind;
-use headwater_protocol::{Millis, NodeId, StreamId};
+use headwater_protocol::{Millis, NodeId, StreamId, UpdateId};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -18,6 +20,8 @@ use crate::human;
 
 /// A question to the gateway's API is answered from memory.
 const ANSWER: Duration = Duration::from_secs(15);
+/// A board reads its log, and sends it over whatever line it has.
+const LOGS: Duration = Duration::from_secs(10 * 60);
 /// What is read of an error's body; more than one sentence is not shown.
 const MAX_ERROR_BODY: usize = 4096;
 /// Largest JSON answer: a stream of a day in 2 s segments is about 60 MB.
@@ -80,7 +84,11 @@ impl Gateway {
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        let request = self.introduced(self.http.get(self.url(path)).timeout(ANSWER));
+        self.get_url(self.url(path)).await
+    }
+
+    async fn get_url<T: DeserializeOwned>(&self, url: Url) -> Result<T, ClientError> {
+        let request = self.introduced(self.http.get(url).timeout(ANSWER));
         let response = self.send(request).await?;
         self.json(checked(response).await?).await
     }
@@ -111,7 +119,64 @@ impl Gateway {
         self.json(response).await
     }
 
-    pub(crate) async fn command(&self, node: &NodeId, command: CommandKind) -> Result<(), ClientError> {
+    /// The nodes that a selector means.
+    pub(crate) async fn select(&self, selector: &str) -> Result<Vec<NodeView>, ClientError> {
+        let mut url = self.url("api/v1/nodes");
+        url.query_pairs_mut().append_pair("select", selector);
+        self.get_url(url).await
+    }
+
+    pub(crate) async fn bundle(&self, sha256: &str) -> Result<Option<Stored>, ClientError> {
+        match self.get(&format!("api/v1/bundles/{sha256}")).await {
+            Ok(stored) => Ok(Some(stored)),
+            Err(ClientError::Refused { status: StatusCode::NOT_FOUND, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Without a deadline: the gateway gives up on silence.
+    pub(crate) async fn upload(&self, body: reqwest::Body) -> Result<Stored, ClientError> {
+        let token = read_token(&self.token_file)?;
+        let request = self.http.put(self.url("api/v1/bundles")).bearer_auth(token).body(body);
+        self.json(checked(self.send(request).await?).await?).await
+    }
+
+    pub(crate) async fn start_update(&self, request: &UpdateRequest) -> Result<UpdateView, ClientError> {
+        let response = self.operator("api/v1/updates", request).await?;
+        self.json(response).await
+    }
+
+    pub(crate) async fn updates(&self) -> Result<Vec<UpdateView>, ClientError> {
+        self.get("api/v1/updates").await
+    }
+
+    pub(crate) async fn update(&self, id: &UpdateId) -> Result<UpdateView, ClientError> {
+        self.get(&format!("api/v1/updates/{id}")).await
+    }
+
+    pub(crate) async fn steer(&self, id: &UpdateId, action: Steer) -> Result<UpdateView, ClientError> {
+        let response = self.operator(&format!("api/v1/updates/{id}"), &SteerRequest { action }).await?;
+        self.json(response).await
+    }
+
+    pub(crate) async fn config(&self, node: &NodeId) -> Result<ConfigView, ClientError> {
+        self.get(&format!("api/v1/nodes/{node}/config")).await
+    }
+
+    pub(crate) async fn configure(&self, node: &NodeId, change: &Change) -> Result<ConfigView, ClientError> {
+        let response = self.operator(&format!("api/v1/nodes/{node}/config"), change).await?;
+        self.json(response).await
+    }
+
+    /// A node's log, to be read to its end.
+    pub(crate) async fn logs(&self, node: &NodeId, max_bytes: u64) -> Result<Response, ClientError> {
+        let token = read_token(&self.token_file)?;
+        let request = self.http.post(self.url(&format!("api/v1/nodes/{node}/logs"))).bearer_auth(token);
+        let request = request.json(&LogsRequest { max_bytes }).timeout(LOGS);
+        checked(self.send(request).await?).await
+    }
+
+    pub(crate) async fn command(&self, node: &NodeId, command: NodeCommand) -> Result<(), ClientError> {
         self.operator(&format!("api/v1/nodes/{node}/command"), &CommandRequest { command }).await.map(drop)
     }
 
@@ -247,7 +312,7 @@ mod tests {
     #[tokio::test]
     async fn a_missing_token_is_explained_before_anything_is_sent() {
         let node = NodeId::new("a").unwrap();
-        let error = gateway("http://127.0.0.1:1/").command(&node, CommandKind::Drain).await.unwrap_err();
+        let error = gateway("http://127.0.0.1:1/").command(&node, NodeCommand::Drain).await.unwrap_err();
         assert!(error.to_string().contains("/nowhere/token"), "{error}");
     }
 

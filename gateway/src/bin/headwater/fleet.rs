@@ -1,12 +1,10 @@
-//! `nodes`, `streams`, `enroll`, `drain` and `resume`.
+//! `nodes`, `streams` and `enroll`.
 
 use std::future::Future;
 use std::io::{IsTerminal, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use headwater_gateway::views::StreamView;
-use headwater_protocol::NodeId;
-use headwater_protocol::message::CommandKind;
 use serde::Serialize;
 
 use crate::args::{Enroll, Streams, Watch};
@@ -92,13 +90,13 @@ fn stream_text(gateway: &Gateway, view: &StreamView, style: Style) -> String {
     )
 }
 
-fn json<T: Serialize>(value: &T, watch: &Watch) -> Result<String, FleetError> {
+pub(crate) fn json<T: Serialize>(value: &T, watch: &Watch) -> Result<String, FleetError> {
     // One line per look, so that a reader can tell them apart.
     Ok(if watch.watch { serde_json::to_string(value)? } else { serde_json::to_string_pretty(value)? })
 }
 
 /// Once, or again and again until Ctrl-C; then a gateway that is away for a moment is waited for.
-async fn show<F>(style: Style, watch: &Watch, look: impl Fn() -> F) -> Result<(), FleetError>
+pub(crate) async fn show<F>(style: Style, watch: &Watch, look: impl Fn() -> F) -> Result<(), FleetError>
 where
     F: Future<Output = Result<String, FleetError>>,
 {
@@ -142,24 +140,6 @@ pub(crate) async fn enroll(gateway: &Gateway, style: Style, args: &Enroll) -> Re
     Ok(())
 }
 
-pub(crate) async fn command(
-    gateway: &Gateway,
-    style: Style,
-    node: &NodeId,
-    command: CommandKind,
-) -> Result<(), FleetError> {
-    gateway.command(node, command).await?;
-    if style.json {
-        return print(&serde_json::json!({ "node": node, "command": command }).to_string());
-    }
-    match command {
-        CommandKind::Drain => print(&format!("{node} finishes what it has and takes nothing new")),
-        CommandKind::Resume => print(&format!("{node} takes work again")),
-        CommandKind::Restart => print(&format!("{node} restarts when it has drained")),
-        CommandKind::Probe => print(&format!("{node} probes its board again")),
-    }
-}
-
 /// A closed pipe (`| head`) is the reader's wish and no error.
 pub(crate) fn print(text: &str) -> Result<(), FleetError> {
     match writeln!(std::io::stdout(), "{text}") {
@@ -168,6 +148,6 @@ pub(crate) fn print(text: &str) -> Result<(), FleetError> {
     }
 }
 
-fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use headwater_protocol::update::Window;
+
 /// `2s`, `500ms`, `1h30m`; a bare number is seconds.
 pub(crate) fn parse_span(text: &str) -> Result<Duration, String> {
     let bad = || format!("{text:?} is not a span; write 500ms, 2s, 90m, 24h or 7d");
@@ -47,6 +49,23 @@ fn parse_scaled(text: &str) -> Option<f64> {
     };
     let value = number.trim().parse::<f64>().ok()? * factor;
     (value.is_finite() && value >= 0.0).then_some(value)
+}
+
+/// `02:00-05:00`, each day.
+pub(crate) fn parse_window(text: &str) -> Result<Window, String> {
+    let bad = || format!("{text:?} is not a span of the day; write 02:00-05:00");
+    let minutes = |text: &str| {
+        let (hours, minutes) = text.trim().split_once(':')?;
+        let (hours, minutes): (u16, u16) = (hours.parse().ok()?, minutes.parse().ok()?);
+        (hours < 24 && minutes < 60).then_some(hours * 60 + minutes)
+    };
+    let (from, until) = text.split_once('-').ok_or_else(bad)?;
+    Ok(Window { from: minutes(from).ok_or_else(bad)?, until: minutes(until).ok_or_else(bad)? })
+}
+
+pub(crate) fn window(window: Window) -> String {
+    let clock = |minutes: u16| format!("{:02}:{:02}", minutes / 60, minutes % 60);
+    format!("{}-{} UTC", clock(window.from), clock(window.until))
 }
 
 pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
@@ -167,6 +186,14 @@ mod tests {
         assert_eq!(ms("1h30m"), Ok(5_400_000));
         for text in ["", "0", "0s", "-2s", "2x", "s", "1e9d", "5 parsecs", "99999999d"] {
             assert!(parse_span(text).is_err(), "{text:?} was taken");
+        }
+    }
+
+    #[test]
+    fn a_span_of_the_day_may_pass_midnight() {
+        assert_eq!(parse_window("22:30-4:00").map(window), Ok("22:30-04:00 UTC".to_owned()));
+        for text in ["", "2-5", "24:00-01:00", "02:60-03:00", "02:00"] {
+            assert!(parse_window(text).is_err(), "{text:?} was taken");
         }
     }
 

@@ -1,14 +1,16 @@
 //! The operator's command.
 //!
 //! ```text
-//! args ─▶ main ─┬─▶ fleet  (nodes, streams, enroll, drain, resume) ─┬─▶ client ─▶ gateway
-//!               ├─▶ evidence ────────────────────────────────────────┤
+//! args ─▶ main ─┬─▶ fleet (nodes, streams, enroll), evidence ────────┬─▶ client ─▶ gateway
+//!               ├─▶ update, updates ─────────────────────────────────┤
+//!               ├─▶ operate (drain, restart, logs, …, bundle), config ┤
 //!               ├─▶ push ─▶ source ─▶ split ─▶ sender ─▶ folder ─────┘
 //!               └─▶ completions, man
 //! ```
 
 mod args;
 mod client;
+mod config;
 mod container;
 mod evidence;
 mod fleet;
@@ -16,6 +18,7 @@ mod folder;
 mod human;
 mod ladder;
 mod multipart;
+mod operate;
 mod playlist;
 mod progress;
 mod push;
@@ -24,19 +27,23 @@ mod source;
 mod split;
 mod summary;
 mod tables;
+mod update;
+mod updates;
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
-use headwater_protocol::message::CommandKind;
+use headwater_gateway::views::NodeCommand;
 
-use crate::args::{Cli, Color, Command, Global, Push};
+use crate::args::{Cli, Color, Command, Global, Nodes, Push};
 use crate::client::{ClientError, Gateway};
 use crate::fleet::{FleetError, Style};
+use crate::operate::OperateError;
 use crate::push::PushError;
 use crate::sender::SendError;
+use crate::update::UpdateError;
 
 /// The numbers are in `headwater --help`.
 const INCOMPLETE: u8 = 3;
@@ -75,14 +82,30 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Streams(args) => fleet::streams(&gateway(global)?, style, &args).await?,
         Command::Evidence(args) => evidence::show(&gateway(global)?, style, &args).await?,
         Command::Enroll(args) => fleet::enroll(&gateway(global)?, style, &args).await?,
-        Command::Drain { node } => {
-            fleet::command(&gateway(global)?, style, &node, CommandKind::Drain).await?
+        Command::Update(args) => {
+            let terminal = std::io::stderr().is_terminal();
+            return whole(update::run(&gateway(global)?, style, terminal, &args).await?);
         }
-        Command::Resume { node } => {
-            fleet::command(&gateway(global)?, style, &node, CommandKind::Resume).await?
-        }
+        Command::Updates(args) => updates::run(&gateway(global)?, style, &args).await?,
+        Command::Bundle(args) => operate::bundle(style, &args)?,
+        Command::Drain(nodes) => return ask(global, style, &nodes, NodeCommand::Drain).await,
+        Command::Resume(nodes) => return ask(global, style, &nodes, NodeCommand::Resume).await,
+        Command::Restart(nodes) => return ask(global, style, &nodes, NodeCommand::Restart).await,
+        Command::Reboot(nodes) => return ask(global, style, &nodes, NodeCommand::Reboot).await,
+        Command::Probe(nodes) => return ask(global, style, &nodes, NodeCommand::Probe).await,
+        Command::Logs(args) => operate::logs(&gateway(global)?, &args).await?,
+        Command::Config(args) => return whole(config::run(&gateway(global)?, style, &args).await?),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn ask(global: Global, style: Style, nodes: &Nodes, wish: NodeCommand) -> anyhow::Result<ExitCode> {
+    whole(operate::command(&gateway(global)?, style, &nodes.selector, wish).await?)
+}
+
+/// Whether all of it went well, as a status.
+fn whole(all: bool) -> anyhow::Result<ExitCode> {
+    Ok(if all { ExitCode::SUCCESS } else { ExitCode::from(INCOMPLETE) })
 }
 
 fn gateway(global: Global) -> Result<Gateway, ClientError> {
@@ -151,6 +174,18 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     }
     if let Some(FleetError::Client(error)) = error.downcast_ref::<FleetError>() {
         return client(error);
+    }
+    if let Some(OperateError::Client(error)) = error.downcast_ref::<OperateError>() {
+        return client(error);
+    }
+    match error.downcast_ref::<UpdateError>() {
+        Some(UpdateError::Client(error) | UpdateError::Fleet(FleetError::Client(error))) => {
+            return client(error);
+        }
+        Some(UpdateError::Bundle { .. }) => return 5,
+        Some(UpdateError::Soaks { .. }) => return 2,
+        Some(UpdateError::Interrupted(_)) => return 130,
+        Some(UpdateError::Fleet(_) | UpdateError::Changed { .. }) | None => {}
     }
     match error.downcast_ref::<PushError>() {
         Some(PushError::Ladder(_)) => 2,

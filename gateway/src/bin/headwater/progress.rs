@@ -1,4 +1,4 @@
-//! What is shown while a push runs: a bar on a terminal, a line every few seconds in a log, or nothing.
+//! What is shown while something long runs: a bar on a terminal, a line every few seconds in a log, or nothing.
 
 use std::cell::Cell;
 use std::io::IsTerminal;
@@ -62,6 +62,11 @@ impl Progress {
 
     pub(crate) fn step(&self, step: &Step) {
         self.show(|| line(step), step.done.as_millis() as u64, step.total.as_millis() as u64);
+    }
+
+    /// So many of so many things, in the caller's words.
+    pub(crate) fn at(&self, text: &str, done: u64, of: u64) {
+        self.show(|| text.to_owned(), done, of);
     }
 
     fn show(&self, text: impl FnOnce() -> String, position: u64, length: u64) {

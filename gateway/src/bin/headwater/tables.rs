@@ -17,7 +17,7 @@ const NONE: &str = "–";
 /// One line under the header: rows stay close, and copy well.
 const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
 
-fn table(header: &[&str], colored: bool) -> Table {
+pub(crate) fn table(header: &[&str], colored: bool) -> Table {
     let mut table = Table::new();
     table.load_style(STYLE).set_content_arrangement(ContentArrangement::Dynamic);
     if colored {
@@ -37,11 +37,11 @@ fn table(header: &[&str], colored: bool) -> Table {
 }
 
 /// How a table gives way to a narrow terminal.
-struct Narrow {
+pub(crate) struct Narrow {
     /// The one column whose text may be broken into lines; numbers and names stay whole.
-    elastic: usize,
+    pub(crate) elastic: usize,
     /// Left out one after the other until the rest fits, the least wanted first.
-    spare: &'static [usize],
+    pub(crate) spare: &'static [usize],
 }
 
 const NODES: Narrow = Narrow { elastic: 0, spare: &[4, 2, 9, 5] };
@@ -55,7 +55,7 @@ const ELASTIC: u16 = 20;
 const GAP: u16 = 2;
 
 /// To the terminal, where there is one: asked anew, because a table without colours knows of none.
-fn fitted(mut table: Table, narrow: &Narrow) -> Table {
+pub(crate) fn fitted(mut table: Table, narrow: &Narrow) -> Table {
     fit(&mut table, Table::new().width(), narrow);
     table
 }
@@ -84,11 +84,11 @@ fn fit(table: &mut Table, width: Option<u16>, narrow: &Narrow) {
     table.set_width(width);
 }
 
-fn right(text: impl ToString) -> Cell {
+pub(crate) fn right(text: impl ToString) -> Cell {
     Cell::new(text).set_alignment(CellAlignment::Right)
 }
 
-fn or_none<T>(value: Option<T>, text: impl FnOnce(T) -> String) -> String {
+pub(crate) fn or_none<T>(value: Option<T>, text: impl FnOnce(T) -> String) -> String {
     value.map_or_else(|| NONE.to_owned(), text)
 }
 
@@ -96,8 +96,18 @@ pub(crate) fn nodes(nodes: &[NodeView], now_ms: u64, colored: bool) -> Table {
     let header = ["node", "state", "board", "load", "temp", "can", "running", "done", "failed", "last seen"];
     let mut table = table(&header, colored);
     for view in nodes {
-        let NodeView { node, state, last_seen, birth, telemetry, running, done, failed, resting_until } =
-            view;
+        let NodeView {
+            node,
+            state,
+            last_seen,
+            birth,
+            telemetry,
+            update: _,
+            running,
+            done,
+            failed,
+            resting_until,
+        } = view;
         let resting = resting_until.is_some_and(|until| until.0 > now_ms);
         let (word, color) = match state {
             NodeState::Online if resting => ("resting", Color::Yellow),

@@ -3,6 +3,7 @@
 import { attribute, byId, millis, number, percentile, text, NONE } from "./dom.js";
 import { follow } from "./feed.js";
 import { showNodes, stateOf } from "./fleet.js";
+import { showUpdates } from "./updates.js";
 import { delaysOf, showStreams, work } from "./streams.js";
 import * as player from "./player.js";
 
@@ -32,6 +33,11 @@ function onNodes(nodes) {
   const busy = there.flatMap((view) => view.telemetry?.workers ?? []).filter((worker) => worker.busy).length;
   const limit = there.reduce((sum, view) => sum + (view.birth?.limits.workers ?? 0), 0);
   text(byId("workers-busy"), `${busy} of ${limit}`);
+}
+
+function onUpdates(updates) {
+  showUpdates(byId("updates"), updates);
+  byId("updates-section").hidden = updates.length === 0;
 }
 
 function onStreams(streams) {
@@ -80,5 +86,5 @@ function tick() {
 text(byId("gateway-address"), location.host);
 text(byId("push-address"), `${location.origin}/live/NAME/0.ts`);
 player.setUp();
-follow({ onNodes, onStreams, onState });
+follow({ onNodes, onUpdates, onStreams, onState });
 setInterval(tick, TICK);

@@ -4,8 +4,8 @@
 const FIRST_PAUSE = 1000;
 const LONGEST_PAUSE = 15_000;
 
-/** Calls `onNodes` and `onStreams` with each new list, `onState` with connecting, live or lost. */
-export function follow({ onNodes, onStreams, onState }) {
+/** Calls `onNodes`, `onUpdates` and `onStreams` with each new list, `onState` with connecting, live or lost. */
+export function follow({ onNodes, onUpdates, onStreams, onState }) {
   let pause = FIRST_PAUSE;
 
   const list = (show) => (event) => {
@@ -28,6 +28,7 @@ export function follow({ onNodes, onStreams, onState }) {
       onState("live");
     });
     events.addEventListener("nodes", list(onNodes));
+    events.addEventListener("updates", list(onUpdates));
     events.addEventListener("streams", list(onStreams));
     events.addEventListener("error", () => {
       onState("lost");

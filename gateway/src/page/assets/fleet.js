@@ -32,6 +32,7 @@ function makeCard(view) {
       h("span", {}, h("b", { "data-field": "done" }), " done"),
       h("span", { class: "failed" }, h("b", { "data-field": "failed" }), " failed"),
       h("span", {}, h("b", { "data-field": "running" }), " running"),
+      h("span", { "data-field": "update" }),
       h("span", { class: "dim", "data-field": "version" })));
 }
 
@@ -72,8 +73,24 @@ function updateCard(card, view) {
   text(field(card, "failed"), number(view.failed));
   attribute(field(card, "failed").parentElement, "data-some", view.failed > 0 ? "true" : null);
   text(field(card, "running"), number(view.running.length));
-  text(field(card, "version"), birth ? [`v${birth.agent_version}`, here && `up ${span(here.uptime)}`].filter(Boolean).join(", ") : "");
+  text(field(card, "update"), progress(view.update));
+  text(field(card, "version"), birth ? [installed(birth), here && `up ${span(here.uptime)}`].filter(Boolean).join(", ") : "");
 }
+
+/** Of its image or package, where it has one. */
+const installed = ({ agent_version, installation }) => {
+  if (!installation?.version) return `v${agent_version}`;
+  return installation.slot ? `v${installation.version} in ${installation.slot}` : `v${installation.version}`;
+};
+
+const OVER = ["done", "failed", "rolled_back"];
+
+/** Nothing once it is over: the version tells. */
+const progress = (update) => {
+  if (!update || OVER.includes(update.state.kind)) return "";
+  const percent = update.state.kind === "installing" ? ` ${update.state.percent}%` : "";
+  return `${update.version}: ${update.state.kind}${percent}`;
+};
 
 /** `2.7 / 7.8 GB`: one unit for both. */
 const pair = (used, total) => `${number(used / 1e9, 1)} / ${bytes(total)}`;

@@ -11,6 +11,7 @@ use gstreamer as gst;
 use headwater_pipelines::exit::Exit;
 use headwater_pipelines::graph::{self, Faults, Taker};
 use headwater_pipelines::plan::{DecodePlan, Element};
+use headwater_protocol::ProbeReport;
 use serde_json::Value;
 
 /// The worker's end on a Jetson Orin NX whose elements have `faults`.
@@ -90,6 +91,13 @@ fn a_decoder_that_does_not_come_back_ends_the_worker() {
 }
 
 #[test]
+fn a_decoder_that_does_not_stop_after_a_failed_segment_ends_the_worker() {
+    let (done, said) = orin("nvv4l2decoder:hang-on-stop,nvv4l2h264enc:no-output");
+    assert_eq!(done.status.code(), Some(Exit::Hung as i32), "{said}");
+    assert!(said.contains("did not stop within"), "{said}");
+}
+
+#[test]
 fn a_library_that_aborts_takes_the_worker_alone_with_it() {
     // SIGABRT: whoever started the worker sees a crash, not a failure of the work.
     let (done, said) = orin("nvv4l2decoder:crash@30");
@@ -136,6 +144,21 @@ impl Taker for Nobody {
     }
 
     fn end(&mut self) {}
+}
+
+#[test]
+fn a_plugin_that_hangs_whoever_loads_it_is_found_out_by_the_probe_and_software_takes_its_place() {
+    let rig = Rig::unproved("pi4-bookworm");
+    let known = rig.run(rig.worker("").arg("boards"));
+    assert!(known.status.success(), "the registry is made while all is well");
+    let output = rig.run(rig.worker("").env("HEADWATER_STUB_HANG", "1").args(["probe", "--deadline", "3s"]));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: ProbeReport = serde_json::from_slice(&output.stdout).unwrap();
+    let hung: Vec<&str> = report.unproved.iter().map(|one| one.fault.text.as_str()).collect();
+    let hung = hung.iter().filter(|text| text.contains("did not answer within 3 s and was killed"));
+    assert!(hung.count() >= 2, "{report:?}");
+    assert!(report.capabilities.iter().any(|one| one.element == "x264enc"), "{report:?}");
+    assert!(report.capabilities.iter().all(|one| !one.element.starts_with("v4l2")), "{report:?}");
 }
 
 #[test]

@@ -1,0 +1,270 @@
+//! An update's actions, and what root's helper says.
+
+use std::time::{Duration, Instant};
+
+use headwater_protocol::message::TimeSource;
+use headwater_protocol::topic::Channel;
+use headwater_protocol::update::{Installation, UpdateOrder, UpdateStatus};
+use headwater_protocol::{Code, Fault};
+use tokio::task::JoinHandle;
+
+use super::{Daemon, DaemonError};
+use crate::clock;
+use crate::exit::Exit;
+use crate::helper::Helper;
+use crate::mqtt::Extras;
+use crate::node::Event;
+use crate::system::wire::{Request, Status};
+use crate::update::{self, Action, Event as UpdateEvent, Updater, View, fetch, journal};
+
+/// Between two reports of an installation.
+const BEAT: Duration = Duration::from_secs(3);
+/// For the helper's first answer, for which the birth waits.
+const FIRST: Duration = Duration::from_secs(5);
+
+type Here = Result<Box<Status>, Fault>;
+
+/// What tasks beside the loop have found.
+#[derive(Debug)]
+pub(super) enum Told {
+    Update(UpdateEvent),
+    Here(Here),
+    Order {
+        order: Box<UpdateOrder>,
+        reply: String,
+        here: Here,
+    },
+    /// The helper may be asked for a boot, or not.
+    Reboot {
+        reply: String,
+        here: Here,
+    },
+    Logs {
+        reply: String,
+        result: Result<(), Fault>,
+    },
+}
+
+/// The daemon's part of it.
+#[derive(Debug)]
+pub(super) struct Updating {
+    pub(super) helper: Helper,
+    updater: Updater,
+    fetching: Option<JoinHandle<()>>,
+    /// None until the helper has answered or has not.
+    here: Option<Here>,
+}
+
+impl Updating {
+    pub(super) fn new(helper: Helper, state_dir: &std::path::Path) -> (Self, Vec<Action>) {
+        let (updater, actions) = Updater::new(journal::load(state_dir));
+        (Self { helper, updater, fetching: None, here: None }, actions)
+    }
+
+    pub(super) fn is_delicate(&self) -> bool {
+        self.updater.is_delicate()
+    }
+
+    /// None until it is known.
+    pub(super) fn installation(&self) -> Option<Installation> {
+        self.here.as_ref().map(|here| {
+            let status = here.as_ref().map(|status| (**status).clone()).unwrap_or_default();
+            Installation {
+                updates_by: status.updates_by,
+                compatible: status.compatible,
+                version: status.version,
+                slot: status.slot,
+                privileged: here.is_ok(),
+            }
+        })
+    }
+}
+
+impl Daemon {
+    /// Runs beside the loop; what it finds comes back to it.
+    pub(super) fn aside(&self, work: impl Future<Output = Told> + Send + 'static) -> JoinHandle<()> {
+        let tell = self.tell.clone();
+        tokio::spawn(async move {
+            let told = work.await;
+            // Nobody listens when the daemon has ended.
+            let _ = tell.send(told).await;
+        })
+    }
+
+    pub(super) fn ask_first(&self) {
+        let helper = self.updating.helper.clone();
+        self.aside(async move {
+            let late = |_| Err(Fault::new(Code::Unsupported, "root's helper did not answer in time"));
+            Told::Here(tokio::time::timeout(FIRST, helper.status()).await.unwrap_or_else(late))
+        });
+    }
+
+    pub(super) fn told(&mut self, told: Told) -> Result<Event, DaemonError> {
+        match told {
+            Told::Update(event) => self.update(event)?,
+            Told::Here(here) => {
+                if let Err(fault) = &here {
+                    tracing::info!(reason = fault.text, "no updates and boots by command");
+                }
+                self.updating.here = Some(here);
+                self.publish_birth();
+            }
+            Told::Order { order, reply, here } => {
+                let refusal = update::refusal(&order, here.as_ref().map(|status| &**status));
+                self.update(UpdateEvent::Order { order, reply, refusal })?;
+            }
+            Told::Reboot { reply, here } => {
+                self.reply(&reply, here.as_ref().err().cloned());
+                if here.is_ok() {
+                    let grace = Duration::from_secs(self.config.deadlines.drain_seconds);
+                    return Ok(Event::Stop { exit: Exit::Reboot, grace });
+                }
+            }
+            Told::Logs { reply, result } => self.reply(&reply, result.err()),
+        }
+        Ok(Event::Tick)
+    }
+
+    /// After whatever happened: what waits for the node to be idle, healthy or connected may go on.
+    pub(super) fn look(&mut self) -> Result<(), DaemonError> {
+        let window = self.updating.updater.order().map(|order| order.window);
+        let (now, source) = clock::now();
+        let minute = u16::try_from(now.0 / 60_000 % 1440).unwrap_or(0);
+        let view = View {
+            // Who does not know the time cannot know that it is the right one.
+            window_open: window
+                .flatten()
+                .is_none_or(|window| source != TimeSource::Unsynced && window.is_open(minute)),
+            idle: self.node.is_idle(),
+            healthy: self.publisher.is_some()
+                && self.report.as_ref().is_some_and(|report| !report.worker_version.is_empty()),
+        };
+        self.update(UpdateEvent::Look(view))
+    }
+
+    pub(super) fn update(&mut self, event: UpdateEvent) -> Result<(), DaemonError> {
+        let actions = self.updating.updater.handle(event);
+        self.carry_out(actions)
+    }
+
+    pub(super) fn carry_out(&mut self, actions: Vec<Action>) -> Result<(), DaemonError> {
+        let mut actions = actions.into_iter();
+        while let Some(action) = actions.next() {
+            match action {
+                Action::Store => {
+                    let Some(kept) = self.updating.updater.kept() else { continue };
+                    // Rare and short, and nothing may go on before it.
+                    tracing::info!(?kept, "update");
+                    if let Err(error) = journal::store(&self.config.state_dir, kept) {
+                        tracing::error!(%error, "the update's journal cannot be written");
+                        if !self.updating.updater.needs_its_journal() {
+                            continue;
+                        }
+                        let fault =
+                            Fault::new(Code::Storage, format!("the journal cannot be written: {error}"));
+                        for action in actions.by_ref() {
+                            if let Action::Reply(id, None) = action {
+                                self.reply(&id, Some(fault.clone()));
+                            }
+                        }
+                        return self.update(UpdateEvent::Unstored(error.to_string()));
+                    }
+                }
+                Action::Publish => self.publish_update(),
+                Action::Reply(id, fault) => self.reply(&id, fault),
+                Action::Fetch => self.fetch(),
+                Action::StopFetch => {
+                    if let Some(fetching) = self.updating.fetching.take() {
+                        fetching.abort();
+                    }
+                }
+                Action::Remove => journal::remove_bundles(&self.config.state_dir),
+                Action::Drain => self.apply(Event::Drain)?,
+                Action::Resume => self.apply(Event::Resume)?,
+                Action::Install => self.install(),
+                Action::Ask(pause) => {
+                    let helper = self.updating.helper.clone();
+                    self.aside(async move {
+                        tokio::time::sleep(pause).await;
+                        Told::Update(UpdateEvent::Standing {
+                            status: helper.status().await,
+                            replaced: replaced(),
+                        })
+                    });
+                }
+                Action::Commit => {
+                    let Some(order) = self.updating.updater.order().map(|order| order.id.clone()) else {
+                        continue;
+                    };
+                    let helper = self.updating.helper.clone();
+                    self.aside(async move {
+                        let result = helper.ask(&Request::Commit { order }, |_| {}).await;
+                        Told::Update(UpdateEvent::Committed(result.map(|_| ())))
+                    });
+                }
+                Action::Restart { boot } => {
+                    let exit = if boot { Exit::Reboot } else { Exit::Restart };
+                    // Drained already, but for what a resume let in.
+                    let grace = Duration::from_secs(self.config.deadlines.drain_seconds);
+                    self.apply(Event::Stop { exit, grace })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn publish_update(&self) {
+        let updater = &self.updating.updater;
+        let (Some(order), Some(state)) = (updater.order(), updater.state()) else { return };
+        tracing::debug!(update = %order.id, ?state, "update");
+        let status = UpdateStatus {
+            header: self.stamp.header(),
+            id: order.id.clone(),
+            version: order.bundle.version.clone(),
+            state,
+            extra: serde_json::Map::new(),
+        };
+        self.send(Channel::Update, &status, Extras::default());
+    }
+
+    fn fetch(&mut self) {
+        let Some(bundle) = self.updating.updater.order().map(|order| order.bundle.clone()) else { return };
+        let media = self.shop.media.clone();
+        let folder = journal::folder(&self.config.state_dir);
+        let reserve = self.config.system.reserve_mib * 1024 * 1024;
+        let tell = self.tell.clone();
+        let fetching = self.aside(async move {
+            let progress = |bytes| {
+                // Full: there will be a later one.
+                let _ = tell.try_send(Told::Update(UpdateEvent::FetchedSome(bytes)));
+            };
+            Told::Update(UpdateEvent::Fetched(
+                fetch::fetch(&media, &folder, &bundle, reserve, progress).await,
+            ))
+        });
+        if let Some(earlier) = self.updating.fetching.replace(fetching) {
+            earlier.abort();
+        }
+    }
+
+    fn install(&self) {
+        let Some(order) = self.updating.updater.order().cloned() else { return };
+        let (helper, tell) = (self.updating.helper.clone(), self.tell.clone());
+        self.aside(async move {
+            let mut said: Option<Instant> = None;
+            let progress = |percent| {
+                if said.is_none_or(|said| said.elapsed() >= BEAT) {
+                    said = Some(Instant::now());
+                    let _ = tell.try_send(Told::Update(UpdateEvent::InstalledSome(percent)));
+                }
+            };
+            let request = Request::Install { order: Box::new(order) };
+            Told::Update(UpdateEvent::Installed(helper.install(&request, progress).await))
+        });
+    }
+}
+
+/// Whether this process's program was replaced on the disk, as package managers do.
+fn replaced() -> bool {
+    std::fs::read_link("/proc/self/exe").is_ok_and(|path| path.to_string_lossy().ends_with(" (deleted)"))
+}

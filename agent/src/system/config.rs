@@ -1,0 +1,72 @@
+//! `system.toml`: what root's helper trusts and where it finds things. The agent cannot write it.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::config::ConfigError;
+
+pub(crate) const DEFAULT_PATH: &str = "/etc/headwater/system.toml";
+
+/// `dist/system.toml` explains every key; a test loads it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    pub(crate) user: String,
+    pub(crate) state_dir: PathBuf,
+    pub(crate) bundles: PathBuf,
+    pub(crate) update_keyring: PathBuf,
+    pub(crate) allow_older: bool,
+    pub(crate) rauc_config: PathBuf,
+    pub(crate) idle_seconds: u64,
+    pub(crate) install_seconds: u64,
+    pub(crate) max_health_seconds: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            user: "headwater-agent".to_owned(),
+            state_dir: "/var/lib/headwater-system".into(),
+            bundles: "/var/lib/headwater-agent/update".into(),
+            update_keyring: "/etc/headwater/update-keyring.pem".into(),
+            allow_older: false,
+            rauc_config: "/etc/rauc/system.conf".into(),
+            idle_seconds: 10,
+            install_seconds: 3600,
+            max_health_seconds: 3600,
+        }
+    }
+}
+
+impl Config {
+    /// Reads `path`. Without one, reads the default place, where a missing file means defaults.
+    pub(crate) fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let (path, may_miss) = match path {
+            Some(path) => (path, false),
+            None => (Path::new(DEFAULT_PATH), true),
+        };
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if may_miss && error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
+        };
+        let parsed = toml::from_str(&text);
+        parsed.map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_file_names_every_key_with_its_default() {
+        let text = include_str!("../../dist/system.toml");
+        let keys =
+            |line: &str| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).map(str::to_owned);
+        let keys: Vec<String> = text.lines().filter_map(keys).filter(|line| !line.is_empty()).collect();
+        assert_eq!(toml::from_str::<Config>(&keys.join("\n")).unwrap(), Config::default());
+        assert_eq!(keys.len(), 9, "a key is missing from dist/system.toml, or this count is old");
+    }
+}

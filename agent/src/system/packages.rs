@@ -1,0 +1,168 @@
+//! Our own Debian packages: installed by the package manager, with those of the earlier version kept to go back to.
+//!
+//! ```text
+//! packages/next      verified, to be installed            ─ commit ─▶ packages/current
+//! packages/current   what runs, where a bundle brought it ◀─ go back
+//! ```
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use headwater_protocol::update::Bundle;
+use headwater_protocol::{Code, Fault};
+
+use super::bundle::{self, MANIFEST, Manifest};
+use super::config::Config;
+use super::install::storage;
+use super::tool::{self, ToolError};
+use crate::files;
+
+const AGENT: &str = "headwater-agent";
+
+fn next(config: &Config) -> PathBuf {
+    config.state_dir.join("packages/next")
+}
+
+fn current(config: &Config) -> PathBuf {
+    config.state_dir.join("packages/current")
+}
+
+/// Architecture and version, where the agent came with a package.
+pub(super) fn installed() -> Option<(String, String)> {
+    let version = version_of(AGENT)?;
+    Some((tool::ask("dpkg", &["--print-architecture"]).ok()?, version))
+}
+
+fn version_of(package: &str) -> Option<String> {
+    let said = tool::ask("dpkg-query", &["-W", "-f", "${db:Status-Abbrev}${Version}", package]).ok()?;
+    // Half installed counts: it is to be replaced.
+    let version = said.get(3..)?.trim();
+    (said.starts_with('i') && !version.is_empty()).then(|| version.to_owned())
+}
+
+/// Verifies a bundle and makes its packages ready to be installed.
+pub(super) fn unpack(config: &Config, path: &Path, ordered: &Bundle) -> Result<(), Fault> {
+    let folder = next(config);
+    empty(&folder).map_err(storage)?;
+    let checked = bundle::unpack(path, &config.update_keyring, &folder)
+        .and_then(|manifest| check(config, &manifest, ordered));
+    if checked.is_err() {
+        empty(&folder).map_err(storage)?;
+    }
+    checked
+}
+
+fn check(config: &Config, manifest: &Manifest, ordered: &Bundle) -> Result<(), Fault> {
+    let bad = |text: String| Err(Fault::new(Code::BadBundle, text));
+    let Manifest { kind, architecture, version, packages } = manifest;
+    if kind != "deb" {
+        return bad(format!("the manifest is for {kind:?}, not for packages"));
+    }
+    if *architecture != ordered.compatible {
+        return bad(format!("the packages are for {architecture}, this board is {}", ordered.compatible));
+    }
+    if *version != ordered.version {
+        return bad(format!(
+            "the bundle has version {version:?}, and version {:?} was ordered",
+            ordered.version
+        ));
+    }
+    if !packages.iter().any(|package| package.package == AGENT) {
+        return bad(format!("the bundle lacks {AGENT}"));
+    }
+    for package in packages {
+        let file = next(config).join(&package.file);
+        let says =
+            tool::ask("dpkg-deb", &["-W", "--showformat=${Package} ${Version}", &file.to_string_lossy()]);
+        if says.as_deref().ok() != Some(&*format!("{} {}", package.package, package.version)) {
+            return bad(format!("{} is not the package that the manifest names", package.file));
+        }
+        if let Some(installed) = version_of(&package.package)
+            && !config.allow_older
+            && tool::ask("dpkg", &["--compare-versions", &package.version, "ge", &installed]).is_err()
+        {
+            return bad(format!(
+                "{} {} is older than the installed {installed}; root may set allow_older in system.toml",
+                package.package, package.version
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Also after a power cut in the middle of it.
+pub(super) fn install(config: &Config) -> Result<(), Fault> {
+    run(config, &next(config)).map_err(|error| {
+        let fault = Fault::new(Code::InstallFailed, format!("the packages could not be installed: {error}"));
+        fault.with_detail(error.text())
+    })
+}
+
+fn run(config: &Config, folder: &Path) -> Result<(), ToolError> {
+    let read = |source| ToolError::Run { program: folder.display().to_string(), source };
+    let entries = fs::read_dir(folder).map_err(read)?;
+    let names = entries.filter_map(|entry| Some(entry.ok()?.path().to_string_lossy().into_owned()));
+    let files: Vec<String> = names.filter(|name| name.ends_with(".deb")).collect();
+    let deadline = Duration::from_secs(config.install_seconds);
+    let log = |line: &str| tracing::info!(line, "package manager");
+    // What a power cut left in the middle. Where it cannot be finished, the new packages replace it.
+    if let Err(error) = tool::run("dpkg", &["--force-confold", "--configure", "-a"], deadline, log) {
+        tracing::warn!(%error, "packages from before cannot be configured");
+    }
+    let mut args = vec!["install", "--yes", "--allow-downgrades", "--no-install-recommends", "--reinstall"];
+    args.extend(["-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold"]);
+    args.extend(["-o", "DPkg::Lock::Timeout=300"]);
+    args.extend(files.iter().map(String::as_str));
+    tool::run("apt-get", &args, deadline, log).map(|_| ())
+}
+
+/// Whether what runs can come back.
+pub(super) fn way_back(config: &Config, version: &str) -> bool {
+    let manifest = fs::read(current(config).join(MANIFEST)).ok();
+    let manifest: Option<Manifest> = manifest.and_then(|json| serde_json::from_slice(&json).ok());
+    let agent = |manifest: Manifest| manifest.packages.into_iter().find(|package| package.package == AGENT);
+    manifest.and_then(agent).is_some_and(|agent| agent.version == version)
+}
+
+/// Brings the earlier packages back and starts their agent.
+pub(super) fn go_back(config: &Config, version: &str) -> Result<(), String> {
+    if !way_back(config, version) {
+        return Err(format!(
+            "no way back: the packages of version {version} are not kept, since no update brought them; install them by hand"
+        ));
+    }
+    run(config, &current(config)).map_err(|error| format!("no way back: {error}: {}", error.text()))?;
+    // An agent that failed too often is not started by its package any more.
+    for args in [["reset-failed", "headwater-agent.service"], ["restart", "headwater-agent.service"]] {
+        if let Err(error) = tool::ask("systemctl", &args) {
+            tracing::warn!(%error, "the earlier agent may not run");
+        }
+    }
+    Ok(())
+}
+
+/// The new packages are the ones to come back to. Where it was done before, there is nothing to do.
+pub(super) fn keep(config: &Config) -> io::Result<()> {
+    let (next, current) = (next(config), current(config));
+    if !next.join(MANIFEST).exists() {
+        return Ok(());
+    }
+    remove(&current)?;
+    fs::rename(&next, &current)?;
+    files::sync_parent(&current)
+}
+
+fn empty(folder: &Path) -> io::Result<()> {
+    remove(folder)?;
+    files::private_folder(folder)?;
+    files::sync_parent(folder)
+}
+
+fn remove(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}

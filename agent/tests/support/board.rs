@@ -1,0 +1,221 @@
+//! A board with two slots, or with packages: programs of the system that note what they were asked, root's helper, and
+//! boots. The state is in files that a test reads and writes.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use nix::unistd::{User, geteuid};
+use openssl::sha::sha256;
+use serde_json::{Value, json};
+
+use super::{Fleet, Running, order, until};
+
+/// Like RAUC 1.8: the bundle of these tests is its manifest in a line, and bytes.
+const RAUC: &str = r#"
+case "$1" in
+info)
+    head -n 1 "$3" | grep -q compatible || { echo 'signature verification failed: Verify error: self-signed certificate' >&2; exit 1; }
+    head -n 1 "$3" ;;
+install)
+    [ -e install-fails ] && { echo 'LastError: Installation error: Failed to write to device: No space left'; exit 1; }
+    echo ' 20% Checking bundle'; echo '100% Installing done.'
+    other=A; [ "$(cat booted)" = A ] && other=B
+    head -n 1 "$2" | sed 's/.*"version":"\([^"]*\)".*/\1/' > "version-$other"
+    echo good > "state-$other"; echo "$other" > primary ;;
+status)
+    case "$2" in
+    mark-good) echo good > "state-$(cat booted)" ;;
+    mark-bad) echo bad > "state-$(cat booted)" ;;
+    *)
+        slot() { printf '{"rootfs.%s":{"bootname":"%s","slot_status":{"bundle":{"version":"%s"}}}}' "$1" "$1" "$(cat "version-$1")"; }
+        printf '{"compatible":"board","booted":"%s","slots":[%s,%s]}' "$(cat booted)" "$(slot A)" "$(slot B)" ;;
+    esac ;;
+esac
+"#;
+
+const SYSTEMCTL: &str = r#"
+cd ..
+[ "$1" = start ] && setsid "$AGENT" --config system.toml system guard >> system.log 2>&1 < /dev/null &
+exit 0
+"#;
+
+const DPKG: &str = r#"
+case "$1" in
+--compare-versions) exec /usr/bin/dpkg "$@" ;;
+--print-architecture) echo board ;;
+esac
+"#;
+
+const DPKG_QUERY: &str = r#"
+for package; do :; done
+[ "$package" = headwater-agent ] && [ -e installed ] && printf 'ii %s' "$(cat installed)"
+"#;
+
+const APT_GET: &str = r#"
+for file; do :; done
+[ -e apt-fails ] && { echo 'E: Unmet dependencies' >&2; exit 100; }
+dpkg-deb -f "$file" Version > installed
+"#;
+
+pub(crate) struct Board<'a> {
+    fleet: &'a Fleet,
+}
+
+impl<'a> Board<'a> {
+    fn new(fleet: &'a Fleet, rauc: bool) -> Self {
+        let board = Self { fleet };
+        for folder in ["bin", "board", "proc/sys/kernel/random"] {
+            fs::create_dir_all(fleet.home.path().join(folder)).unwrap();
+        }
+        for (name, script) in [
+            ("rauc", RAUC),
+            ("systemctl", SYSTEMCTL),
+            ("dpkg", DPKG),
+            ("dpkg-query", DPKG_QUERY),
+            ("apt-get", APT_GET),
+        ] {
+            let path = fleet.home.path().join("bin").join(name);
+            let folder = fleet.home.path().join("board");
+            let head = format!("#!/bin/sh\ncd {}\necho \"{name} $*\" >> calls\n", folder.display());
+            fs::write(&path, head + script).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let own = User::from_uid(geteuid()).unwrap().unwrap();
+        board.serves(&own.name);
+        if rauc {
+            fs::write(fleet.home.path().join("rauc.conf"), "").unwrap();
+        }
+        board.time("first boot", 100);
+        board
+    }
+
+    /// Whom the helper serves besides root.
+    pub(crate) fn serves(&self, user: &str) {
+        let home = self.fleet.home.path().display();
+        let text = format!(
+            "state_dir = \"{home}/root\"\nbundles = \"{home}/state/update\"\nrauc_config = \"{home}/rauc.conf\"\n\
+             update_keyring = \"{home}/keyring.pem\"\nuser = \"{user}\"\n"
+        );
+        fs::write(self.fleet.home.path().join("system.toml"), text).unwrap();
+    }
+
+    pub(crate) fn with_slots(fleet: &'a Fleet) -> Self {
+        let board = Self::new(fleet, true);
+        for (name, text) in
+            [("booted", "A"), ("primary", "A"), ("version-A", "1"), ("version-B", "0"), ("state-B", "good")]
+        {
+            board.set(name, text);
+        }
+        board
+    }
+
+    pub(crate) fn with_packages(fleet: &'a Fleet) -> Self {
+        let board = Self::new(fleet, false);
+        board.set("installed", "1");
+        board
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.fleet.home.path().join("board").join(name)
+    }
+
+    pub(crate) fn set(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    pub(crate) fn get(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap_or_default().trim().to_owned()
+    }
+
+    pub(crate) fn was_asked(&self, call: &str) -> bool {
+        self.get("calls").lines().any(|line| line == call)
+    }
+
+    pub(crate) fn time(&self, boot_id: &str, uptime: u32) {
+        let proc = self.fleet.home.path().join("proc");
+        fs::write(proc.join("sys/kernel/random/boot_id"), boot_id).unwrap();
+        fs::write(proc.join("uptime"), format!("{uptime}.00 0.00\n")).unwrap();
+    }
+
+    /// As a bootloader: the slot that is next, unless it is bad.
+    pub(crate) fn boot(&self, boot_id: &str) {
+        let next = self.get("primary");
+        let other = if next == "A" { "B" } else { "A" };
+        let slot = if self.get(&format!("state-{next}")) == "bad" { other } else { &next };
+        self.set("booted", slot);
+        self.time(boot_id, 5);
+    }
+
+    pub(crate) fn system(&self, args: &[&str]) -> Command {
+        let home = self.fleet.home.path();
+        let path = std::env::var("PATH").unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_headwater-agent"));
+        command.env("PATH", format!("{}:{path}", home.join("bin").display()));
+        command.env("HEADWATER_PROC", home.join("proc")).env("AGENT", env!("CARGO_BIN_EXE_headwater-agent"));
+        command.arg("--config").arg(home.join("system.toml")).arg("system").args(args).current_dir(home);
+        command.stdin(Stdio::null()).env_remove("RUST_LOG");
+        let log = fs::OpenOptions::new().create(true).append(true).open(home.join("system.log")).unwrap();
+        command.stderr(log);
+        command
+    }
+
+    pub(crate) fn helper(&self) -> Running {
+        let socket = self.fleet.home.path().join("system.sock");
+        let helper = Running(self.system(&["serve", "--socket"]).arg(&socket).spawn().unwrap());
+        until("the helper listens", || std::os::unix::net::UnixStream::connect(&socket).is_ok());
+        helper
+    }
+
+    pub(crate) fn guard(&self) -> Running {
+        Running(self.system(&["guard"]).spawn().unwrap())
+    }
+
+    /// What a guard that the helper started says; it ends by itself.
+    pub(crate) fn no_guard_is_left(&self) {
+        until("the guard ends", || {
+            self.fleet.processes().iter().all(|process| !process.contains("system guard"))
+        });
+    }
+
+    /// A bundle that the gateway has, and its order.
+    pub(crate) fn rauc_order(&self, id: &str, version: &str) -> Value {
+        let manifest = format!("{{\"compatible\":\"board\",\"version\":\"{version}\"}}\n");
+        self.order(id, version, "rauc", [manifest.as_bytes(), &[7; 600_000]].concat())
+    }
+
+    pub(crate) fn order(&self, id: &str, version: &str, kind: &str, bytes: Vec<u8>) -> Value {
+        let sha256: String = sha256(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let path = format!("/v1/bundles/{sha256}");
+        self.fleet.server.put_input(&path, &bytes);
+        order(
+            &format!("command-{id}"),
+            json!({ "update": {
+                "id": id, "health": 60_000,
+                "bundle": { "kind": kind, "compatible": "board", "version": version, "bytes": bytes.len(),
+                            "sha256": sha256, "path": path },
+            }}),
+        )
+    }
+
+    /// A signed bundle with one small package, made as an operator makes it.
+    pub(crate) fn deb_order(&self, id: &str, version: &str) -> Value {
+        let script = r#"
+            set -e
+            rm -rf make; mkdir -p make/root/DEBIAN make/bundle
+            printf 'Package: headwater-agent\nVersion: %s\nArchitecture: all\nMaintainer: t\nDescription: t\n' "$1" > make/root/DEBIAN/control
+            dpkg-deb --root-owner-group --build make/root make/bundle/headwater-agent_all.deb > /dev/null
+            [ -e keyring.pem ] || openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 \
+                -subj /CN=release -keyout release.key -out keyring.pem 2> /dev/null
+            sha=$(sha256sum make/bundle/headwater-agent_all.deb | cut -d ' ' -f 1)
+            printf '{"kind":"deb","architecture":"board","version":"%s","packages":[{"file":"headwater-agent_all.deb","package":"headwater-agent","version":"%s","sha256":"%s"}]}' "$1" "$1" "$sha" > make/bundle/manifest.json
+            openssl cms -sign -binary -in make/bundle/manifest.json -signer keyring.pem -inkey release.key -outform DER -out make/bundle/manifest.p7s
+            tar -C make/bundle -cf make/bundle.tar manifest.json manifest.p7s headwater-agent_all.deb
+        "#;
+        let home = self.fleet.home.path();
+        let made = Command::new("sh").args(["-c", script, "sh", version]).current_dir(home).status().unwrap();
+        assert!(made.success());
+        self.order(id, version, "deb", fs::read(home.join("make/bundle.tar")).unwrap())
+    }
+}

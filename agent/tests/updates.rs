@@ -1,0 +1,316 @@
+//! An order until its end: what the node says, what root's helper does, and what is there after a boot.
+
+#[allow(dead_code, reason = "each test binary uses its part of the support code")]
+mod support;
+
+use std::os::unix::process::CommandExt;
+
+use nix::sys::signal::Signal;
+use nix::unistd::geteuid;
+use serde_json::{Value, json};
+use support::board::Board;
+use support::{Fleet, Running, order, until};
+
+/// The update's state, once it is this one.
+fn state(fleet: &Fleet, kind: &str) -> Value {
+    fleet.message("update", |update| update["state"]["kind"] == kind)
+}
+
+fn reply(fleet: &Fleet, id: &str) -> Value {
+    fleet.message("reply", |reply| reply["id"] == id)["fault"].clone()
+}
+
+fn installation(fleet: &Fleet) -> Value {
+    fleet.message("birth", |birth| birth["installation"] != Value::Null)["installation"].clone()
+}
+
+fn exit(mut agent: Running) -> Option<i32> {
+    agent.wait().code()
+}
+
+fn end(agent: Running, fleet: &Fleet, helper: Running) {
+    agent.signal(Signal::SIGTERM);
+    assert_eq!(exit(agent), Some(0));
+    drop(helper);
+    fleet.no_process_is_left();
+}
+
+#[test]
+fn a_bundle_is_fetched_through_a_cut_installed_booted_and_committed_once_it_is_healthy() {
+    let fleet = Fleet::start();
+    let board = Board::with_slots(&fleet);
+    let helper = board.helper();
+    let agent = fleet.agent();
+    fleet.server.state.lock().unwrap().cut_once = Some("/v1/bundles".into());
+    fleet.publish("command", &board.rauc_order("u1", "2"));
+    assert_eq!(reply(&fleet, "command-u1"), Value::Null);
+    state(&fleet, "restarting");
+    assert_eq!(exit(agent), Some(7), "it asks for a boot");
+    assert!(board.was_asked("systemctl reboot"));
+    let ranges = fleet.server.state.lock().unwrap().ranges.clone();
+    assert!(
+        matches!(ranges[..], [0, from] if from > 0),
+        "the second one goes on where the first was cut: {ranges:?}"
+    );
+
+    board.boot("second boot");
+    assert_eq!(board.get("booted"), "B");
+    let mut guard = board.guard();
+    let agent = fleet.silent_agent();
+    state(&fleet, "done");
+    assert_eq!(guard.wait().code(), Some(0), "nothing is on trial any more");
+    assert!(board.was_asked("rauc status mark-good booted"));
+    end(agent, &fleet, helper);
+
+    // Much later: what was committed stays.
+    board.time("second boot", 5000);
+    assert_eq!(board.guard().wait().code(), Some(0));
+    assert!(!board.was_asked("rauc status mark-bad booted"));
+    let helper = board.helper();
+    let agent = fleet.silent_agent();
+    let installed = installation(&fleet);
+    assert_eq!((&installed["version"], &installed["slot"]), (&json!("2"), &json!("B")));
+    assert_eq!((&installed["updates_by"], &installed["privileged"]), (&json!("rauc"), &json!(true)));
+    end(agent, &fleet, helper);
+}
+
+#[test]
+fn a_version_that_does_not_prove_itself_in_time_is_left_and_that_is_reported() {
+    let fleet = Fleet::start();
+    let board = Board::with_slots(&fleet);
+    let helper = board.helper();
+    let agent = fleet.agent();
+    fleet.publish("command", &board.rauc_order("u1", "2"));
+    assert_eq!(exit(agent), Some(7));
+    board.boot("second boot");
+    // Its agent never comes.
+    let guard = board.guard();
+    until("the guard waits", || fleet.processes().iter().any(|process| process.contains("system guard")));
+    board.time("second boot", 61);
+    until("the guard marks the slot and boots", || {
+        board.get("state-B") == "bad" && board.get("calls").matches("systemctl reboot").count() == 2
+    });
+    drop(guard);
+    board.boot("third boot");
+    assert_eq!(board.get("booted"), "A");
+    assert_eq!(board.guard().wait().code(), Some(0));
+    let agent = fleet.silent_agent();
+    let update = state(&fleet, "rolled_back");
+    assert_eq!(update["state"]["fault"]["code"], "unhealthy", "{update}");
+    end(agent, &fleet, helper);
+}
+
+#[test]
+fn a_bootloader_that_went_back_by_itself_is_noticed() {
+    let fleet = Fleet::start();
+    let board = Board::with_slots(&fleet);
+    let helper = board.helper();
+    let agent = fleet.agent();
+    fleet.publish("command", &board.rauc_order("u1", "2"));
+    assert_eq!(exit(agent), Some(7));
+    // A kernel that hangs: the watchdog, and no try is left.
+    board.set("state-B", "bad");
+    board.boot("third boot");
+    let agent = fleet.silent_agent();
+    let update = state(&fleet, "rolled_back");
+    assert!(update["state"]["fault"]["text"].as_str().unwrap().contains("went back to 1"), "{update}");
+    end(agent, &fleet, helper);
+}
+
+#[test]
+fn bundles_that_root_does_not_trust_change_nothing_and_the_node_works_on() {
+    let fleet = Fleet::start();
+    let board = Board::with_slots(&fleet);
+    let helper = board.helper();
+    let agent = fleet.agent();
+    let failed = |order: Value, code: &str| {
+        fleet.publish("command", &order);
+        let id = order["command"]["update"]["id"].clone();
+        let update = fleet.message("update", |u| u["id"] == id && u["state"]["kind"] == "failed");
+        assert_eq!(update["state"]["fault"]["code"], code, "{update}");
+        update["state"]["fault"]["text"].as_str().unwrap().to_owned()
+    };
+    let text = failed(board.order("unsigned", "2", "rauc", vec![7; 1000]), "bad_bundle");
+    assert!(text.contains("signature verification failed"), "{text}");
+    let mut other = board.rauc_order("other", "3");
+    other["command"]["update"]["bundle"]["version"] = json!("2");
+    assert!(failed(other, "bad_bundle").contains("version \"3\""));
+    let mut damaged = board.rauc_order("damaged", "2");
+    let digest = "0".repeat(64);
+    damaged["command"]["update"]["bundle"]["sha256"] = json!(digest);
+    let before = fleet.server.state.lock().unwrap().ranges.len();
+    assert!(failed(damaged, "bad_bundle").contains("fetched twice"));
+    assert_eq!(fleet.server.state.lock().unwrap().ranges.len(), before + 2);
+    board.set("install-fails", "");
+    assert!(failed(board.rauc_order("full", "2"), "install_failed").contains("No space left"));
+    assert!(!board.was_asked("systemctl reboot"));
+    assert_eq!(std::fs::read_dir(fleet.state_dir().join("update")).unwrap().count(), 1, "the journal alone");
+    assert_eq!(std::fs::read_dir(fleet.home.path().join("root/staged")).unwrap().count(), 0);
+
+    let mut wrong_board = board.rauc_order("wrong-board", "2");
+    wrong_board["command"]["update"]["bundle"]["compatible"] = json!("another board");
+    fleet.publish("command", &wrong_board);
+    assert_eq!(reply(&fleet, "command-wrong-board")["code"], "bad_bundle", "before anything is fetched");
+    fleet.publish("command", &board.deb_order("packages", "2"));
+    assert_eq!(reply(&fleet, "command-packages")["code"], "unsupported");
+    fleet.offer("t1", "show", b"fine");
+    assert_eq!(fleet.end("t1")["event"]["kind"], "done", "it takes work again");
+    end(agent, &fleet, helper);
+}
+
+#[test]
+fn a_power_cut_while_root_installs_leads_to_the_same_order_again() {
+    let fleet = Fleet::start();
+    let board = Board::with_slots(&fleet);
+    let helper = board.helper();
+    let mut agent = fleet.agent();
+    // Fetched, and then waiting for an attempt.
+    fleet.offer("t1", "show", b"until it-may-end");
+    fleet.message("event", |event| event["task"] == "t1" && event["event"]["decoded"] == 1);
+    fleet.publish("command", &board.rauc_order("u1", "2"));
+    state(&fleet, "waiting");
+    fleet.message("status", |status| status["state"] == "draining");
+    agent.signal(Signal::SIGKILL);
+    agent.wait();
+    drop(helper);
+    until("its worker ends too", || fleet.workers().is_empty());
+    // As root's journal is when the power goes in the middle of `rauc install`.
+    let order = board.rauc_order("u1", "2");
+    let bundle = &order["command"]["update"]["bundle"];
+    let record = json!({
+        "order": "u1", "kind": "rauc", "sha256": bundle["sha256"], "from": { "slot": "A", "version": "1" },
+        "to": { "version": "2" }, "health_s": 60, "tries": 0, "way_back": true,
+        "at": { "boot_id": "first boot", "uptime_s": 90 }, "phase": "installing",
+    });
+    let journal = fleet.state_dir().join("update/order.json");
+    let kept = std::fs::read_to_string(&journal).unwrap();
+    std::fs::write(journal, kept.replace("\"waiting\"", "\"installing\"")).unwrap();
+    std::fs::write(fleet.home.path().join("root/pending.json"), record.to_string()).unwrap();
+    board.boot("second boot");
+    let helper = board.helper();
+    let agent = fleet.silent_agent();
+    assert_eq!(exit(agent), Some(7), "installed, and a boot is asked for");
+    assert_eq!(board.get("version-B"), "2");
+    board.boot("third boot");
+    let agent = fleet.silent_agent();
+    state(&fleet, "done");
+    end(agent, &fleet, helper);
+}
+
+#[test]
+fn packages_are_installed_by_the_guard_and_the_next_ones_have_a_way_back() {
+    let fleet = Fleet::start();
+    let board = Board::with_packages(&fleet);
+    let helper = board.helper();
+    let agent = fleet.agent();
+    fleet.publish("command", &board.deb_order("u2", "2"));
+    assert_eq!(exit(agent), Some(6), "the new program is started by the service manager");
+    assert_eq!(board.get("installed"), "2");
+    let agent = fleet.silent_agent();
+    state(&fleet, "done");
+    board.no_guard_is_left();
+
+    fleet.publish("command", &board.deb_order("u3", "3"));
+    assert_eq!(exit(agent), Some(6));
+    // Its agent never comes.
+    board.time("first boot", 161);
+    until("the guard brings version 2 back", || board.get("installed") == "2");
+    board.no_guard_is_left();
+    assert!(board.was_asked("systemctl restart headwater-agent.service"));
+    let agent = fleet.silent_agent();
+    let update = state(&fleet, "rolled_back");
+    assert_eq!((&update["id"], &update["state"]["fault"]["code"]), (&json!("u3"), &json!("unhealthy")));
+
+    fleet.publish("command", &board.deb_order("u1", "1"));
+    let update = state(&fleet, "failed");
+    assert!(
+        update["state"]["fault"]["text"].as_str().unwrap().contains("older than the installed 2"),
+        "{update}"
+    );
+    end(agent, &fleet, helper);
+}
+
+#[test]
+fn an_update_is_cancelled_while_it_is_fetched() {
+    let fleet = Fleet::start();
+    let board = Board::with_slots(&fleet);
+    let helper = board.helper();
+    let agent = fleet.agent();
+    fleet.server.state.lock().unwrap().stall = Some("/v1/bundles".into());
+    fleet.publish("command", &board.rauc_order("u1", "2"));
+    state(&fleet, "fetching");
+    until("the transfer stalls", || fleet.server.state.lock().unwrap().stalled);
+    fleet.publish("command", &board.rauc_order("u2", "3"));
+    assert_eq!(reply(&fleet, "command-u2")["code"], "busy");
+    fleet.publish("command", &order("c1", json!({ "cancel_update": { "id": "u1" } })));
+    assert_eq!(state(&fleet, "failed")["state"]["fault"]["code"], "revoked");
+    assert_eq!(reply(&fleet, "c1"), Value::Null);
+    end(agent, &fleet, helper);
+}
+
+#[test]
+fn without_roots_helper_the_node_says_what_to_do_instead() {
+    let fleet = Fleet::start();
+    let board = Board::with_slots(&fleet);
+    let agent = fleet.agent();
+    fleet.publish("command", &board.rauc_order("u1", "2"));
+    let fault = reply(&fleet, "command-u1");
+    assert_eq!(fault["code"], "unsupported");
+    assert!(fault["text"].as_str().unwrap().contains("headwater-system.socket"), "{fault}");
+    fleet.publish("command", &order("r1", "reboot"));
+    assert_eq!(reply(&fleet, "r1")["code"], "unsupported");
+    agent.signal(Signal::SIGTERM);
+    assert_eq!(exit(agent), Some(0));
+    let agent = fleet.silent_agent();
+    let installed = installation(&fleet);
+    assert_eq!((&installed["privileged"], &installed["updates_by"]), (&json!(false), &Value::Null));
+    drop(agent);
+    fleet.no_process_is_left();
+}
+
+#[test]
+fn a_boot_is_asked_for_after_the_work_is_done() {
+    let fleet = Fleet::start();
+    let board = Board::with_slots(&fleet);
+    let helper = board.helper();
+    let agent = fleet.agent();
+    fleet.offer("t1", "show", b"until it-may-end");
+    fleet.message("event", |event| event["task"] == "t1" && event["event"]["decoded"] == 1);
+    fleet.publish("command", &order("r1", "reboot"));
+    assert_eq!(reply(&fleet, "r1"), Value::Null, "answered before");
+    assert!(!board.was_asked("systemctl reboot"));
+    std::fs::write(fleet.home.path().join("it-may-end"), "").unwrap();
+    assert_eq!(fleet.end("t1")["event"]["kind"], "done");
+    assert_eq!(exit(agent), Some(7));
+    assert!(board.was_asked("systemctl reboot"));
+    drop(helper);
+    fleet.no_process_is_left();
+}
+
+#[test]
+fn other_users_are_refused_by_the_helper() {
+    let fleet = Fleet::start();
+    let board = Board::with_slots(&fleet);
+    board.serves("nobody");
+    let helper = board.helper();
+    let socket = fleet.home.path().join("system.sock");
+    let mut stranger = board.system(&["status", "--socket"]);
+    stranger.arg(socket);
+    if geteuid().is_root() {
+        // As `daemon`. The folder is the test's own.
+        use std::os::unix::fs::PermissionsExt;
+        let home = fleet.home.path();
+        std::fs::set_permissions(home, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let program = home.join("agent");
+        std::fs::copy(env!("CARGO_BIN_EXE_headwater-agent"), &program).unwrap();
+        let args: Vec<_> = stranger.get_args().map(ToOwned::to_owned).collect();
+        stranger = std::process::Command::new(program);
+        stranger.args(args).uid(1).gid(1);
+    }
+    let output = stranger.stderr(std::process::Stdio::piped()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && text.contains("only root and nobody may"), "{text}");
+    assert!(!board.was_asked("rauc status --detailed --output-format=json"), "nothing was done for it");
+    drop(helper);
+    fleet.no_process_is_left();
+}

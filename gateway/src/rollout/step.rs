@@ -1,0 +1,169 @@
+//! One look at an update: what has come to pass, what is to be sent.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use headwater_protocol::message::Birth;
+use headwater_protocol::{Millis, NodeId, UpdateId};
+
+use super::{Campaign, Progress, State, suits};
+
+/// An order that the node's own word does not show is sent again after this.
+pub const RESEND: u64 = 30_000;
+/// A node that is away for so long in its turn does not hold up the others; it gets its order when it comes back.
+pub const ABSENT: u64 = 10 * 60_000;
+/// On top of the time to prove itself: two boots of a slow board and a watchdog's patience. A node that began to
+/// install and says nothing for so long is taken for lost.
+pub const SILENT: u64 = 15 * 60_000;
+
+/// Orders in one look; the others follow in the next ones. A thousand boards must not fetch in the same second.
+const BATCH: usize = 50;
+
+/// What is known of a node.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen<'a> {
+    pub online: bool,
+    pub birth: Option<&'a Birth>,
+}
+
+pub type Fleet<'a> = BTreeMap<&'a NodeId, Seen<'a>>;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    Order { node: NodeId, order: UpdateId },
+    Recall { node: NodeId, order: UpdateId },
+}
+
+/// What a look led to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Step {
+    pub actions: Vec<Action>,
+    /// Nodes whose progress must be remembered.
+    pub touched: BTreeSet<NodeId>,
+    /// The update as a whole must be.
+    pub head: bool,
+}
+
+pub fn step(campaign: &mut Campaign, fleet: &Fleet<'_>, now: Millis) -> Step {
+    let before = campaign.head.clone();
+    let mut step = Step::default();
+    find_silent(campaign, now, &mut step);
+    if campaign.head.state == State::Running {
+        match too_many_failures(campaign) {
+            Some(reason) => campaign.head.state = State::Stopped { reason },
+            None => advance(campaign, fleet, now, &mut step),
+        }
+    }
+    match campaign.head.state {
+        State::Stopped { .. } | State::Cancelled => recall(campaign, fleet, now, &mut step),
+        State::Running | State::Paused | State::Done => {}
+    }
+    step.head = campaign.head != before;
+    step
+}
+
+fn find_silent(campaign: &mut Campaign, now: Millis, step: &mut Step) {
+    let patience = campaign.plan.health.0 + SILENT;
+    for (node, member) in &mut campaign.members {
+        if member.progress.is_changing() && now.0 >= member.since.0 + patience {
+            member.progress = Progress::Silent;
+            member.since = now;
+            step.touched.insert(node.clone());
+        }
+    }
+}
+
+fn too_many_failures(campaign: &Campaign) -> Option<String> {
+    let (failures, limit) = (campaign.failures(), campaign.plan.stop_after.of(campaign.candidates()));
+    if failures < campaign.head.forgiven + limit {
+        return None;
+    }
+    let failed = campaign.members.iter().filter(|(_, member)| member.progress.is_failure());
+    let names: Vec<String> =
+        failed.take(5).map(|(node, member)| format!("{node} {}", member.progress.as_str())).collect();
+    let more = if failures > names.len() { ", …" } else { "" };
+    Some(format!("{failures} of {} nodes failed: {}{more}", campaign.candidates(), names.join(", ")))
+}
+
+/// Gives the wave its orders, and its turn to the next one when it is through and soaked.
+fn advance(campaign: &mut Campaign, fleet: &Fleet<'_>, now: Millis, step: &mut Step) {
+    loop {
+        let wave = campaign.head.wave;
+        order(campaign, fleet, now, step);
+        let turn = campaign.members.values().filter(|member| member.wave == wave);
+        let turn: Vec<_> = turn.filter(|m| !matches!(m.progress, Progress::Skipped { .. })).collect();
+        let through = |away: Option<Millis>| away.is_some_and(|since| now.0 >= since.0 + ABSENT);
+        let settled = turn.iter().all(|member| member.progress.is_over() || through(member.away));
+        // A wave of which everybody is away has proved nothing.
+        let proved = turn.is_empty() || turn.iter().any(|member| member.progress.is_over());
+        if !(settled && proved) {
+            campaign.head.soaking = None;
+            return;
+        }
+        if wave + 1 >= campaign.plan.waves.len() {
+            if campaign.members.values().all(|member| member.progress.is_over()) {
+                campaign.head.state = State::Done;
+            }
+            return;
+        }
+        if !turn.is_empty() {
+            let since = *campaign.head.soaking.get_or_insert(now);
+            if now.0 < since.0 + campaign.plan.waves[wave].soak.0 {
+                return;
+            }
+        }
+        campaign.head.soaking = None;
+        campaign.head.wave += 1;
+    }
+}
+
+/// Orders for everybody whose turn it is or was, and who has not got it for all we know.
+fn order(campaign: &mut Campaign, fleet: &Fleet<'_>, now: Millis, step: &mut Step) {
+    for (node, member) in &mut campaign.members {
+        if member.wave > campaign.head.wave
+            || !matches!(member.progress, Progress::Pending | Progress::Ordered)
+        {
+            continue;
+        }
+        let seen = fleet.get(node).copied().unwrap_or(Seen { online: false, birth: None });
+        if !seen.online {
+            // What was sent may have been lost with the connection.
+            member.sent = None;
+            member.away.get_or_insert(now);
+            continue;
+        }
+        member.away = None;
+        // It may have changed since the plan was made; what was ordered once is left to the node.
+        if member.progress == Progress::Pending
+            && let Err(reason) = suits(&campaign.bundle, seen.birth)
+        {
+            (member.progress, member.since) = (Progress::Skipped { reason }, now);
+            step.touched.insert(node.clone());
+            continue;
+        }
+        let due = member.sent.is_none_or(|sent| now.0 >= sent.0 + RESEND);
+        if due && step.actions.len() < BATCH {
+            if member.progress == Progress::Pending {
+                (member.progress, member.since) = (Progress::Ordered, now);
+                step.touched.insert(node.clone());
+            }
+            member.sent = Some(now);
+            step.actions.push(Action::Order { node: node.clone(), order: member.order.clone() });
+        }
+    }
+}
+
+/// Takes back what has not begun.
+fn recall(campaign: &mut Campaign, fleet: &Fleet<'_>, now: Millis, step: &mut Step) {
+    for (node, member) in &mut campaign.members {
+        if !member.progress.has_not_begun() {
+            continue;
+        }
+        let told = member.progress == Progress::Ordered;
+        let online = fleet.get(node).is_some_and(|seen| seen.online);
+        if online && member.sent.is_none_or(|sent| now.0 >= sent.0 + RESEND || told) {
+            step.actions.push(Action::Recall { node: node.clone(), order: member.order.clone() });
+            (member.progress, member.since, member.sent) = (Progress::Recalled, now, Some(now));
+            step.touched.insert(node.clone());
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Bundles on their way from the operator to nodes.
+
+use reqwest::Client;
+
+use crate::board::Fate;
+use crate::harness::Gateway;
+use crate::node::Node;
+use crate::updates::bundle;
+
+async fn put(gateway: &Gateway, body: Vec<u8>) -> reqwest::Response {
+    let request = gateway.client.put(gateway.url("/api/v1/bundles")).bearer_auth(gateway.operator_token());
+    request.body(body).send().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_bundle_is_taken_once_and_only_from_the_operator() {
+    let gateway = Gateway::start_with("[limits]\nmax_bundle_mib = 1\n").await;
+    let bytes = std::fs::read(bundle(gateway.dir.path(), "0.2.0")).unwrap();
+    let stranger =
+        gateway.client.put(gateway.url("/api/v1/bundles")).body(bytes.clone()).send().await.unwrap();
+    assert_eq!(stranger.status(), 401);
+    let first = put(&gateway, bytes.clone()).await;
+    assert_eq!(first.status(), 201);
+    let stored: serde_json::Value = first.json().await.unwrap();
+    assert_eq!((stored["version"].as_str(), stored["compatible"].as_str()), (Some("0.2.0"), Some("board-x")));
+    assert_eq!(put(&gateway, bytes.clone()).await.status(), 200, "it is there already");
+    let broken = put(&gateway, bytes[..bytes.len() - 100].to_vec()).await;
+    assert_eq!(broken.status(), 422);
+    assert_eq!(put(&gateway, vec![0; (1 << 20) + 1]).await.status(), 413);
+    let list: Vec<serde_json::Value> = gateway.get("/api/v1/bundles").await.json().await.unwrap();
+    assert_eq!(list, [stored]);
+    assert_eq!(
+        std::fs::read_dir(gateway.state().join("bundles")).unwrap().count(),
+        2,
+        "the file and its note"
+    );
+}
+
+#[tokio::test]
+async fn a_fetch_that_broke_off_is_resumed_with_curl_and_the_nodes_certificate() {
+    let gateway = Gateway::start().await;
+    let node = Node::start_board(&gateway, "a", Fate::Deaf).await;
+    let bytes = std::fs::read(bundle(gateway.dir.path(), "0.2.0")).unwrap();
+    let stored: serde_json::Value = put(&gateway, bytes.clone()).await.json().await.unwrap();
+    let url = format!("https://{}/v1/bundles/{}", gateway.nodes, stored["sha256"].as_str().unwrap());
+    let dir = gateway.dir.path();
+    let file = |name: &str, text: &str| {
+        let path = dir.join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let ca = file("node-ca.pem", &node.certificate.grant.ca);
+    let cert = file("node.pem", &node.certificate.grant.certificate);
+    let key = file("node.key", &node.certificate.key);
+    let curl = async |arguments: &[&str]| {
+        let base = ["-sS", "--noproxy", "*", "--cacert", &ca, "--cert", &cert, "--key", &key];
+        let command = tokio::process::Command::new("curl").args(base).args(arguments).arg(&url).output();
+        let output = command.await.unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    // Cut off in the middle, then resumed.
+    let part = dir.join("part");
+    std::fs::write(&part, &bytes[..100_000]).unwrap();
+    curl(&["-C", "-", "-o", part.to_str().unwrap()]).await;
+    assert!(std::fs::read(&part).unwrap() == bytes, "the resumed file differs");
+
+    let head = curl(&["-r", "10-19", "-D", "-", "-o", "/dev/null"]).await.to_lowercase();
+    assert!(head.starts_with("http/1.1 206"), "{head}");
+    assert!(head.contains(&format!("content-range: bytes 10-19/{}", bytes.len())), "{head}");
+    let tag = format!("\"{}\"", stored["sha256"].as_str().unwrap());
+    assert!(head.contains(&format!("etag: {tag}")), "{head}");
+    let code = async |range: &str, tag: &str| {
+        let condition = format!("If-Range: {tag}");
+        curl(&["-r", range, "-H", &condition, "-o", "/dev/null", "-w", "%{http_code} %{size_download}"]).await
+    };
+    assert_eq!(code("0-9", &tag).await, "206 10");
+    assert_eq!(
+        code("0-9", "\"another\"").await,
+        format!("200 {}", bytes.len()),
+        "a part of another file is of no use"
+    );
+    let beyond = curl(&["-r", "99999999-", "-o", "/dev/null", "-w", "%{http_code}"]).await;
+    assert_eq!(beyond, "416");
+}
+
+#[tokio::test]
+async fn strangers_and_wrong_names_get_no_bundle() {
+    let gateway = Gateway::start().await;
+    let node = Node::start_board(&gateway, "a", Fate::Deaf).await;
+    let bytes = std::fs::read(bundle(gateway.dir.path(), "0.2.0")).unwrap();
+    let stored: serde_json::Value = put(&gateway, bytes).await.json().await.unwrap();
+    let base = format!("https://{}/v1/bundles", gateway.nodes);
+    let sha256 = stored["sha256"].as_str().unwrap();
+    let nobody = Client::builder().no_proxy().danger_accept_invalid_certs(true).build().unwrap();
+    assert_eq!(nobody.get(format!("{base}/{sha256}")).send().await.unwrap().status(), 401);
+    let own = node.certificate.https();
+    assert_eq!(own.get(format!("{base}/{sha256}")).send().await.unwrap().status(), 200);
+    for wrong in
+        ["0".repeat(64), format!("{sha256}.json"), "..%2Foperator.token".to_owned(), sha256.to_uppercase()]
+    {
+        assert_eq!(own.get(format!("{base}/{wrong}")).send().await.unwrap().status(), 404, "{wrong}");
+    }
+}
