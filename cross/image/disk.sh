@@ -18,7 +18,7 @@ grub-editenv "$work/input/grubenv" create
 grub-editenv "$work/input/grubenv" set "ORDER=A B" A_OK=1 A_TRY=0 B_OK=0 B_TRY=0 confirmed=A
 ln -f "$slot" "$work/input/slot-a.ext4"
 mke2fs -q -t ext4 -L data -m 1 -I 256 -i 65536 -O '^orphan_file,^metadata_csum_seed' \
-    -E lazy_itable_init=0,lazy_journal_init=0 -J size=8 "$work/input/data.ext4" 96M
+    -E lazy_itable_init=0,lazy_journal_init=0 -J size=8 "$work/input/data.ext4" 96M 2>/dev/null
 
 cat >"$work/genimage.cfg" <<'CFG'
 image boot.vfat {
@@ -32,7 +32,10 @@ image boot.vfat {
     size = 64M
 }
 image headwater-arm64.img {
-    hdimage { partition-table-type = "gpt" }
+    hdimage {
+        partition-table-type = "gpt"
+        align = 1M
+    }
     partition boot { image = "boot.vfat" partition-type-uuid = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b" }
     partition root-a { image = "slot-a.ext4" size = 512M partition-type-uuid = "b921b045-1df0-41c3-af44-4c6f280d3fae" }
     partition root-b { size = 512M partition-type-uuid = "b921b045-1df0-41c3-af44-4c6f280d3fae" }

@@ -7,8 +7,9 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work/bin" "$work/lib/modules/$release" "$work/proc" "$work/sys" "$work/dev" "$work/root"
 cp -a "$tree/early/kernel" "$work/lib/modules/$release/kernel"
-cp "$tree/usr/lib/modules/$release/modules.builtin" "$tree/usr/lib/modules/$release/modules.order" \
-    "$work/lib/modules/$release/"
+for list in builtin builtin.modinfo order; do
+    cp "$tree/usr/lib/modules/$release/modules.$list" "$work/lib/modules/$release/"
+done
 depmod -b "$work" "$release"
 cp "$tree/usr/bin/busybox" "$work/bin/busybox"
 install -m 755 "$here/init" "$work/init"

@@ -73,6 +73,7 @@ dist="$here/../../agent/dist"
 for unit in "$dist"/*.service "$dist"/*.socket; do
     [ ! -e "$unit" ] || install -m 644 "$unit" usr/lib/systemd/system/
 done
+cp -a "$dist/image/." usr/lib/systemd/system/
 install -m 644 "$dist/headwater-agent.sysusers" usr/lib/sysusers.d/headwater-agent.conf
 install -m 644 "$dist/headwater-agent.tmpfiles" usr/lib/tmpfiles.d/headwater-agent.conf
 printf 'IMAGE_ID=headwater-arm64-generic\nIMAGE_VERSION=%s\n' "$version" >>usr/lib/os-release
@@ -89,19 +90,19 @@ systemctl --root="$tree" --quiet preset-all 2>/dev/null || stop "the units could
 rm -f etc/.pwd.lock etc/*- etc/resolv.conf etc/machine-id
 ln -s ../run/systemd/resolve/resolv.conf etc/resolv.conf
 : >etc/machine-id
-mkdir -p boot/efi data root/.ssh proc sys dev run tmp var mnt
+mkdir -p boot/efi data etc/headwater root/.ssh proc sys dev run tmp var mnt
 rmdir root/.ssh
 ln -s ../run/headwater/ssh root/.ssh
 rm -rf var tmp run && mkdir var tmp run
 
 # --- libraries that only what is gone has needed
-keep='^(libnss_|libpam|ld-linux|libgcc_s|libresolv|libdw|libelf|libcryptsetup|libidn2|libseccomp|libip4tc)'
-unneeded() {
-    find usr -type f \( -perm -100 -o -name '*.so*' \) -exec readelf -dW {} + 2>/dev/null |
-        sed "s#^File: #File: /#" | awk -v keep="$keep" -f "$here/needed.awk"
-}
-unneeded | sed 's#^/##' | xargs -r rm -f
-find usr/lib -xtype l -delete
+for name in blas lapack; do ln -s "$name/lib$name.so.3" usr/lib/aarch64-linux-gnu/; done
+# Loaded by name, by programs that run without them too.
+loaded='^(libnss_|ld-linux|libgcc_s|libresolv|libidn2|libip4tc)'
+find usr -type f \( -perm -100 -o -name '*.so*' \) -exec readelf -dW {} + 2>/dev/null |
+    awk -v keep="$loaded" -f "$here/needed.awk" >"$folder/unneeded" || stop "a library is missing"
+xargs rm -f <"$folder/unneeded"
+find usr/lib/aarch64-linux-gnu -maxdepth 1 -name '*.so*' -xtype l -delete
 
 # --- the file system: read-only, so with no room to grow; times and names are fixed, so that two builds are alike
 used=$(du -sm --apparent-size . | cut -f 1)
@@ -114,4 +115,4 @@ as_root=""
 E2FSPROGS_FAKE_TIME=$SOURCE_DATE_EPOCH $as_root mke2fs -q -t ext4 -L headwater -m 0 -I 256 -N 16384 \
     -O '^has_journal,^resize_inode,^orphan_file,^metadata_csum_seed' -E lazy_itable_init=0 \
     -U 6b1d3a52-7f0c-4a58-9c39-2f6f0f2d7a11 -E hash_seed=6b1d3a52-7f0c-4a58-9c39-2f6f0f2d7a11 \
-    -d "$tree" "$folder/slot.ext4" "$((used * 21 / 20 + 16))M"
+    -d "$tree" "$folder/slot.ext4" "$((used * 21 / 20 + 16))M" 2>/dev/null

@@ -9,6 +9,8 @@
 pub mod dice;
 pub mod disk;
 mod qmp;
+pub mod rig;
+pub mod scenarios;
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -36,8 +38,6 @@ pub struct Parts {
     pub folder: PathBuf,
     /// UEFI or U-Boot, in a file.
     pub firmware: PathBuf,
-    /// A file system that the board may read, as a card in a reader.
-    pub extra: Option<PathBuf>,
 }
 
 /// A board that is switched on.
@@ -85,10 +85,6 @@ impl Board {
         command.args(["-device", "i6300esb", "-action", "watchdog=reset", "-device", "virtio-rng-pci"]);
         command.args(["-blockdev", &format!("driver=nbd,node-name=disk,server.type=unix,server.path={}", nbd.display())]);
         command.args(["-device", "virtio-blk-pci,drive=disk,write-cache=on,bootindex=0"]);
-        if let Some(extra) = &self.parts.extra {
-            let extra = format!("driver=file,node-name=extra,read-only=on,filename={}", extra.display());
-            command.args(["-blockdev", &extra, "-device", "virtio-blk-pci,drive=extra"]);
-        }
         let network = format!("user,id=net,hostfwd=tcp:127.0.0.1:{}-:22", self.ssh);
         command.args(["-netdev", &network, "-device", "virtio-net-pci,netdev=net,romfile="]);
         let mut qemu = Process::start("qemu", command, &folder.join("qemu.log"))?;
@@ -156,16 +152,26 @@ impl Board {
 
     /// Runs a command as root on the board; what it said and whether it went well.
     pub fn run(&self, command: &str, limit: Duration) -> Result<Output> {
-        Command::new("timeout")
-            .arg(limit.as_secs().to_string())
-            .args(["ssh", "-q", "-i"])
-            .arg(self.parts.folder.join("key"))
-            .args(["-p", &self.ssh.to_string(), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"])
-            .args(["-o", "ConnectTimeout=20", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "root@127.0.0.1"])
-            .arg(command)
-            .stdin(Stdio::null())
-            .output()
-            .context("ssh")
+        self.ssh(command, limit).stdin(Stdio::null()).output().context("ssh")
+    }
+
+    fn ssh(&self, command: &str, limit: Duration) -> Command {
+        let mut ssh = Command::new("timeout");
+        ssh.arg(limit.as_secs().to_string()).args(["ssh", "-q", "-i"]).arg(self.parts.folder.join("key"));
+        ssh.args(["-p", &self.ssh.to_string()]);
+        for option in ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "ConnectTimeout=20", "BatchMode=yes"] {
+            ssh.args(["-o", option]);
+        }
+        ssh.args(["root@127.0.0.1", command]);
+        ssh
+    }
+
+    /// Copies a file onto the board.
+    pub fn put(&self, file: &Path, to: &str) -> Result<()> {
+        let mut command = self.ssh(&format!("cat >{to}"), BOOTED);
+        let status = command.stdin(fs::File::open(file)?).status().context("ssh")?;
+        ensure!(status.success(), "{} could not be copied: {status}", file.display());
+        Ok(())
     }
 
     /// What a command says that must go well.
