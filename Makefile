@@ -5,14 +5,15 @@
 #   make vm-test                                       V4L2 on the kernel's virtual codec, in an emulated machine
 #   make bench [ONLY=engine] [QUICK=1]                 the table of promises, and target/bench.json
 #   make check                                         formatting, lints, licences, documents
+#   make yocto-check                                   the Yocto layer: lists, style, BitBake's parser, contracts
+#   make yocto-crates                                  writes the layer's lists of crates anew, after Cargo.lock has changed
 #   make build                                         release binaries in target/release
 #   make cross TARGET=arm64 [FLOOR=current|old]        release binaries for a board in target/cross/TARGET/FLOOR/bin
 #   make test-arm64 [FLOOR=...] [SUITE=bookworm]       tests of protocol, agent and worker for arm64, emulated
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help build cross demo test test-arm64 vm-test bench check fmt clean setup-build setup-cross setup-demo \
-	setup-test setup-test-arm64 setup-vm setup-bench
+.PHONY: help build cross demo test test-arm64 vm-test bench check yocto-check yocto-crates fmt clean
 
 INPUT ?= tests/media/bbb-720p25-5s.mp4
 OUT ?= target/demo/hls
@@ -28,8 +29,8 @@ CARGO := ./tests/cargo.sh
 help:
 	@sed -n 's/^#   //p' Makefile
 
-setup-build setup-cross setup-demo setup-test setup-test-arm64 setup-vm setup-bench:
-	@./tests/setup.sh $(@:setup-%=%)
+setup-%:
+	@./tests/setup.sh $*
 
 build: setup-build
 	@$(CARGO) build --release --locked --workspace --bins
@@ -64,6 +65,12 @@ check: setup-build
 	@$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@./tests/deny.sh
 	@./tests/invariants.sh
+
+yocto-check: setup-yocto
+	@./yocto/check.sh
+
+yocto-crates:
+	@./yocto/scripts/crates.py
 
 fmt:
 	@$(CARGO) fmt --all

@@ -3,6 +3,7 @@
 # usage: setup.sh build | demo | test | bench      (each includes the one before)
 #        setup.sh vm                               (build, and what the emulated machine needs)
 #        setup.sh cross | test-arm64               (to build for a board; to run those tests here)
+#        setup.sh yocto                            (what checking the Yocto layer needs; nothing of build)
 # Does nothing, and needs no network, where everything is there.
 set -eu
 
@@ -12,6 +13,7 @@ test="ffmpeg curl openssl chromium chromium-driver mosquitto-clients rauc squash
 bench="linux-perf"
 # The kernel itself is fetched by vm/build.sh and unpacked beside the build, not installed.
 vm="qemu-system-x86 busybox-static kmod cpio xz-utils make gcc gstreamer1.0-plugins-base gstreamer1.0-plugins-good v4l-utils"
+yocto="python3 python3-venv openssl rauc dbus-daemon squashfs-tools e2fsprogs grub-common mtools dosfstools fdisk"
 
 # No development packages: a board's come from a folder of their own.
 cross="build-essential pkg-config mmdebstrap python3-venv util-linux"
@@ -25,7 +27,8 @@ case "${1:-}" in
     vm) wanted="$build $vm" ;;
     cross) wanted="$cross" ;;
     test-arm64) wanted="$test_arm64" ;;
-    *) echo "usage: $0 build|demo|test|bench|vm|cross|test-arm64" >&2; exit 2 ;;
+    yocto) wanted="$yocto" ;;
+    *) sed -n "s/^# *usage/usage/p; s/^#        setup/       setup/p" "$0" >&2; exit 2 ;;
 esac
 
 missing=""

@@ -90,7 +90,6 @@ pub(crate) struct Process {
     writer: Writer,
     output: Output,
     follower: JoinHandle<()>,
-    started: Instant,
 }
 
 impl Process {
@@ -111,7 +110,7 @@ impl Process {
         let (reader, writer) = frames::split(UnixStream::from_std(ours).map_err(failed)?);
         let output = Output::new();
         let follower = tokio::spawn(output::follow(printed, output.clone()));
-        Ok(Self { child, group, reader, writer, output, follower, started: Instant::now() })
+        Ok(Self { child, group, reader, writer, output, follower })
     }
 
     pub(crate) fn is_alive(&mut self) -> bool {
@@ -181,6 +180,7 @@ impl Notes {
 #[derive(Debug)]
 pub(crate) struct Worker {
     process: Process,
+    opened: Instant,
     pub(crate) notes: Notes,
     pub(crate) ladder: Ladder,
     /// What it plans without.
@@ -203,13 +203,31 @@ impl Worker {
         avoid: Arc<[Avoid]>,
         deadline: Duration,
     ) -> Result<Self, Box<Unready>> {
-        let mut worker =
-            Self { process, notes: Notes::default(), ladder: ladder.clone(), avoid, segments: 0 };
+        let mut worker = Self {
+            process,
+            opened: Instant::now(),
+            notes: Notes::default(),
+            ladder: ladder.clone(),
+            avoid,
+            segments: 0,
+        };
         let result = timeout(deadline, worker.greet(stream)).await;
         let fault = match result.unwrap_or(Err(WorkerError::NotReady(deadline))) {
             Ok(()) => return Ok(worker),
             Err(WorkerError::Refused(fault)) => fault,
-            Err(error) => Fault::new(Code::WorkerStart, error.to_string()).with_detail(worker.printed()),
+            Err(error) => {
+                let code = match error {
+                    WorkerError::EndedEarly(_) => Code::WorkerCrashed,
+                    WorkerError::Start { .. }
+                    | WorkerError::NotReady(_)
+                    | WorkerError::Refused(_)
+                    | WorkerError::Socket(_)
+                    | WorkerError::Frame(_)
+                    | WorkerError::Payload { .. }
+                    | WorkerError::OutOfTurn(_) => Code::WorkerStart,
+                };
+                Fault::new(code, error.to_string()).with_detail(worker.printed())
+            }
         };
         Err(Box::new(Unready { fault, worker }))
     }
@@ -254,8 +272,9 @@ impl Worker {
         kibibytes.unwrap_or(0) * 1024
     }
 
+    /// Since its stream began: as a spare it did nothing.
     pub(crate) fn age(&self) -> Duration {
-        self.process.started.elapsed()
+        self.opened.elapsed()
     }
 
     /// The end of what it has printed.

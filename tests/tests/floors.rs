@@ -80,7 +80,9 @@ fn a_function_that_the_floors_glib_lacks_is_named() {
 fn a_function_that_no_known_version_has_is_named() {
     let workshop = Workshop::new();
     let binary = workshop.caller("gst_of_tomorrow", &[]);
-    assert!(verdict("current", &binary).contains("gst_of_tomorrow, which cross/floors/symbols does not know"));
+    assert!(
+        verdict("current", &binary).contains("gst_of_tomorrow, which cross/floors/symbols does not know")
+    );
 }
 
 #[test]
@@ -105,5 +107,8 @@ fn a_library_that_the_floor_does_not_have_is_named() {
     workshop.library("libssl.so.3", "void newer(void) {}", &["-Wl,-soname,libssl.so.3"]);
     let binary = workshop.caller("newer", &["libssl.so.3"]);
     assert_eq!(verdict("current", &binary), "");
-    assert_eq!(verdict("old", &binary), "floor: caller.so wants libssl.so.3, which floor old does not count on");
+    assert_eq!(
+        verdict("old", &binary),
+        "floor: caller.so wants libssl.so.3, which floor old does not count on"
+    );
 }

@@ -1,0 +1,2 @@
+deltask do_package
+PACKAGES = ""

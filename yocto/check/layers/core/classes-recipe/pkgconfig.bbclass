@@ -1,0 +1,1 @@
+DEPENDS:prepend = "pkgconfig-native "

@@ -1,0 +1,2 @@
+SUMMARY = "Linux kernel"
+LICENSE = "GPL-2.0-only"

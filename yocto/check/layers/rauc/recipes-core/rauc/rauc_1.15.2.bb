@@ -1,0 +1,5 @@
+SUMMARY = "RAUC update controller"
+LICENSE = "LGPL-2.1-or-later"
+PACKAGES =+ "${PN}-mark-good ${PN}-service"
+RDEPENDS:${PN} += "virtual-rauc-conf"
+RRECOMMENDS:${PN} = "${PN}-mark-good"
