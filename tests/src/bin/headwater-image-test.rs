@@ -42,6 +42,17 @@ fn chosen() -> Result<Vec<Scenario>> {
     Ok(chosen)
 }
 
+/// Why no board can be emulated here.
+fn missing(firmware: &Path) -> Option<String> {
+    let qemu = std::process::Command::new("qemu-system-aarch64").arg("--version").output();
+    match qemu {
+        Err(error) => Some(format!("qemu-system-aarch64: {error}")),
+        Ok(output) if !output.status.success() => Some(format!("qemu-system-aarch64 does not run: {}", output.status)),
+        Ok(_) if !firmware.exists() => Some(format!("there is no firmware {}", firmware.display())),
+        Ok(_) => None,
+    }
+}
+
 async fn run() -> Result<bool> {
     let scenarios = chosen()?;
     let seed = number("SEED", u64::from(std::process::id()))?;
@@ -58,6 +69,10 @@ async fn run() -> Result<bool> {
         seed,
         image,
     };
+    if let Some(why) = missing(&setting.firmware) {
+        println!("skipped: {why}; run `tests/setup.sh image-test`");
+        return Ok(true);
+    }
     println!("image-test: {} scenarios, SEED={seed}, CUTS={}", scenarios.len(), amount.cuts);
     let started = Instant::now();
     let mut rig = Rig::start(&setting).await?;
