@@ -17,7 +17,7 @@ cp "$here/boot/grub.cfg" "$here/boot/headwater.toml" "$work/input/"
 grub-editenv "$work/input/grubenv" create
 grub-editenv "$work/input/grubenv" set "ORDER=A B" A_OK=1 A_TRY=0 B_OK=0 B_TRY=0 confirmed=A
 ln -f "$slot" "$work/input/slot-a.ext4"
-mke2fs -q -t ext4 -L data -m 1 -I 256 -i 65536 -O '^orphan_file,^metadata_csum_seed' \
+mke2fs -q -t ext4 -L data -b 4096 -m 1 -I 256 -i 65536 -O '^orphan_file,^metadata_csum_seed' \
     -E lazy_itable_init=0,lazy_journal_init=0 -J size=8 "$work/input/data.ext4" 96M 2>/dev/null
 
 cat >"$work/genimage.cfg" <<'CFG'

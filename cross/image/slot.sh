@@ -90,7 +90,10 @@ systemctl --root="$tree" --quiet preset-all 2>/dev/null || stop "the units could
 rm -f etc/.pwd.lock etc/*- etc/resolv.conf etc/machine-id
 ln -s ../run/systemd/resolve/resolv.conf etc/resolv.conf
 : >etc/machine-id
-mkdir -p boot/efi data etc/headwater root/.ssh proc sys dev run tmp var mnt
+ln -sf ../proc/self/mounts etc/mtab
+ln -s regulatory.db-debian usr/lib/firmware/regulatory.db
+ln -s regulatory.db.p7s-debian usr/lib/firmware/regulatory.db.p7s
+mkdir -p boot/efi data etc/headwater srv root/.ssh proc sys dev run tmp var mnt
 rmdir root/.ssh
 ln -s ../run/headwater/ssh root/.ssh
 rm -rf var tmp run && mkdir var tmp run

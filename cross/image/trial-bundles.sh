@@ -20,7 +20,7 @@ derived() {
     { sed '/^IMAGE_VERSION=/d' "$image/tree/usr/lib/os-release"; echo "IMAGE_VERSION=$2"; } >os-release
     { printf 'rm usr/lib/os-release\nwrite os-release usr/lib/os-release\n'; cat; } >commands
     debugfs -w -f commands slot >debugfs.log 2>&1
-    ! grep -iE 'not found|error|denied|exists' debugfs.log >&2
+    if grep -iE "not found|error|denied|exists" debugfs.log >&2; then exit 1; fi
     nice "$here/bundle.sh" slot "$2" "$keys/key.pem" "$keys/cert.pem" "$ca" "$1.raucb"
     rm -f slot os-release commands debugfs.log
 }
@@ -44,7 +44,7 @@ symlink etc/systemd/system/multi-user.target.wants/hang.service /usr/lib/systemd
 COMMANDS
 
 # What is refused before it is unpacked need not be large.
-truncate -s 1M small
+head -c 1M /dev/urandom >small
 rm -rf stranger
 "$here/keys.sh" "$folder/stranger"
 "$here/bundle.sh" small 0.1.5 stranger/key.pem stranger/cert.pem stranger/ca.pem stranger.raucb

@@ -26,7 +26,7 @@ pub const UPDATED: Duration = Duration::from_secs(1500);
 const HEALTH: &str = "4m";
 /// The emulated processor is some 20 times slower than this one.
 const PATIENCE: &str = "[retry]\naccept_seconds = 30\nprogress_seconds = 90\nruntime_min_seconds = 240\n\
-                        deadline_seconds = 900\nattempts = 20\n";
+                        deadline_seconds = 900\nattempts = 16\n";
 
 #[derive(Debug)]
 pub struct Rig {
