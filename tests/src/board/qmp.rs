@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 const ANSWER: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
-pub struct Qmp {
+pub(super) struct Qmp {
     stream: BufReader<UnixStream>,
     line: String,
     /// Not yet asked for, oldest first.
@@ -20,7 +20,7 @@ pub struct Qmp {
 }
 
 impl Qmp {
-    pub fn connect(socket: &Path) -> Result<Self> {
+    pub(super) fn connect(socket: &Path) -> Result<Self> {
         let stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(Duration::from_millis(100)))?;
         let mut qmp = Self { stream: BufReader::new(stream), line: String::new(), events: Vec::new() };
@@ -28,7 +28,7 @@ impl Qmp {
         Ok(qmp)
     }
 
-    pub fn order(&mut self, command: &str) -> Result<Value> {
+    pub(super) fn order(&mut self, command: &str) -> Result<Value> {
         let text = format!("{}\n", json!({ "execute": command }));
         self.stream.get_mut().write_all(text.as_bytes())?;
         let deadline = Instant::now() + ANSWER;
@@ -52,7 +52,7 @@ impl Qmp {
     }
 
     /// Whether an event of this name has come since it was last asked for.
-    pub fn seen(&mut self, event: &str) -> Result<bool> {
+    pub(super) fn seen(&mut self, event: &str) -> Result<bool> {
         while let Some(message) = self.next()? {
             self.events.push(message);
         }

@@ -21,9 +21,11 @@ pub const NODE: &str = "north";
 /// Longer than the image: the data partition has to grow.
 const CARD: u64 = 3 << 30;
 /// From a bundle's order to its end, with two boots.
-pub const UPDATED: Duration = Duration::from_secs(1500);
-/// How long a new version may take to prove itself, emulated and on a busy machine.
-const HEALTH: &str = "4m";
+pub const UPDATED: Duration = Duration::from_secs(1800);
+/// How long a new version may take to prove itself: emulated, a probe takes minutes.
+pub const HEALTH: &str = "12m";
+/// The same for one that never will.
+pub const SOON: &str = "90s";
 /// The emulated processor is some 20 times slower than this one.
 const PATIENCE: &str = "[retry]\naccept_seconds = 30\nprogress_seconds = 90\nruntime_min_seconds = 240\n\
                         deadline_seconds = 900\nattempts = 16\n";
@@ -147,17 +149,19 @@ impl Rig {
     /// Waits until the board's worker has proved what the board can do.
     pub async fn proved(&mut self) -> Result<()> {
         let proved = |node: &Value| {
-            node["state"] == "online" && node["birth"]["capabilities"].as_array().is_some_and(|all| !all.is_empty())
+            let birth = &node["birth"];
+            let this_boot = birth["boot_id"] == node["telemetry"]["boot_id"];
+            node["state"] == "online" && this_boot && birth["capabilities"].as_array().is_some_and(|all| !all.is_empty())
         };
         self.until("proved", UPDATED, proved).await.map(|_| ())
     }
 
     /// Orders an update; the gateway goes on with it by itself.
-    pub fn order(&self, bundle: &str) -> Result<()> {
+    pub fn order(&self, bundle: &str, health: &str) -> Result<()> {
         let path = self.bundle(bundle);
         let path = path.to_str().context("a path that is not text")?;
         let output = self.fleet.headwater(&[
-            "update", NODE, path, "--waves", "100%", "--health", HEALTH, "--detach",
+            "update", NODE, path, "--waves", "100%", "--health", health, "--detach",
         ])?;
         ensure!(output.status.success(), "headwater update: {}", String::from_utf8_lossy(&output.stderr));
         Ok(())
@@ -192,9 +196,9 @@ impl Rig {
 
     /// A short segment, pushed; its answer comes by itself.
     pub fn pushed(&self, number: u32) -> Result<tokio::task::JoinHandle<Result<Answer>>> {
-        const LADDER: &str = r#"{"profiles":[{"name":"small","width":96,"height":54,"bitrate":60000,"fps":0,
+        const LADDER: &str = r#"{"profiles":[{"name":"small","width":160,"height":90,"bitrate":100000,"fps":0,
             "profile":"H264ConstrainedHigh","gop":"1"}]}"#;
-        let input = crate::media::segment(&self.folder, number, "192x108", "10", 1.0)?;
+        let input = crate::media::segment(&self.folder, number, "320x180", "10", 1.0)?;
         Ok(self.fleet.push_apart("trial", &format!("{number}.ts"), LADDER, input))
     }
 
@@ -203,7 +207,7 @@ impl Rig {
         let parts = answer.parts()?;
         ensure!(parts.len() == 1, "{} renditions", parts.len());
         let probe = crate::media::probe_bytes(&self.folder, &parts[0].filename, &parts[0].data)?;
-        ensure!((probe.width, probe.height, probe.frames) == (96, 54, 10), "{probe:?}");
+        ensure!((probe.width, probe.height, probe.frames) == (160, 90, 10), "{probe:?}");
         Ok(())
     }
 
@@ -219,7 +223,8 @@ pub fn word(state: &Value) -> &str {
 }
 
 fn boot_id(node: &Value) -> Option<&str> {
-    node["birth"]["boot_id"].as_str()
+    // Telemetry is the first that a boot says; its birth waits for the probe.
+    node["telemetry"]["boot_id"].as_str()
 }
 
 /// The secret of a token, which must be nowhere once it is used.

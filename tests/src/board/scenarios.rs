@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use super::rig::{self, NODE, Rig, UPDATED, word};
+use super::rig::{self, HEALTH, NODE, Rig, SOON, UPDATED, word};
 use super::{BOOTED, read_from_card};
 
 /// A scenario's facts, for the report.
@@ -98,7 +98,7 @@ async fn a_board_takes_a_job(rig: &mut Rig, _: &Amount) -> Told {
 
 async fn an_update_is_installed_proves_itself_and_stays(rig: &mut Rig, _: &Amount) -> Told {
     let (before, _) = rig.running()?;
-    rig.order("good")?;
+    rig.order("good", HEALTH)?;
     let state = rig.ended("0.1.1").await?;
     ensure!(word(&state) == "done", "{state}");
     let (slot, version) = rig.running()?;
@@ -117,7 +117,7 @@ async fn an_update_is_installed_proves_itself_and_stays(rig: &mut Rig, _: &Amoun
 
 async fn an_update_whose_agent_never_speaks_is_taken_back(rig: &mut Rig, _: &Amount) -> Told {
     let before = rig.running()?;
-    rig.order("mute")?;
+    rig.order("mute", SOON)?;
     let state = rig.ended("0.1.3").await?;
     ensure!(word(&state) == "rolled_back", "{state}");
     ensure!(rig.running()? == before);
@@ -127,7 +127,7 @@ async fn an_update_whose_agent_never_speaks_is_taken_back(rig: &mut Rig, _: &Amo
 async fn an_update_that_hangs_the_kernel_is_taken_back_by_the_watchdog(rig: &mut Rig, _: &Amount) -> Told {
     let before = rig.running()?;
     rig.board.watchdog_bit()?;
-    rig.order("hanging")?;
+    rig.order("hanging", HEALTH)?;
     let state = rig.ended("0.1.4").await?;
     ensure!(word(&state) == "rolled_back", "{state}");
     ensure!(rig.board.watchdog_bit()?, "the watchdog had nothing to do");
@@ -138,7 +138,7 @@ async fn an_update_that_hangs_the_kernel_is_taken_back_by_the_watchdog(rig: &mut
 /// A bundle that reaches the board, which takes nothing of it.
 async fn refused(rig: &mut Rig, bundle: &str, version: &str) -> Told {
     let before = (rig.running()?, rig.board.ask("cat /proc/sys/kernel/random/boot_id")?);
-    rig.order(bundle)?;
+    rig.order(bundle, HEALTH)?;
     let state = rig.ended(version).await?;
     ensure!(word(&state) == "failed", "{state}");
     ensure!((rig.running()?, rig.board.ask("cat /proc/sys/kernel/random/boot_id")?) == before, "the board was started anew");
@@ -172,10 +172,10 @@ async fn a_bundle_that_is_cut_off_or_damaged_is_refused(rig: &mut Rig, _: &Amoun
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(!output.status.success() && said.contains("cut off"), "{said}");
     // One that looks whole: the board finds it when it reads the block, and keeps the slot it runs.
-    rig.order("better")?;
+    rig.order("better", HEALTH)?;
     ensure!(word(&rig.ended("0.1.2").await?) == "done");
     let before = rig.running()?;
-    rig.order("damaged")?;
+    rig.order("damaged", HEALTH)?;
     let state = rig.ended("0.1.1").await?;
     ensure!(word(&state) == "failed", "{state}");
     rig.board.reset()?;
@@ -188,7 +188,7 @@ async fn a_full_data_partition_stops_an_update_and_not_the_board(rig: &mut Rig, 
     let before = rig.running()?;
     rig.board.ask("dd if=/dev/zero of=/data/filler bs=1M 2>/dev/null; sync; df -m /data | tail -1 | awk '$4 < 5 { print \"full\" }' | grep full")?;
     let (bundle, version) = other(&before.1);
-    rig.order(bundle)?;
+    rig.order(bundle, HEALTH)?;
     let state = rig.ended(version).await?;
     ensure!(word(&state) == "failed", "{state}");
     rig.board.reset()?;
@@ -216,7 +216,7 @@ async fn power_cuts_during_updates_end_on_a_whole_slot(rig: &mut Rig, amount: &A
             None => {
                 let before = rig.running()?;
                 let (bundle, version) = other(&before.1);
-                rig.order(bundle)?;
+                rig.order(bundle, HEALTH)?;
                 (version, before)
             }
         };
@@ -250,7 +250,7 @@ async fn power_cuts_during_updates_end_on_a_whole_slot(rig: &mut Rig, amount: &A
     // None of it is in the way of the next.
     let (bundle, version) = other(&rig.running()?.1);
     rig.proved().await?;
-    rig.order(bundle)?;
+    rig.order(bundle, HEALTH)?;
     ensure!(word(&rig.ended(version).await?) == "done");
     Ok(serde_json::json!({ "cuts": amount.cuts, "sectors_lost": lost, "updates_that_ended_on_the_way": finished }))
 }
