@@ -127,12 +127,16 @@ fn what_is_about_to_be_overwritten_has_proved_nothing() -> Result<()> {
 #[test]
 fn saying_again_what_is_known_writes_nothing() -> Result<()> {
     let boot = Boot::flashed()?;
-    let inode = |boot: &Boot| std::fs::metadata(boot.file()).map(|meta| std::os::unix::fs::MetadataExt::ino(&meta));
+    let inode =
+        |boot: &Boot| std::fs::metadata(boot.file()).map(|meta| std::os::unix::fs::MetadataExt::ino(&meta));
     let before = inode(&boot)?;
     boot.ask(&["set-state", "A", "good"])?;
     ensure!(inode(&boot)? == before);
     boot.ask(&["set-state", "B", "good"])?;
-    ensure!(inode(&boot)? != before, "a change is a new file, so that a cut leaves the old one or the new one");
+    ensure!(
+        inode(&boot)? != before,
+        "a change is a new file, so that a cut leaves the old one or the new one"
+    );
     Ok(())
 }
 

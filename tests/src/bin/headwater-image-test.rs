@@ -47,7 +47,9 @@ fn missing(firmware: &Path) -> Option<String> {
     let qemu = std::process::Command::new("qemu-system-aarch64").arg("--version").output();
     match qemu {
         Err(error) => Some(format!("qemu-system-aarch64: {error}")),
-        Ok(output) if !output.status.success() => Some(format!("qemu-system-aarch64 does not run: {}", output.status)),
+        Ok(output) if !output.status.success() => {
+            Some(format!("qemu-system-aarch64 does not run: {}", output.status))
+        }
         Ok(_) if !firmware.exists() => Some(format!("there is no firmware {}", firmware.display())),
         Ok(_) => None,
     }

@@ -77,13 +77,24 @@ impl Board {
         let mut command = Command::new("qemu-system-aarch64");
         // Emulation, never KVM: it is the same everywhere.
         command.args(["-M", "virt,gic-version=3", "-cpu", "cortex-a72", "-smp", "2", "-m", "1024"]);
-        command.args(["-accel", "tcg,thread=multi,tb-size=512", "-nodefaults", "-no-user-config", "-display", "none"]);
+        command.args([
+            "-accel",
+            "tcg,thread=multi,tb-size=512",
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+        ]);
         command.arg("-bios").arg(&self.parts.firmware);
-        command.args(["-chardev", &format!("file,id=console,path={},append=on", self.console_file().display())]);
+        command
+            .args(["-chardev", &format!("file,id=console,path={},append=on", self.console_file().display())]);
         command.args(["-serial", "chardev:console"]);
         command.args(["-qmp", &format!("unix:{},server=on,wait=off", qmp.display())]);
         command.args(["-device", "i6300esb", "-action", "watchdog=reset", "-device", "virtio-rng-pci"]);
-        command.args(["-blockdev", &format!("driver=nbd,node-name=disk,server.type=unix,server.path={}", nbd.display())]);
+        command.args([
+            "-blockdev",
+            &format!("driver=nbd,node-name=disk,server.type=unix,server.path={}", nbd.display()),
+        ]);
         command.args(["-device", "virtio-blk-pci,drive=disk,write-cache=on,bootindex=0"]);
         let network = format!("user,id=net,hostfwd=tcp:127.0.0.1:{}-:22", self.ssh);
         command.args(["-netdev", &network, "-device", "virtio-net-pci,netdev=net,romfile="]);
@@ -139,7 +150,11 @@ impl Board {
             if let Some(status) = power.qemu.ended() {
                 bail!("QEMU ended with {status}: {}", power.qemu.log_tail());
             }
-            ensure!(Instant::now() < deadline, "no {wanted:?} on the console within {limit:?}:\n{}", tail(&console));
+            ensure!(
+                Instant::now() < deadline,
+                "no {wanted:?} on the console within {limit:?}:\n{}",
+                tail(&console)
+            );
             std::thread::sleep(Duration::from_millis(100));
         }
     }
@@ -159,7 +174,9 @@ impl Board {
         let mut ssh = Command::new("timeout");
         ssh.arg(limit.as_secs().to_string()).args(["ssh", "-q", "-i"]).arg(self.parts.folder.join("key"));
         ssh.args(["-p", &self.ssh.to_string()]);
-        for option in ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "ConnectTimeout=20", "BatchMode=yes"] {
+        for option in
+            ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "ConnectTimeout=20", "BatchMode=yes"]
+        {
             ssh.args(["-o", option]);
         }
         ssh.args(["root@127.0.0.1", command]);
@@ -211,7 +228,8 @@ pub fn write_on_card(image: &Path, name: &str, text: &str, folder: &Path) -> Res
     fs::write(&file, text)?;
     // The boot partition begins at 1 MiB.
     let partition = format!("{}@@1M", image.display());
-    let status = Command::new("mcopy").args(["-o", "-i", &partition]).arg(&file).arg(format!("::{name}")).status()?;
+    let status =
+        Command::new("mcopy").args(["-o", "-i", &partition]).arg(&file).arg(format!("::{name}")).status()?;
     ensure!(status.success(), "mcopy: {status}");
     Ok(fs::remove_file(file)?)
 }

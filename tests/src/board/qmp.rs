@@ -70,7 +70,9 @@ impl Qmp {
                 Ok(Some(message))
             }
             // A part of a line that is there already stays for the next look.
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
+            Err(error)
+                if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) =>
+            {
                 Ok(None)
             }
             Err(error) => Err(error.into()),

@@ -140,7 +140,8 @@ impl Rig {
     /// Waits until the board is connected after a boot that was not seen yet.
     pub async fn connected_anew(&mut self) -> Result<Value> {
         let before = self.boot_id.clone();
-        let new = move |node: &Value| node["state"] == "online" && boot_id(node).is_some_and(|id| id != before);
+        let new =
+            move |node: &Value| node["state"] == "online" && boot_id(node).is_some_and(|id| id != before);
         let node = self.until("connected after a boot", BOOTED, new).await?;
         self.boot_id = boot_id(&node).unwrap_or_default().to_owned();
         Ok(node)
@@ -151,7 +152,9 @@ impl Rig {
         let proved = |node: &Value| {
             let birth = &node["birth"];
             let this_boot = birth["boot_id"] == node["telemetry"]["boot_id"];
-            node["state"] == "online" && this_boot && birth["capabilities"].as_array().is_some_and(|all| !all.is_empty())
+            node["state"] == "online"
+                && this_boot
+                && birth["capabilities"].as_array().is_some_and(|all| !all.is_empty())
         };
         self.until("proved", UPDATED, proved).await.map(|_| ())
     }
@@ -160,9 +163,9 @@ impl Rig {
     pub fn order(&self, bundle: &str, health: &str) -> Result<()> {
         let path = self.bundle(bundle);
         let path = path.to_str().context("a path that is not text")?;
-        let output = self.fleet.headwater(&[
-            "update", NODE, path, "--waves", "100%", "--health", health, "--detach",
-        ])?;
+        let output = self
+            .fleet
+            .headwater(&["update", NODE, path, "--waves", "100%", "--health", health, "--detach"])?;
         ensure!(output.status.success(), "headwater update: {}", String::from_utf8_lossy(&output.stderr));
         Ok(())
     }
@@ -190,7 +193,8 @@ impl Rig {
     /// Which slot runs, and which version is in it, as the board itself sees it.
     pub fn running(&self) -> Result<(char, String)> {
         let said = self.board.ask("cat /proc/cmdline; . /usr/lib/os-release; echo $IMAGE_VERSION")?;
-        let slot = said.split("rauc.slot=").nth(1).and_then(|rest| rest.chars().next()).context("no rauc.slot")?;
+        let slot =
+            said.split("rauc.slot=").nth(1).and_then(|rest| rest.chars().next()).context("no rauc.slot")?;
         Ok((slot, said.lines().next_back().unwrap_or_default().to_owned()))
     }
 

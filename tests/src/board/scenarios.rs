@@ -141,7 +141,10 @@ async fn refused(rig: &mut Rig, bundle: &str, version: &str) -> Told {
     rig.order(bundle, HEALTH)?;
     let state = rig.ended(version).await?;
     ensure!(word(&state) == "failed", "{state}");
-    ensure!((rig.running()?, rig.board.ask("cat /proc/sys/kernel/random/boot_id")?) == before, "the board was started anew");
+    ensure!(
+        (rig.running()?, rig.board.ask("cat /proc/sys/kernel/random/boot_id")?) == before,
+        "the board was started anew"
+    );
     Ok(state)
 }
 
@@ -158,7 +161,10 @@ async fn a_bundle_for_another_board_is_refused(rig: &mut Rig, _: &Amount) -> Tol
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(said.contains("headwater-other-board"), "{said} {}", String::from_utf8_lossy(&output.stderr));
     rig.board.put(&rig.bundle("other-board"), "/data/other-board.raucb")?;
-    let output = rig.board.run("rauc install /data/other-board.raucb; code=$?; rm /data/other-board.raucb; exit $code", BOOTED)?;
+    let output = rig.board.run(
+        "rauc install /data/other-board.raucb; code=$?; rm /data/other-board.raucb; exit $code",
+        BOOTED,
+    )?;
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(!output.status.success() && errors.contains("ompatible"), "{}: {errors}", output.status);
     ensure!(rig.running()? == before);
@@ -199,7 +205,9 @@ async fn a_full_data_partition_stops_an_update_and_not_the_board(rig: &mut Rig, 
     rig.board.ask("rm /data/filler; sync")?;
     // With room again it is as before.
     rig.job(4).await?;
-    Ok(serde_json::json!({ "update": state, "job_while_full": job.map_or_else(|error| format!("{error:#}"), |()| "done".to_owned()) }))
+    Ok(
+        serde_json::json!({ "update": state, "job_while_full": job.map_or_else(|error| format!("{error:#}"), |()| "done".to_owned()) }),
+    )
 }
 
 /// A bundle with another version than the one that runs.
@@ -222,7 +230,8 @@ async fn power_cuts_during_updates_end_on_a_whole_slot(rig: &mut Rig, amount: &A
         };
         // Fetching, installing, starting, proving: on a quiet machine an update takes some 100 s.
         let moment = Duration::from_millis(rig.dice.below(100_000));
-        let over = |node: &Value| node["update"]["version"] == version && word(&node["update"]["state"]) == "done";
+        let over =
+            |node: &Value| node["update"]["version"] == version && word(&node["update"]["state"]) == "done";
         let deadline = std::time::Instant::now() + moment;
         let mut done = false;
         while std::time::Instant::now() < deadline && !done {
@@ -232,7 +241,11 @@ async fn power_cuts_during_updates_end_on_a_whole_slot(rig: &mut Rig, amount: &A
         let state = word(&rig.node().await?["update"]["state"]).to_owned();
         let sectors = rig.board.cut_power(&mut rig.dice)?;
         lost += sectors;
-        rig.say(&format!("cut {cut} of {}: {:.1} s after, {state}; {sectors} sectors lost", amount.cuts, moment.as_secs_f64()));
+        rig.say(&format!(
+            "cut {cut} of {}: {:.1} s after, {state}; {sectors} sectors lost",
+            amount.cuts,
+            moment.as_secs_f64()
+        ));
         rig.board.switch_on()?;
         rig.connected_anew().await?;
         let now = rig.running()?;
@@ -252,7 +265,9 @@ async fn power_cuts_during_updates_end_on_a_whole_slot(rig: &mut Rig, amount: &A
     rig.proved().await?;
     rig.order(bundle, HEALTH)?;
     ensure!(word(&rig.ended(version).await?) == "done");
-    Ok(serde_json::json!({ "cuts": amount.cuts, "sectors_lost": lost, "updates_that_ended_on_the_way": finished }))
+    Ok(
+        serde_json::json!({ "cuts": amount.cuts, "sectors_lost": lost, "updates_that_ended_on_the_way": finished }),
+    )
 }
 
 async fn power_cuts_during_jobs_lose_no_answer(rig: &mut Rig, amount: &Amount) -> Told {
@@ -264,7 +279,11 @@ async fn power_cuts_during_jobs_lose_no_answer(rig: &mut Rig, amount: &Amount) -
         tokio::time::sleep(moment).await;
         let sectors = rig.board.cut_power(&mut rig.dice)?;
         lost += sectors;
-        rig.say(&format!("cut {cut} of {}: {:.1} s into a job; {sectors} sectors lost", amount.cuts, moment.as_secs_f64()));
+        rig.say(&format!(
+            "cut {cut} of {}: {:.1} s into a job; {sectors} sectors lost",
+            amount.cuts,
+            moment.as_secs_f64()
+        ));
         rig.board.switch_on()?;
         rig.connected_anew().await?;
         // The gateway gives it again; its caller waits and gets one whole answer.
@@ -285,7 +304,10 @@ async fn flash_writes(rig: &mut Rig, amount: &Amount) -> Told {
     tokio::time::sleep(amount.idle).await;
     let written = rig.board.disk.written() - before;
     let day = written as f64 * 86_400.0 / amount.idle.as_secs_f64();
-    rig.say(&format!("{written} bytes written: {:.2} MB a day if it goes on so; agent {memory} bytes", day / 1e6));
+    rig.say(&format!(
+        "{written} bytes written: {:.2} MB a day if it goes on so; agent {memory} bytes",
+        day / 1e6
+    ));
     let hour = amount.idle >= Duration::from_secs(3600);
     let facts = serde_json::json!({
         "seconds": amount.idle.as_secs(), "bytes_written": written, "megabytes_a_day": day / 1e6,
