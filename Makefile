@@ -15,7 +15,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help build cross image image-test demo test test-arm64 vm-test bench check yocto-check yocto-crates fmt clean
+.PHONY: help build cross image bundle image-test demo test test-arm64 vm-test bench check yocto-check yocto-crates fmt clean
 
 INPUT ?= tests/media/bbb-720p25-5s.mp4
 OUT ?= target/demo/hls
@@ -53,6 +53,9 @@ cross: setup-cross
 
 image: setup-image cross
 	@./cross/image/build.sh "$${CARGO_TARGET_DIR:-target}/image"
+
+# Made together: an update brings what a flashed card has.
+bundle: image
 
 image-test: setup-image-test image
 	@$(CARGO) build --locked -p headwater-gateway -p headwater-tests --bins
