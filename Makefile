@@ -12,12 +12,14 @@
 #   make yocto-crates                                  writes the layer's lists of crates anew, after Cargo.lock has changed
 #   make build                                         release binaries in target/release
 #   make cross TARGET=arm64 [FLOOR=current|old]        release binaries for a board in target/cross/TARGET/FLOOR/bin
+#   make image                                         a disk image for arm64 boards, and its bundle, in target/image
+#   make image-test [ONLY=...] [SHORT=1]               that image on an emulated board: updates, power cuts, jobs
 #   make test-arm64 [FLOOR=...] [SUITE=bookworm]       tests of protocol, agent and worker for arm64, emulated
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help build cross demo test test-arm64 vm-test packages packages-test packages-repro bench check yocto-check \
-	yocto-crates fmt clean
+.PHONY: help build cross image bundle image-test demo test test-arm64 vm-test packages packages-test packages-repro \
+	bench check yocto-check yocto-crates fmt clean
 
 INPUT ?= tests/media/bbb-720p25-5s.mp4
 OUT ?= target/demo/hls
@@ -27,6 +29,8 @@ FLOOR ?= current
 SUITE ?= bookworm
 # By environment, so that a name may hold spaces, quotes and dollar signs.
 export INPUT OUT WAIT ONLY
+# Who signs bundles, and whom the image trusts; and how much of what takes long `make image-test` does.
+export KEY CERT CA SHORT CUTS IDLE_MINUTES SEED FIRMWARE
 # Where the home folder is read-only, cargo keeps its downloads in the target folder.
 CARGO := ./tests/cargo.sh
 
@@ -50,6 +54,19 @@ test: setup-test
 
 cross: setup-cross
 	@./cross/build.sh '$(TARGET)' '$(FLOOR)'
+
+image: setup-image cross
+	@./cross/image/build.sh "$${CARGO_TARGET_DIR:-target}/image"
+
+# Made together: an update brings what a flashed card has.
+bundle: image
+
+image-test: setup-image-test image
+	@$(CARGO) build --locked -p headwater-gateway -p headwater-tests --bins
+	@image="$${CARGO_TARGET_DIR:-target}/image" && \
+		./cross/image/trial-bundles.sh "$$image" "$$image/trial-bundles" && \
+		HEADWATER_IMAGE="$$image" HEADWATER_TRIAL_BUNDLES="$$image/trial-bundles" \
+		"$${CARGO_TARGET_DIR:-target}/debug/headwater-image-test"
 
 # The one skipped traces a process, which emulation of programs cannot.
 test-arm64: setup-test-arm64

@@ -10,11 +10,12 @@ stop() { echo "cross: $*" >&2; exit 1; }
 . "$here/floors/$floor.conf"
 
 "$here/env.sh" "$target" "$floor" ./tests/cargo.sh build --release --locked --bins --features "$features" \
-    -p headwater-agent -p headwater-pipelines -p headwater-gateway
+    -p headwater-agent -p headwater-pipelines -p headwater-gateway \
+    -p headwater-setup
 
 bin="${CARGO_TARGET_DIR:-target}/cross/$target/$floor/bin"
 mkdir -p "$bin"
-for name in headwater-agent headwater-worker headwater-gateway headwater; do
+for name in headwater-agent headwater-worker headwater-gateway headwater headwater-setup; do
     # Renamed into place: who runs the old one keeps it.
     cp -p "$(built "$floor")/$triple/release/$name" "$bin/$name.new"
     mv "$bin/$name.new" "$bin/$name"

@@ -3,6 +3,7 @@
 # usage: setup.sh build | demo | test | bench      (each includes the one before)
 #        setup.sh vm                               (build, and what the emulated machine needs)
 #        setup.sh cross | test-arm64               (to build for a board; to run those tests here)
+#        setup.sh image | image-test               (cross, and what makes an image; and what runs one here)
 #        setup.sh yocto                            (what checking the Yocto layer needs; nothing of build)
 #        setup.sh packages                         (build, and what packing, and trying packages, need)
 # Does nothing, and needs no network, where everything is there.
@@ -10,7 +11,7 @@ set -eu
 
 build="build-essential pkg-config libssl-dev libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev"
 demo="mosquitto gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav ca-certificates"
-test="ffmpeg curl openssl chromium chromium-driver mosquitto-clients rauc squashfs-tools"
+test="ffmpeg curl openssl chromium chromium-driver mosquitto-clients rauc squashfs-tools grub-common"
 bench="linux-perf"
 packages="mmdebstrap dpkg-dev binutils util-linux"
 # The kernel itself is fetched by vm/build.sh and unpacked beside the build, not installed.
@@ -19,6 +20,9 @@ yocto="python3 python3-venv openssl rauc dbus-daemon squashfs-tools e2fsprogs gr
 
 # No development packages: a board's come from a folder of their own.
 cross="build-essential pkg-config mmdebstrap python3-venv util-linux"
+# systemd: its systemctl and systemd-sysusers work on a folder; nothing of it is started.
+image="$cross systemd genimage mtools dosfstools grub-common rauc squashfs-tools e2fsprogs kmod cpio openssl"
+image_test="$image libssl-dev mosquitto ffmpeg qemu-system-arm qemu-efi-aarch64 ipxe-qemu openssh-client"
 test_arm64="$cross qemu-user-static ffmpeg mosquitto mosquitto-clients curl openssl"
 
 case "${1:-}" in
@@ -30,6 +34,8 @@ case "${1:-}" in
     packages) wanted="$build $packages" ;;
     cross) wanted="$cross" ;;
     test-arm64) wanted="$test_arm64" ;;
+    image) wanted="$image" ;;
+    image-test) wanted="$image_test" ;;
     yocto) wanted="$yocto" ;;
     *) sed -n "s/^# *usage/usage/p; s/^#        setup/       setup/p" "$0" >&2; exit 2 ;;
 esac

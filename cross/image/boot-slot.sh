@@ -8,7 +8,22 @@ tries=2
 
 usage() { sed -n 's/^# usage: /usage: /p' "$0" >&2; exit 2; }
 slot() { case "${1:-}" in A | B) ;; *) usage ;; esac }
-value() { grub-editenv "$env" list | sed -n "s/^$1=//p"; }
+# One look at the file: emulated or on a small board each program that is started counts.
+ORDER="" A_OK=0 A_TRY=0 B_OK=0 B_TRY=0 confirmed=""
+while IFS='=' read -r name value; do
+    case "$name" in
+        ORDER) ORDER=$value ;;
+        A_OK) A_OK=$value ;;
+        A_TRY) A_TRY=$value ;;
+        B_OK) B_OK=$value ;;
+        B_TRY) B_TRY=$value ;;
+        confirmed) confirmed=$value ;;
+    esac
+done <<LIST
+$(grub-editenv "$env" list)
+LIST
+ok() { if [ "$1" = A ]; then [ "$A_OK" = 1 ]; else [ "$B_OK" = 1 ]; fi; }
+starts() { if [ "$1" = A ]; then echo "$A_TRY"; else echo "$B_TRY"; fi; }
 # All of it or nothing, whenever the power fails: a new file takes the old one's name when it is on the disk.
 change() {
     cp "$env" "$env.new"
@@ -18,17 +33,14 @@ change() {
     sync -f "$env"
 }
 # As GRUB sees it.
-startable() {
-    [ "$(value "$1_OK")" = 1 ] || return 1
-    [ "$(value confirmed)" = "$1" ] || [ "$(value "$1_TRY")" -lt "$tries" ]
-}
+startable() { ok "$1" && { [ "$confirmed" = "$1" ] || [ "$(starts "$1")" -lt "$tries" ]; }; }
 
 case "${1:-}" in
     get-primary)
-        for one in $(value ORDER); do
+        for one in $ORDER; do
             if startable "$one"; then echo "$one"; exit 0; fi
         done
-        value confirmed
+        echo "$confirmed"
         ;;
     set-primary)
         slot "${2:-}"
@@ -44,13 +56,12 @@ case "${1:-}" in
         case "${3:-}" in
             good)
                 # It may be said at every start; flash is written once.
-                if [ "$(value confirmed):$(value "$2_OK"):$(value "$2_TRY")" != "$2:1:0" ]; then
+                if [ "$confirmed" != "$2" ] || ! ok "$2" || [ "$(starts "$2")" != 0 ]; then
                     change "$2_OK=1" "$2_TRY=0" "confirmed=$2"
                 fi
                 ;;
             bad)
                 # What is about to be overwritten has proved nothing.
-                confirmed=$(value confirmed)
                 [ "$confirmed" != "$2" ] || confirmed=""
                 change "$2_OK=0" "confirmed=$confirmed"
                 ;;

@@ -31,6 +31,8 @@ pub struct Options {
     pub worker: Option<PathBuf>,
     /// Port of the HTTP interface, 0 for a free one.
     pub http_port: u16,
+    /// Under which name boards in emulated machines reach this one; they come from there to its loopback.
+    pub advertise_host: Option<String>,
 }
 
 impl Options {
@@ -42,6 +44,7 @@ impl Options {
             agent_tables: String::new(),
             worker: None,
             http_port: 0,
+            advertise_host: None,
         }
     }
 }
@@ -74,7 +77,8 @@ impl Fleet {
         Ok(fleet)
     }
 
-    async fn gateway_only(folder: &Path, options: Options) -> Result<Self> {
+    /// The same without agents.
+    pub async fn gateway_only(folder: &Path, options: Options) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let mark = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         fs::create_dir_all(folder)?;
@@ -82,11 +86,13 @@ impl Fleet {
         // Fixed for the fleet's life, so that a restarted gateway is found by its agents.
         let (nodes, broker) = (free_port()?, free_port()?);
         let http = if options.http_port == 0 { free_port()? } else { options.http_port };
+        let host = |host: &String| format!("advertise_host = \"{host}\"\n");
+        let host = options.advertise_host.as_ref().map(host).unwrap_or_default();
         let config = format!(
             "fleet = \"test\"\nstate_dir = \"{state}\"\n\n\
              [http]\nlisten = \"127.0.0.1:{http}\"\n{more}\n\n\
-             [nodes]\nlisten = \"127.0.0.1:{nodes}\"\n\n\
-             [broker]\nlisten = \"127.0.0.1:{broker}\"\n\n{tables}\n",
+             [nodes]\nlisten = \"127.0.0.1:{nodes}\"\n{host}\n\
+             [broker]\nlisten = \"127.0.0.1:{broker}\"\n{host}\n{tables}\n",
             state = folder.join("gateway").display(),
             more = options.http,
             tables = options.gateway_tables,

@@ -7,6 +7,7 @@
 //! ```
 
 pub mod bench;
+pub mod board;
 pub mod fleet;
 pub mod media;
 pub mod process;

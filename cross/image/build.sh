@@ -1,0 +1,43 @@
+#!/bin/sh
+# The reference image, and the bundle that updates a board to it.
+# usage: build.sh FOLDER      leaves FOLDER/headwater-arm64.img and FOLDER/headwater-arm64.raucb
+#   HEADWATER_BINARIES   folder of the arm64 programs; `make cross TARGET=arm64` fills the one that is taken without it
+#   KEY, CERT, CA        PEM files: what signs the bundle, and what the image trusts; made for development without them
+# What needs the network (the packages) is kept in FOLDER for as long as the list of packages stays as it is.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+mkdir -p "$1"
+folder=$(cd "$1" && pwd)
+repository=$(cd "$here/../.." && pwd)
+binaries=${HEADWATER_BINARIES:-"${CARGO_TARGET_DIR:-$repository/target}/cross/arm64/current/bin"}
+stop() { echo "image: $*" >&2; exit 1; }
+for name in headwater-agent headwater-worker headwater-setup; do
+    [ -x "$binaries/$name" ] || stop "$binaries/$name is not there; run 'make cross TARGET=arm64' first"
+done
+binaries=$(cd "$binaries" && pwd)
+
+if [ -z "${KEY:-}" ]; then
+    "$here/keys.sh" "$folder/keys"
+    KEY="$folder/keys/key.pem" CERT="$folder/keys/cert.pem" CA="$folder/keys/ca.pem"
+fi
+for file in "$KEY" "${CERT:?}" "${CA:?}"; do [ -r "$file" ] || stop "cannot read $file"; done
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$repository/Cargo.toml" | head -n 1)
+
+archive=$("$here/root.sh" "$folder")
+# Nothing is made again that would come out the same.
+key=$({
+    cat "$archive.key" 2>/dev/null || echo "$archive"
+    find "$here" "$repository/agent/dist" -type f -not -path '*/setup/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
+    sha256sum "$binaries"/headwater-agent "$binaries"/headwater-worker "$binaries"/headwater-setup "$CA" "$CERT"
+    echo "$version"
+} | sha256sum | cut -c 1-16)
+if [ "$(cat "$folder/made" 2>/dev/null)" = "$key" ]; then
+    echo "image: $folder is up to date"
+    exit 0
+fi
+rm -f "$folder/made"
+"$here/slot.sh" "$archive" "$binaries" "$CA" "$version" "$folder"
+"$here/disk.sh" "$archive" "$folder/slot.ext4" "$folder"
+"$here/bundle.sh" "$folder/slot.ext4" "$version" "$KEY" "$CERT" "$CA" "$folder/headwater-arm64.raucb"
+echo "$key" >"$folder/made"
+ls -l --block-size=M "$folder/headwater-arm64.img" "$folder/headwater-arm64.raucb" | awk '{ print "image: " $NF ", " $5 }'

@@ -1,0 +1,203 @@
+//! `headwater.toml` as a person writes it, and what is wrong with it. `boot/headwater.toml` explains every key.
+
+use std::str::FromStr;
+
+use headwater_protocol::enroll::{BadToken, Token};
+use serde::Deserialize;
+use toml::Spanned;
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct BoardFile {
+    /// Where it stands is known too, so that it can be taken off the card.
+    pub(crate) token: Option<Spanned<String>>,
+    pub(crate) hostname: Option<String>,
+    pub(crate) time_servers: Vec<String>,
+    pub(crate) wifi: Option<Wifi>,
+    pub(crate) ssh: Ssh,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Wifi {
+    pub(crate) ssid: String,
+    /// None: an open network.
+    pub(crate) password: Option<String>,
+    /// ISO 3166, for the channels that are allowed.
+    pub(crate) country: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Ssh {
+    pub(crate) keys: Vec<String>,
+}
+
+/// What is wrong, and where.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub(crate) enum BadFile {
+    #[error("line {line}: {text}")]
+    Toml { line: usize, text: String },
+    #[error("{0}")]
+    Token(#[from] BadToken),
+    #[error("hostname {0:?} is not a name; use letters, digits and hyphens, at most 63")]
+    Hostname(String),
+    #[error("time_servers: {0:?} is not a host name or an address")]
+    TimeServer(String),
+    #[error("wifi.ssid must have 1 to 32 bytes")]
+    Ssid,
+    // The password itself is never shown.
+    #[error("wifi.password must have 8 to 63 plain characters (or be the 64 hex digits of the key)")]
+    WifiPassword,
+    #[error("wifi.country {0:?} is not a country; write two capital letters, as \"DE\"")]
+    Country(String),
+    #[error("ssh.keys: {0:?} is not a public key; copy the whole line of the .pub file")]
+    SshKey(String),
+}
+
+impl BoardFile {
+    /// The token, if one is there.
+    pub(crate) fn token(&self) -> Option<&str> {
+        self.token.as_ref().map(|token| token.get_ref().trim()).filter(|token| !token.is_empty())
+    }
+
+    fn check(&self) -> Result<(), BadFile> {
+        if let Some(token) = self.token() {
+            token.parse::<Token>()?;
+        }
+        if let Some(name) = self.hostname.as_ref().filter(|name| !is_label(name)) {
+            return Err(BadFile::Hostname(name.clone()));
+        }
+        if let Some(server) = self.time_servers.iter().find(|server| !is_host(server)) {
+            return Err(BadFile::TimeServer(server.clone()));
+        }
+        if let Some(wifi) = &self.wifi {
+            wifi.check()?;
+        }
+        if let Some(key) = self.ssh.keys.iter().find(|key| !is_key(key)) {
+            return Err(BadFile::SshKey(key.chars().take(40).collect()));
+        }
+        Ok(())
+    }
+}
+
+impl Wifi {
+    fn check(&self) -> Result<(), BadFile> {
+        if !(1..=32).contains(&self.ssid.len()) {
+            return Err(BadFile::Ssid);
+        }
+        if self.password.as_ref().is_some_and(|password| !is_passphrase(password) && !is_raw_key(password)) {
+            return Err(BadFile::WifiPassword);
+        }
+        let country = |text: &String| text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_uppercase());
+        match &self.country {
+            Some(text) if !country(text) => Err(BadFile::Country(text.clone())),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// IEEE 802.11: 8 to 63 printable ASCII characters.
+fn is_passphrase(text: &str) -> bool {
+    (8..=63).contains(&text.len()) && text.bytes().all(|byte| (32..=126).contains(&byte))
+}
+
+pub(crate) fn is_raw_key(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// RFC 1123.
+fn is_label(text: &str) -> bool {
+    (1..=63).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+fn is_host(text: &str) -> bool {
+    (1..=253).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b':'))
+}
+
+fn is_key(text: &str) -> bool {
+    let mut words = text.split_whitespace();
+    let kind = words.next().is_some_and(|kind| kind.starts_with("ssh-") || kind.starts_with("ecdsa-"));
+    kind && words.next().is_some_and(|key| key.starts_with("AAAA")) && !text.contains(['\n', '\r'])
+}
+
+impl FromStr for BoardFile {
+    type Err = BadFile;
+
+    fn from_str(text: &str) -> Result<Self, BadFile> {
+        let board: Self = toml::from_str(text).map_err(|error| complaint(text, &error))?;
+        board.check()?;
+        Ok(board)
+    }
+}
+
+/// Without the text of the line, which may hold a secret: the complaint goes to a file that others read.
+fn complaint(text: &str, error: &toml::de::Error) -> BadFile {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    BadFile::Toml { line: before.matches('\n').count() + 1, text: error.message().to_owned() }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) const TOKEN: &str = concat!(
+        "hw1/home/north/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef/",
+        "0123456789abcdef0123456789abcdef/https://10.0.2.2:9936"
+    );
+
+    #[test]
+    fn the_file_on_the_card_says_nothing_until_someone_writes_in_it() {
+        let shipped: BoardFile = include_str!("../../boot/headwater.toml").parse().unwrap();
+        assert_eq!(shipped.token(), None);
+        assert_eq!((shipped.hostname, shipped.wifi, shipped.ssh), (None, None, Ssh::default()));
+    }
+
+    #[test]
+    fn every_key_that_the_file_on_the_card_explains_can_be_used() {
+        let shipped = include_str!("../../boot/headwater.toml");
+        let used: String = shipped
+            .lines()
+            .map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let board: BoardFile = used.replace("token = \"\"", &format!("token = \"{TOKEN}\"")).parse().unwrap();
+        assert_eq!(board.token(), Some(TOKEN));
+        assert!(board.hostname.is_some() && board.wifi.is_some() && !board.time_servers.is_empty());
+        assert!(!board.ssh.keys.is_empty());
+    }
+
+    #[test]
+    fn mistakes_are_told_in_words() {
+        let cases = [
+            ("token = \"abc\"", "not an enrolment token"),
+            ("hostname = \"two words\"", "not a name"),
+            ("time_servers = [\"a b\"]", "time_servers"),
+            ("[wifi]\nssid = \"\"", "wifi.ssid"),
+            ("[wifi]\nssid = \"barn\"\npassword = \"short\"", "8 to 63"),
+            ("[wifi]\nssid = \"barn\"\ncountry = \"de\"", "two capital letters"),
+            ("[ssh]\nkeys = [\"AAAA\"]", "not a public key"),
+            ("[wifi]\npassword = \"long enough\"", "ssid"),
+        ];
+        for (text, wanted) in cases {
+            let told = text.parse::<BoardFile>().unwrap_err().to_string();
+            assert!(told.contains(wanted), "{text}: {told}");
+        }
+    }
+
+    #[test]
+    fn a_complaint_shows_no_secret() {
+        for text in [
+            "[wifi]\nssid = \"barn\"\npassword = \"hush-hush",
+            "[wifi]\npasword = \"hush-hush\"",
+            "token = hush-hush",
+        ] {
+            let told = text.parse::<BoardFile>().unwrap_err().to_string();
+            assert!(!told.contains("hush"), "{told}");
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! A gateway on this machine, and an emulated board that was enrolled by its `headwater.toml` and nothing else.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use headwater_protocol::enroll::Token;
+use serde_json::Value;
+
+use super::dice::Dice;
+use super::disk::Disk;
+use super::{BOOTED, Board, HOST, Parts, write_on_card};
+use crate::Fleet;
+use crate::fleet::Options;
+use crate::push::Answer;
+
+/// The board's name in its fleet.
+pub const NODE: &str = "north";
+/// Longer than the image: the data partition has to grow.
+const CARD: u64 = 3 << 30;
+/// From a bundle's order to its end, with two boots.
+pub const UPDATED: Duration = Duration::from_secs(1800);
+/// How long a new version may take to prove itself: emulated, a probe takes minutes.
+pub const HEALTH: &str = "12m";
+/// The same for one that never will.
+pub const SOON: &str = "90s";
+/// The emulated processor is some 20 times slower than this one.
+const PATIENCE: &str = "[retry]\naccept_seconds = 30\nprogress_seconds = 90\nruntime_min_seconds = 240\n\
+                        deadline_seconds = 900\nattempts = 16\n";
+
+#[derive(Debug)]
+pub struct Rig {
+    pub folder: PathBuf,
+    bundles: PathBuf,
+    pub fleet: Fleet,
+    pub board: Board,
+    pub dice: Dice,
+    /// Of the boot that was last seen connected.
+    boot_id: String,
+    started: Instant,
+}
+
+/// What is needed to start one.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    /// Where `make image` left its work.
+    pub image: PathBuf,
+    pub bundles: PathBuf,
+    pub folder: PathBuf,
+    pub firmware: PathBuf,
+    pub seed: u64,
+}
+
+impl Rig {
+    /// A card is flashed, its `headwater.toml` written, and the board switched on; it is not waited for.
+    pub async fn start(setting: &Setting) -> Result<Self> {
+        let folder = &setting.folder;
+        let _ = fs::remove_dir_all(folder);
+        fs::create_dir_all(folder)?;
+        let options = Options {
+            advertise_host: Some(HOST.to_owned()),
+            gateway_tables: PATIENCE.to_owned(),
+            ..Options::nodes(&[])
+        };
+        let fleet = Fleet::gateway_only(&folder.join("fleet"), options).await?;
+        let status = Command::new("ssh-keygen")
+            .args(["-q", "-t", "ed25519", "-N", "", "-C", "image-test", "-f"])
+            .arg(folder.join("key"))
+            .status()
+            .context("ssh-keygen")?;
+        ensure!(status.success(), "ssh-keygen: {status}");
+        let card = folder.join("card.img");
+        let disk = Disk::of(&setting.image.join("headwater-arm64.img"), &card, CARD)?;
+        let key = fs::read_to_string(folder.join("key.pub"))?;
+        let text = format!(
+            "token = \"{}\"\r\nhostname = \"board-of-north\"\r\n# Nobody answers there, and nobody else is asked.\r\n\
+             time_servers = [\"{HOST}\"]\r\n\r\n[ssh]\r\nkeys = [\"{}\"]\r\n",
+            fleet.token(NODE)?,
+            key.trim()
+        );
+        write_on_card(&card, "headwater.toml", &text, folder)?;
+        let parts = Parts { folder: folder.clone(), firmware: setting.firmware.clone() };
+        let board = Board::new(parts, disk)?;
+        Ok(Self {
+            folder: folder.clone(),
+            bundles: setting.bundles.clone(),
+            fleet,
+            board,
+            dice: Dice::new(setting.seed),
+            boot_id: String::new(),
+            started: Instant::now(),
+        })
+    }
+
+    pub fn card(&self) -> PathBuf {
+        self.folder.join("card.img")
+    }
+
+    pub fn bundle(&self, name: &str) -> PathBuf {
+        self.bundles.join(format!("{name}.raucb"))
+    }
+
+    /// A line for who waits.
+    pub fn say(&self, text: &str) {
+        println!("[{:7.1}]   {text}", self.started.elapsed().as_secs_f64());
+    }
+
+    /// What the gateway knows of the board.
+    pub async fn node(&self) -> Result<Value> {
+        let nodes = self.fleet.get("/api/v1/nodes").await?;
+        let mut all = nodes.as_array().into_iter().flatten();
+        Ok(all.find(|node| node["node"] == NODE).cloned().unwrap_or(Value::Null))
+    }
+
+    /// Waits until `wanted` holds of what the gateway knows.
+    pub async fn until(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        mut wanted: impl FnMut(&Value) -> bool,
+    ) -> Result<Value> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let node = self.node().await?;
+            if wanted(&node) {
+                return Ok(node);
+            }
+            if Instant::now() > deadline {
+                let console = self.board.console();
+                let lines: Vec<&str> = console.lines().collect();
+                let tail = lines[lines.len().saturating_sub(30)..].join("\n");
+                bail!("not {what} within {limit:?}: {node:#}\n{tail}\n{}", self.fleet.gateway.log_tail());
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Waits until the board is connected after a boot that was not seen yet.
+    pub async fn connected_anew(&mut self) -> Result<Value> {
+        let before = self.boot_id.clone();
+        let new =
+            move |node: &Value| node["state"] == "online" && boot_id(node).is_some_and(|id| id != before);
+        let node = self.until("connected after a boot", BOOTED, new).await?;
+        self.boot_id = boot_id(&node).unwrap_or_default().to_owned();
+        Ok(node)
+    }
+
+    /// Waits until the board's worker has proved what the board can do.
+    pub async fn proved(&mut self) -> Result<()> {
+        let proved = |node: &Value| {
+            let birth = &node["birth"];
+            let this_boot = birth["boot_id"] == node["telemetry"]["boot_id"];
+            node["state"] == "online"
+                && this_boot
+                && birth["capabilities"].as_array().is_some_and(|all| !all.is_empty())
+        };
+        self.until("proved", UPDATED, proved).await.map(|_| ())
+    }
+
+    /// Orders an update; the gateway goes on with it by itself.
+    pub fn order(&self, bundle: &str, health: &str) -> Result<()> {
+        let path = self.bundle(bundle);
+        let path = path.to_str().context("a path that is not text")?;
+        let output = self
+            .fleet
+            .headwater(&["update", NODE, path, "--waves", "100%", "--health", health, "--detach"])?;
+        ensure!(output.status.success(), "headwater update: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
+    /// Waits for the end of the update to `version`; returns its state.
+    pub async fn ended(&mut self, version: &str) -> Result<Value> {
+        let wanted = version.to_owned();
+        let mut told = Value::Null;
+        let started = self.started;
+        let over = move |node: &Value| {
+            let update = &node["update"];
+            let state = &update["state"];
+            let word = word(state);
+            if update["version"] == *wanted && told != *word {
+                println!("[{:7.1}]   update to {wanted}: {word}", started.elapsed().as_secs_f64());
+                told = Value::from(word);
+            }
+            update["version"] == *wanted && ["done", "rolled_back", "failed"].contains(&word)
+        };
+        let node = self.until(&format!("through with the update to {version}"), UPDATED, over).await?;
+        self.boot_id = boot_id(&node).unwrap_or_default().to_owned();
+        Ok(node["update"]["state"].clone())
+    }
+
+    /// Which slot runs, and which version is in it, as the board itself sees it.
+    pub fn running(&self) -> Result<(char, String)> {
+        let said = self.board.ask("cat /proc/cmdline; . /usr/lib/os-release; echo $IMAGE_VERSION")?;
+        let slot =
+            said.split("rauc.slot=").nth(1).and_then(|rest| rest.chars().next()).context("no rauc.slot")?;
+        Ok((slot, said.lines().next_back().unwrap_or_default().to_owned()))
+    }
+
+    /// A short segment, pushed; its answer comes by itself.
+    pub fn pushed(&self, number: u32) -> Result<tokio::task::JoinHandle<Result<Answer>>> {
+        const LADDER: &str = r#"{"profiles":[{"name":"small","width":160,"height":90,"bitrate":100000,"fps":0,
+            "profile":"H264ConstrainedHigh","gop":"1"}]}"#;
+        let input = crate::media::segment(&self.folder, number, "320x180", "10", 1.0)?;
+        Ok(self.fleet.push_apart("trial", &format!("{number}.ts"), LADDER, input))
+    }
+
+    /// Whether an answer is the whole rendition.
+    pub fn whole(&self, answer: &Answer) -> Result<()> {
+        let parts = answer.parts()?;
+        ensure!(parts.len() == 1, "{} renditions", parts.len());
+        let probe = crate::media::probe_bytes(&self.folder, &parts[0].filename, &parts[0].data)?;
+        ensure!((probe.width, probe.height, probe.frames) == (160, 90, 10), "{probe:?}");
+        Ok(())
+    }
+
+    /// A short segment, all the way: pushed, transcoded on the board, back.
+    pub async fn job(&self, number: u32) -> Result<()> {
+        self.whole(&self.pushed(number)?.await??)
+    }
+}
+
+/// Where an update is, in one word.
+pub fn word(state: &Value) -> &str {
+    state["kind"].as_str().unwrap_or_default()
+}
+
+fn boot_id(node: &Value) -> Option<&str> {
+    // Telemetry is the first that a boot says; its birth waits for the probe.
+    node["telemetry"]["boot_id"].as_str()
+}
+
+/// The secret of a token, which must be nowhere once it is used.
+pub fn secret_of(token: &str) -> Result<String> {
+    Ok(token.parse::<Token>().map_err(|error| anyhow::anyhow!("{error}"))?.secret)
+}
+
+/// Whether a file has these bytes anywhere.
+pub fn holds(file: &Path, needle: &str) -> Result<bool> {
+    let status = Command::new("grep").args(["-q", "-a", "-F", needle]).arg(file).status()?;
+    Ok(status.success())
+}

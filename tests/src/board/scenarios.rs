@@ -1,0 +1,320 @@
+//! What a board with the reference image must live through. Each is one function with a sentence as its name; one
+//! begins where the one before ended: with a board that is up, connected and has proved itself.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use super::rig::{self, HEALTH, NODE, Rig, SOON, UPDATED, word};
+use super::{BOOTED, read_from_card};
+
+/// A scenario's facts, for the report.
+type Told = Result<Value>;
+type Step = for<'a> fn(&'a mut Rig, &'a Amount) -> Pin<Box<dyn Future<Output = Told> + 'a>>;
+
+/// How much of what takes long.
+#[derive(Debug, Clone)]
+pub struct Amount {
+    pub cuts: u32,
+    pub idle: Duration,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Scenario {
+    pub name: &'static str,
+    /// Part of the short run.
+    pub short: bool,
+    pub step: Step,
+}
+
+macro_rules! scenarios {
+    ($($name:ident $short:literal),* $(,)?) => {
+        /// All, in their order.
+        pub const ALL: &[Scenario] = &[$(Scenario {
+            name: stringify!($name),
+            short: $short,
+            step: |rig, amount| Box::pin($name(rig, amount)),
+        }),*];
+    };
+}
+
+scenarios! {
+    a_flashed_board_enrols_by_its_file_and_forgets_the_token true,
+    a_board_takes_a_job true,
+    an_update_is_installed_proves_itself_and_stays true,
+    an_update_whose_agent_never_speaks_is_taken_back true,
+    an_update_that_hangs_the_kernel_is_taken_back_by_the_watchdog false,
+    a_bundle_of_a_stranger_is_refused false,
+    a_bundle_for_another_board_is_refused false,
+    a_bundle_that_is_cut_off_or_damaged_is_refused false,
+    a_full_data_partition_stops_an_update_and_not_the_board false,
+    power_cuts_during_updates_end_on_a_whole_slot false,
+    power_cuts_during_jobs_lose_no_answer false,
+    flash_writes false,
+}
+
+/// Every board begins so; the others need it.
+pub const FIRST: &str = "a_flashed_board_enrols_by_its_file_and_forgets_the_token";
+
+async fn a_flashed_board_enrols_by_its_file_and_forgets_the_token(rig: &mut Rig, _: &Amount) -> Told {
+    let card = rig.card();
+    let before = read_from_card(&card, "headwater.toml")?.context("no headwater.toml on the card")?;
+    let token = before.split('"').nth(1).context("no token")?.to_owned();
+    let secret = rig::secret_of(&token)?;
+    ensure!(rig.board.slot_started(BOOTED)? == 'A');
+    rig.say("GRUB starts slot A");
+    rig.connected_anew().await?;
+    rig.say("connected");
+    rig.board.wait_ssh(BOOTED)?;
+    rig.board.ask("sync")?;
+    rig.board.disk.flush()?;
+    let after = read_from_card(&card, "headwater.toml")?.context("headwater.toml is gone")?;
+    ensure!(!after.contains("hw1/") && after.contains("board-of-north"), "{after}");
+    ensure!(!rig::holds(&card, &secret)?, "the token's secret is somewhere on the card");
+    ensure!(read_from_card(&card, "headwater-error.txt")?.is_none(), "there is a complaint on the card");
+    let system = rig.board.ask(
+        "hostname; df -m /data | tail -1 | awk '{print $2}'; findmnt -no OPTIONS /; \
+         systemctl is-active headwater-agent; cat /sys/class/watchdog/watchdog0/state; df -m / | tail -1 | awk '{print $3}'",
+    )?;
+    let lines: Vec<&str> = system.lines().map(str::trim).collect();
+    let [name, data, root, agent, watchdog, used] = lines[..] else { anyhow::bail!("{system}") };
+    ensure!(name == "board-of-north", "{name}");
+    ensure!(data.parse::<u64>()? > 1500, "the data partition did not grow: {data} MB");
+    ensure!(root.starts_with("ro,"), "the root can be written: {root}");
+    ensure!((agent, watchdog) == ("active", "active"), "agent {agent}, watchdog {watchdog}");
+    ensure!(used.parse::<u64>()? <= 400, "the slot holds {used} MB");
+    rig.proved().await?;
+    rig.say("proved what it can do");
+    Ok(serde_json::json!({ "data_mb": data, "slot_used_mb": used }))
+}
+
+async fn a_board_takes_a_job(rig: &mut Rig, _: &Amount) -> Told {
+    rig.job(1).await?;
+    Ok(Value::Null)
+}
+
+async fn an_update_is_installed_proves_itself_and_stays(rig: &mut Rig, _: &Amount) -> Told {
+    let (before, _) = rig.running()?;
+    rig.order("good", HEALTH)?;
+    let state = rig.ended("0.1.1").await?;
+    ensure!(word(&state) == "done", "{state}");
+    let (slot, version) = rig.running()?;
+    ensure!(slot != before && version == "0.1.1", "slot {slot} runs {version}");
+    // It stays, also when it is switched off and on more often than a slot on trial may be.
+    for _ in 0..3 {
+        rig.board.reset()?;
+        ensure!(rig.board.slot_started(BOOTED)? == slot);
+    }
+    rig.connected_anew().await?;
+    ensure!(rig.running()? == (slot, version));
+    rig.proved().await?;
+    rig.job(2).await?;
+    Ok(Value::Null)
+}
+
+async fn an_update_whose_agent_never_speaks_is_taken_back(rig: &mut Rig, _: &Amount) -> Told {
+    let before = rig.running()?;
+    rig.order("mute", SOON)?;
+    let state = rig.ended("0.1.3").await?;
+    ensure!(word(&state) == "rolled_back", "{state}");
+    ensure!(rig.running()? == before);
+    Ok(state)
+}
+
+async fn an_update_that_hangs_the_kernel_is_taken_back_by_the_watchdog(rig: &mut Rig, _: &Amount) -> Told {
+    let before = rig.running()?;
+    rig.board.watchdog_bit()?;
+    rig.order("hanging", HEALTH)?;
+    let state = rig.ended("0.1.4").await?;
+    ensure!(word(&state) == "rolled_back", "{state}");
+    ensure!(rig.board.watchdog_bit()?, "the watchdog had nothing to do");
+    ensure!(rig.running()? == before);
+    Ok(state)
+}
+
+/// A bundle that reaches the board, which takes nothing of it.
+async fn refused(rig: &mut Rig, bundle: &str, version: &str) -> Told {
+    let before = (rig.running()?, rig.board.ask("cat /proc/sys/kernel/random/boot_id")?);
+    rig.order(bundle, HEALTH)?;
+    let state = rig.ended(version).await?;
+    ensure!(word(&state) == "failed", "{state}");
+    ensure!(
+        (rig.running()?, rig.board.ask("cat /proc/sys/kernel/random/boot_id")?) == before,
+        "the board was started anew"
+    );
+    Ok(state)
+}
+
+async fn a_bundle_of_a_stranger_is_refused(rig: &mut Rig, _: &Amount) -> Told {
+    refused(rig, "stranger", "0.1.5").await
+}
+
+async fn a_bundle_for_another_board_is_refused(rig: &mut Rig, _: &Amount) -> Told {
+    let before = rig.running()?;
+    // The gateway knows better than to send it; RAUC refuses it where someone tries on the board itself.
+    let path = rig.bundle("other-board");
+    let path = path.to_str().context("a path that is not text")?;
+    let output = rig.fleet.headwater(&["--json", "update", NODE, path, "--waves", "100%", "--dry-run"])?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(said.contains("headwater-other-board"), "{said} {}", String::from_utf8_lossy(&output.stderr));
+    rig.board.put(&rig.bundle("other-board"), "/data/other-board.raucb")?;
+    let output = rig.board.run(
+        "rauc install /data/other-board.raucb; code=$?; rm /data/other-board.raucb; exit $code",
+        BOOTED,
+    )?;
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(!output.status.success() && errors.contains("ompatible"), "{}: {errors}", output.status);
+    ensure!(rig.running()? == before);
+    Ok(Value::Null)
+}
+
+async fn a_bundle_that_is_cut_off_or_damaged_is_refused(rig: &mut Rig, _: &Amount) -> Told {
+    let path = rig.bundle("cut");
+    let path = path.to_str().context("a path that is not text")?;
+    let output = rig.fleet.headwater(&["update", NODE, path, "--detach"])?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(!output.status.success() && said.contains("cut off"), "{said}");
+    // One that looks whole: the board finds it when it reads the block, and keeps the slot it runs.
+    rig.order("better", HEALTH)?;
+    ensure!(word(&rig.ended("0.1.2").await?) == "done");
+    let before = rig.running()?;
+    rig.order("damaged", HEALTH)?;
+    let state = rig.ended("0.1.1").await?;
+    ensure!(word(&state) == "failed", "{state}");
+    rig.board.reset()?;
+    rig.connected_anew().await?;
+    ensure!(rig.running()? == before);
+    Ok(state)
+}
+
+async fn a_full_data_partition_stops_an_update_and_not_the_board(rig: &mut Rig, _: &Amount) -> Told {
+    let before = rig.running()?;
+    rig.board.ask("dd if=/dev/zero of=/data/filler bs=1M 2>/dev/null; sync; df -m /data | tail -1 | awk '$4 < 5 { print \"full\" }' | grep full")?;
+    let (bundle, version) = other(&before.1);
+    rig.order(bundle, HEALTH)?;
+    let state = rig.ended(version).await?;
+    ensure!(word(&state) == "failed", "{state}");
+    rig.board.reset()?;
+    rig.connected_anew().await?;
+    ensure!(rig.running()? == before);
+    rig.proved().await?;
+    let job = rig.job(3).await;
+    rig.board.ask("rm /data/filler; sync")?;
+    // With room again it is as before.
+    rig.job(4).await?;
+    Ok(
+        serde_json::json!({ "update": state, "job_while_full": job.map_or_else(|error| format!("{error:#}"), |()| "done".to_owned()) }),
+    )
+}
+
+/// A bundle with another version than the one that runs.
+fn other(version: &str) -> (&'static str, &'static str) {
+    if version == "0.1.1" { ("better", "0.1.2") } else { ("good", "0.1.1") }
+}
+
+async fn power_cuts_during_updates_end_on_a_whole_slot(rig: &mut Rig, amount: &Amount) -> Told {
+    let mut going: Option<(&'static str, (char, String))> = None;
+    let (mut lost, mut finished) = (0, 0);
+    for cut in 1..=amount.cuts {
+        let (version, before) = match going.take() {
+            Some(going) => going,
+            None => {
+                let before = rig.running()?;
+                let (bundle, version) = other(&before.1);
+                rig.order(bundle, HEALTH)?;
+                (version, before)
+            }
+        };
+        // Fetching, installing, starting, proving: on a quiet machine an update takes some 100 s.
+        let moment = Duration::from_millis(rig.dice.below(100_000));
+        let over =
+            |node: &Value| node["update"]["version"] == version && word(&node["update"]["state"]) == "done";
+        let deadline = std::time::Instant::now() + moment;
+        let mut done = false;
+        while std::time::Instant::now() < deadline && !done {
+            done = over(&rig.node().await?);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let state = word(&rig.node().await?["update"]["state"]).to_owned();
+        let sectors = rig.board.cut_power(&mut rig.dice)?;
+        lost += sectors;
+        rig.say(&format!(
+            "cut {cut} of {}: {:.1} s after, {state}; {sectors} sectors lost",
+            amount.cuts,
+            moment.as_secs_f64()
+        ));
+        rig.board.switch_on()?;
+        rig.connected_anew().await?;
+        let now = rig.running()?;
+        ensure!(now == before || now.1 == version, "before {before:?}, now {now:?}, wanted {version}");
+        let node = rig.node().await?;
+        match word(&node["update"]["state"]) {
+            "done" | "rolled_back" | "failed" if node["update"]["version"] == version => finished += 1,
+            _ => going = Some((version, before)),
+        }
+    }
+    if let Some((version, _)) = going {
+        let state = rig.ended(version).await?;
+        ensure!(["done", "rolled_back"].contains(&word(&state)), "{state}");
+    }
+    // None of it is in the way of the next.
+    let (bundle, version) = other(&rig.running()?.1);
+    rig.proved().await?;
+    rig.order(bundle, HEALTH)?;
+    ensure!(word(&rig.ended(version).await?) == "done");
+    Ok(
+        serde_json::json!({ "cuts": amount.cuts, "sectors_lost": lost, "updates_that_ended_on_the_way": finished }),
+    )
+}
+
+async fn power_cuts_during_jobs_lose_no_answer(rig: &mut Rig, amount: &Amount) -> Told {
+    rig.proved().await?;
+    let mut lost = 0;
+    for cut in 1..=amount.cuts {
+        let moment = Duration::from_millis(rig.dice.below(12_000));
+        let fleet_job = rig.pushed(100 + cut)?;
+        tokio::time::sleep(moment).await;
+        let sectors = rig.board.cut_power(&mut rig.dice)?;
+        lost += sectors;
+        rig.say(&format!(
+            "cut {cut} of {}: {:.1} s into a job; {sectors} sectors lost",
+            amount.cuts,
+            moment.as_secs_f64()
+        ));
+        rig.board.switch_on()?;
+        rig.connected_anew().await?;
+        // The gateway gives it again; its caller waits and gets one whole answer.
+        let answer = tokio::time::timeout(UPDATED, fleet_job).await.context("no answer")??;
+        rig.whole(&answer?)?;
+    }
+    Ok(serde_json::json!({ "cuts": amount.cuts, "sectors_lost": lost }))
+}
+
+async fn flash_writes(rig: &mut Rig, amount: &Amount) -> Told {
+    rig.proved().await?;
+    // What the start left to write is not of an idle board.
+    rig.board.ask("sync")?;
+    tokio::time::sleep(Duration::from_secs(150)).await;
+    let memory = rig.node().await?["telemetry"]["agent_memory_bytes"].clone();
+    let before = rig.board.disk.written();
+    rig.say(&format!("idle for {} s", amount.idle.as_secs()));
+    tokio::time::sleep(amount.idle).await;
+    let written = rig.board.disk.written() - before;
+    let day = written as f64 * 86_400.0 / amount.idle.as_secs_f64();
+    rig.say(&format!(
+        "{written} bytes written: {:.2} MB a day if it goes on so; agent {memory} bytes",
+        day / 1e6
+    ));
+    let hour = amount.idle >= Duration::from_secs(3600);
+    let facts = serde_json::json!({
+        "seconds": amount.idle.as_secs(), "bytes_written": written, "megabytes_a_day": day / 1e6,
+        "label": if hour { "measured over an hour or more" } else { "extrapolated from less than an hour" },
+        "agent_memory_bytes": memory,
+    });
+    // A journal's commit more or less in a few minutes would decide; only an hour does.
+    ensure!(!hour || day <= 1e6, "{facts}");
+    Ok(facts)
+}
