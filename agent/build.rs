@@ -1,4 +1,5 @@
-//! Puts the build's time into the program: a clock that shows less cannot be right.
+//! Puts the build's time into the program: a clock that shows less cannot be right. And leaves symbols out of a release:
+//! Cargo forgets the profile's `strip` for a package with an `opt-level` of its own.
 
 fn main() {
     println!("cargo:rerun-if-env-changed=SOURCE_DATE_EPOCH");
@@ -9,4 +10,7 @@ fn main() {
         now.map_or(0, |since| since.as_secs())
     });
     println!("cargo:rustc-env=HEADWATER_BUILT_S={built}");
+    if std::env::var("PROFILE").as_deref() == Ok("release") {
+        println!("cargo:rustc-link-arg-bins=-Wl,--strip-all");
+    }
 }

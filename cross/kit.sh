@@ -8,7 +8,7 @@ stop() { echo "cross: $*" >&2; exit 1; }
 . "$here/target.sh"
 
 # What agent, worker, gateway and the operator's command link.
-link="libc6-dev libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev libssl-dev libyuv-dev"
+link="libc6-dev libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev libssl-dev"
 
 [ "$(uname -m)" = x86_64 ] || stop "cross-building runs on x86-64; on an ARM machine 'make build' makes its own binaries"
 mkdir -p "$kit/$target"

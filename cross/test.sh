@@ -12,7 +12,7 @@ stop() { echo "cross: $*" >&2; exit 1; }
 
 mkdir -p "${CARGO_TARGET_DIR:-target}/cross/$target"
 root=$(cd "${CARGO_TARGET_DIR:-target}/cross/$target" && pwd)/board-$suite
-"$here/root.sh" "$root" "$suite" "$target" libc6 libyuv0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
+"$here/root.sh" "$root" "$suite" "$target" libc6 gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
     gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-tools
 # Looked at once, before many processes would at the same time.
 "$here/board.sh" "$root" "$target" "$root/usr/bin/gst-inspect-1.0" --version >/dev/null

@@ -8,7 +8,7 @@
 # Does nothing, and needs no network, where everything is there.
 set -eu
 
-build="build-essential pkg-config libssl-dev libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev libyuv-dev"
+build="build-essential pkg-config libssl-dev libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev"
 demo="mosquitto gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav ca-certificates"
 test="ffmpeg curl openssl chromium chromium-driver mosquitto-clients rauc squashfs-tools grub-common"
 bench="linux-perf"

@@ -218,7 +218,7 @@ impl Daemon {
             }
             Happening::Control(Control::Command(command)) => self.command(command)?,
             Happening::Control(Control::Config(desired)) => {
-                self.desired(*desired);
+                self.desired(*desired)?;
                 Event::Tick
             }
             Happening::Control(Control::Room) => Event::Tick,

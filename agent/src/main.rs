@@ -92,7 +92,12 @@ enum Verb {
         #[arg(long)]
         force: bool,
     },
-    /// Root's part: updates and boots for the agent. Started by systemd, see headwater-system.socket
+    /// Root's part: updates and boots for the agent
+    ///
+    /// headwater-system.socket starts `serve` when the agent asks; headwater-update-guard.service runs `guard` at each boot and beside
+    /// each installation. They install bundles that RAUC's keyring or /etc/headwater/update-keyring.pem trusts, keep a
+    /// journal in /var/lib/headwater-system, and go back to the earlier version where the new one does not prove
+    /// itself in time. Settings are in /etc/headwater/system.toml.
     System(system::SystemArgs),
 }
 

@@ -139,7 +139,8 @@ impl Overlay {
         self.refuse(Fault::new(Code::ConfigRolledBack, format!("{why}; the earlier configuration is back")));
     }
 
-    fn refuse(&mut self, fault: Fault) {
+    /// Nothing is on trial any more, and this is why.
+    pub(crate) fn refuse(&mut self, fault: Fault) {
         if let Some(Trial { wanted, .. }) = self.trial.take() {
             tracing::error!(
                 revision = wanted.revision,

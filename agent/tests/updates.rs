@@ -249,6 +249,48 @@ fn an_update_is_cancelled_while_it_is_fetched() {
 }
 
 #[test]
+fn a_transfer_goes_on_after_the_agent_was_killed_in_the_middle_of_it() {
+    let fleet = Fleet::start();
+    let board = Board::with_slots(&fleet);
+    let helper = board.helper();
+    let mut agent = fleet.agent();
+    fleet.server.state.lock().unwrap().stall = Some("/v1/bundles".into());
+    fleet.publish("command", &board.rauc_order("u1", "2"));
+    let part = || {
+        let files = std::fs::read_dir(fleet.state_dir().join("update")).into_iter().flatten().flatten();
+        files
+            .filter(|file| file.path().extension().is_some_and(|is| is == "part"))
+            .map(|f| f.metadata().unwrap().len())
+            .sum::<u64>()
+    };
+    until("some of it is on the disk", || part() > 0);
+    agent.signal(Signal::SIGKILL);
+    agent.wait();
+    let came = usize::try_from(part()).unwrap();
+    fleet.server.state.lock().unwrap().stall = None;
+    let agent = fleet.silent_agent();
+    assert_eq!(exit(agent), Some(7), "fetched and installed");
+    assert_eq!(fleet.server.state.lock().unwrap().ranges, [came]);
+    drop(helper);
+    fleet.no_process_is_left();
+}
+
+#[test]
+fn a_bundle_for_which_there_is_no_room_is_not_even_asked_for() {
+    let mut fleet = Fleet::start();
+    fleet.reserve = 1 << 20;
+    let board = Board::with_slots(&fleet);
+    let helper = board.helper();
+    let agent = fleet.agent();
+    fleet.publish("command", &board.rauc_order("u1", "2"));
+    let update = state(&fleet, "failed");
+    assert_eq!(update["state"]["fault"]["code"], "storage");
+    assert!(update["state"]["fault"]["text"].as_str().unwrap().contains("must stay free"), "{update}");
+    assert!(fleet.server.state.lock().unwrap().ranges.is_empty());
+    end(agent, &fleet, helper);
+}
+
+#[test]
 fn without_roots_helper_the_node_says_what_to_do_instead() {
     let fleet = Fleet::start();
     let board = Board::with_slots(&fleet);
@@ -284,6 +326,23 @@ fn a_boot_is_asked_for_after_the_work_is_done() {
     assert_eq!(exit(agent), Some(7));
     assert!(board.was_asked("systemctl reboot"));
     drop(helper);
+    fleet.no_process_is_left();
+}
+
+#[test]
+fn the_helper_is_started_by_its_socket_and_ends_when_nobody_asks() {
+    let fleet = Fleet::start();
+    let board = Board::with_slots(&fleet);
+    let text = std::fs::read_to_string(fleet.home.path().join("system.toml")).unwrap();
+    std::fs::write(fleet.home.path().join("system.toml"), text + "idle_seconds = 1\n").unwrap();
+    let socket = fleet.home.path().join("system.sock");
+    // As systemd does with `StandardInput=socket`.
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let helper = board.system(&["serve"]).stdin(std::os::fd::OwnedFd::from(listener)).spawn().unwrap();
+    let output = board.system(&["status", "--socket"]).arg(&socket).output().unwrap();
+    let status: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&status["updates_by"], &status["slot"]), (&json!("rauc"), &json!("A")));
+    assert_eq!(Running(helper).wait().code(), Some(0));
     fleet.no_process_is_left();
 }
 

@@ -148,9 +148,15 @@ async fn command(State(app): State<Shared>, Path(node): Path<String>, request: R
     }
 }
 
-/// The list of streams for all who watch: read at most once per [`COALESCE`], however many they are.
+/// Lists for all who watch: each read at most once per [`COALESCE`], however many they are.
 #[derive(Debug, Default)]
-pub struct Shown(tokio::sync::Mutex<Option<Snapshot>>);
+pub struct Shown {
+    streams: Kept,
+    updates: Kept,
+}
+
+#[derive(Debug, Default)]
+struct Kept(tokio::sync::Mutex<Option<Snapshot>>);
 
 #[derive(Debug)]
 struct Snapshot {
@@ -162,9 +168,14 @@ struct Snapshot {
 /// What no change of the owner's tells (delays, expiry) shows after this at the latest.
 const STALE: Duration = Duration::from_secs(5);
 
-impl Shown {
+impl Kept {
     /// The list with all changes up to `generation`.
-    async fn streams(&self, app: &App, generation: u64) -> Option<Bytes> {
+    async fn json<T: serde::Serialize>(
+        &self,
+        app: &App,
+        generation: u64,
+        list: impl AsyncFnOnce() -> Option<T>,
+    ) -> Option<Bytes> {
         let mut shown = self.0.lock().await;
         if let Some(last) = &*shown {
             if last.generation >= generation && last.read.elapsed() < STALE {
@@ -173,9 +184,24 @@ impl Shown {
             tokio::time::sleep_until(last.read + COALESCE).await;
         }
         let (generation, read) = (*app.owner.changes().borrow(), Instant::now());
-        let json: Bytes = serde_json::to_vec(&app.store.streams().await.ok()?).ok()?.into();
+        let json: Bytes = serde_json::to_vec(&list().await?).ok()?.into();
         *shown = Some(Snapshot { generation, read, json: json.clone() });
         Some(json)
+    }
+}
+
+impl Shown {
+    async fn streams(&self, app: &App, generation: u64) -> Option<Bytes> {
+        self.streams.json(app, generation, async || app.store.streams().await.ok()).await
+    }
+
+    async fn updates(&self, app: &App, generation: u64) -> Option<Bytes> {
+        let newest = async || {
+            let mut list = app.owner.updates().await.ok()?;
+            list.truncate(UPDATES);
+            Some(list)
+        };
+        self.updates.json(app, generation, newest).await
     }
 }
 
@@ -196,10 +222,8 @@ async fn events(State(app): State<Shared>) -> Response<Body> {
             {
                 event(&mut text, "nodes", json.into(), &mut nodes);
             }
-            if let Ok(list) = app.owner.updates().await
-                && let Ok(json) = serde_json::to_vec(&list[..list.len().min(UPDATES)])
-            {
-                event(&mut text, "updates", json.into(), &mut updates);
+            if let Some(json) = app.shown.updates(&app, generation).await {
+                event(&mut text, "updates", json, &mut updates);
             }
             if let Some(json) = app.shown.streams(&app, generation).await {
                 event(&mut text, "streams", json, &mut streams);

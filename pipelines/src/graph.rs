@@ -80,7 +80,7 @@ impl Place {
 const CODED_QUEUE: u64 = 4 << 20;
 /// Pictures that may wait before an encoder; a full queue holds the decoder back. Few, so that the slowest
 /// encoder, which sets the pace, never waits for the others, and memory stays small.
-const PICTURE_QUEUE: u64 = 4;
+const PICTURE_QUEUE: u64 = 2;
 /// A property of sources since GStreamer 1.20.
 const COUNTS_BUFFERS: &str = "max-buffers";
 

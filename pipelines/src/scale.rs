@@ -1,60 +1,17 @@
 //! One decoded picture at all sizes, each made when it is first asked for.
-//!
-//! Large sizes are made by libyuv, small ones by convolution. Measured on 16 s of 1080p30 and the standard
-//! ladder, convolution from 480p down costs 7 % more CPU and gives 0.001 (480p) to 0.005 (240p) more SSIM.
 
-use std::f64::consts::PI;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
-use fast_image_resize as resize;
-use fast_image_resize::images::{TypedCroppedImageMut, TypedImage, TypedImageRef};
-use fast_image_resize::pixels::U8;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_video as gst_video;
 use gstreamer_video::prelude::*;
 
-use headwater_libyuv::{Filter, Source, Target, scale};
 use headwater_protocol::{Code, Fault};
+use headwater_scaler::{Convolution, Source, Target};
 
 use crate::es::Ticks;
 use crate::fit::{Origin, Size};
-
-/// Chosen by SSIM: libyuv's box is its bilinear filter below a factor of two, and its best above.
-const FILTER: Filter = Filter::Box;
-
-/// Chosen by SSIM among CatmullRom, Hamming and this. The weights are computed anew for each plane, so the
-/// window comes from a table: its sines were 4 % of the CPU time of the standard ladder.
-static FILTER_SMALL: LazyLock<resize::FilterType> = LazyLock::new(|| {
-    resize::Filter::new("Lanczos3", lanczos, LOBES as f64)
-        .map_or(resize::FilterType::Lanczos3, resize::FilterType::Custom)
-});
-
-/// Lobes of the window on each side.
-const LOBES: usize = 3;
-/// Steps of the table in a lobe; between them a straight line is off by less than 1e-6, below the weights' own 14 bits.
-const STEPS: usize = 1024;
-
-static WINDOW: LazyLock<Vec<f64>> = LazyLock::new(|| {
-    let sinc = |x: f64| if x == 0.0 { 1.0 } else { (PI * x).sin() / (PI * x) };
-    // One step more than is read, so that each has a next.
-    (0..=LOBES * STEPS + 1)
-        .map(|step| step as f64 / STEPS as f64)
-        .map(|x| if x < LOBES as f64 { sinc(x) * sinc(x / LOBES as f64) } else { 0.0 })
-        .collect()
-});
-
-fn lanczos(x: f64) -> f64 {
-    let at = x.abs() * STEPS as f64;
-    let step = at as usize;
-    match WINDOW.get(step..step + 2) {
-        Some(&[from, to]) => from + (to - from) * at.fract(),
-        Some(_) | None => 0.0,
-    }
-}
-
-/// Pictures of at most so many pixels are made by convolution.
-const SMALL: u64 = 854 * 480;
 
 fn broken(what: &'static str) -> impl FnOnce(gst::glib::BoolError) -> Fault {
     move |error| Fault::new(Code::PipelineFailed, format!("{what}: {error}"))
@@ -70,8 +27,8 @@ pub(crate) fn own(buffer: &mut gst::Buffer) -> Result<&mut gst::BufferRef, Fault
 pub struct Canvas {
     info: gst_video::VideoInfo,
     pool: gst::BufferPool,
-    /// Its scratch memory is kept from picture to picture.
-    resizer: Mutex<resize::Resizer>,
+    /// Made at the first picture, and anew where pictures come in another size.
+    convolution: Mutex<Option<Convolution>>,
 }
 
 impl Canvas {
@@ -83,7 +40,7 @@ impl Canvas {
         config.set_params(Some(&caps), u32::try_from(info.size()).unwrap_or(u32::MAX), 0, 0);
         pool.set_config(config).map_err(broken("memory for scaled pictures"))?;
         pool.set_active(true).map_err(broken("memory for scaled pictures"))?;
-        Ok(Self { info, pool: pool.upcast(), resizer: Mutex::default() })
+        Ok(Self { info, pool: pool.upcast(), convolution: Mutex::default() })
     }
 
     pub(crate) fn info(&self) -> &gst_video::VideoInfo {
@@ -120,49 +77,24 @@ impl Canvas {
             let [y, u, v, _] = to.planes_data_mut();
             let mut target =
                 Target { width, height, planes: [(y, strides[0]), (u, strides[1]), (v, strides[2])] };
-            let small = Size::new(width, height).pixels() <= SMALL;
-            if !(small && width < source.width && self.convolve(&source, &mut target)) {
-                scale(&source, &mut target, FILTER)
-                    .map_err(|error| Fault::new(Code::PipelineFailed, error.to_string()))?;
-            }
+            self.convolve(&source, &mut target)?;
         }
         Ok(buffer)
     }
 
-    /// False where the planes' memory is not laid out in whole rows; then libyuv does it.
-    fn convolve(&self, source: &Source<'_>, target: &mut Target<'_>) -> bool {
+    fn convolve(&self, source: &Source<'_>, target: &mut Target<'_>) -> Result<(), Fault> {
+        let broken = |error: headwater_scaler::ScaleError| {
+            Fault::new(Code::PipelineFailed, format!("a picture could not be scaled: {error}"))
+        };
         // A panic elsewhere leaves only scratch memory behind the lock.
-        let mut resizer = self.resizer.lock().unwrap_or_else(PoisonError::into_inner);
-        let sides = [(source.width, source.height), (source.width / 2, source.height / 2)];
-        let wanted = [(target.width, target.height), (target.width / 2, target.height / 2)];
-        source.planes.iter().zip(&mut target.planes).enumerate().all(|(plane, (from, to))| {
-            let class = plane.min(1);
-            convolve(&mut resizer, *from, sides[class], (to.0, to.1), wanted[class]).is_some()
-        })
+        let mut kept = self.convolution.lock().unwrap_or_else(PoisonError::into_inner);
+        let from = (source.width, source.height);
+        let convolution = match kept.take().filter(|made| made.from() == from) {
+            Some(made) => kept.insert(made),
+            None => kept.insert(Convolution::new(from, (target.width, target.height)).map_err(broken)?),
+        };
+        convolution.scale(source, target).map_err(broken)
     }
-}
-
-/// One plane; None where it cannot be seen as an image of whole rows.
-fn convolve(
-    resizer: &mut resize::Resizer,
-    (from, from_stride): (&[u8], usize),
-    (width, height): (u32, u32),
-    (to, to_stride): (&mut [u8], usize),
-    (to_width, to_height): (u32, u32),
-) -> Option<()> {
-    let rows = |bytes: usize, stride: usize, rows: u32| {
-        let whole = stride.checked_mul(rows as usize)?;
-        Some((u32::try_from(stride).ok()?, whole)).filter(|_| whole <= bytes)
-    };
-    let (stride, whole) = rows(from.len(), from_stride, height)?;
-    let source = TypedImageRef::<U8>::from_buffer(stride, height, &from[..whole]).ok()?;
-    let (stride, whole) = rows(to.len(), to_stride, to_height)?;
-    let target = TypedImage::<U8>::from_buffer(stride, to_height, &mut to[..whole]).ok()?;
-    let mut target = TypedCroppedImageMut::new(target, 0, 0, to_width, to_height).ok()?;
-    let options = resize::ResizeOptions::new()
-        .resize_alg(resize::ResizeAlg::Convolution(*FILTER_SMALL))
-        .crop(0.0, 0.0, f64::from(width), f64::from(height));
-    resizer.resize_typed(&source, &mut target, &options).ok()
 }
 
 impl Drop for Canvas {
@@ -215,20 +147,5 @@ impl Picture {
         };
         self.made[at] = Some(made.clone());
         Ok(made)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_table_gives_the_window_it_stands_for() {
-        for step in -4000..4000 {
-            let x = f64::from(step) / 1237.0;
-            let sinc = |x: f64| if x == 0.0 { 1.0 } else { (PI * x).sin() / (PI * x) };
-            let exact = if x.abs() < 3.0 { sinc(x) * sinc(x / 3.0) } else { 0.0 };
-            assert!((lanczos(x) - exact).abs() < 1e-6, "{x}: {} instead of {exact}", lanczos(x));
-        }
     }
 }

@@ -18,7 +18,7 @@ impl Workshop {
     }
 
     /// Compiles a library of nothing but `code`.
-    fn library(&self, name: &str, code: &str, options: &[&str]) -> PathBuf {
+    fn linked(&self, name: &str, code: &str, options: &[&str]) -> PathBuf {
         let (source, library) = (self.path("library.c"), self.path(name));
         std::fs::write(&source, code).unwrap();
         let status = Command::new("cc")
@@ -34,7 +34,7 @@ impl Workshop {
     /// A library that calls `function`, wherever that comes from.
     fn caller(&self, function: &str, options: &[&str]) -> PathBuf {
         let code = format!("extern void {function}(void); void call(void) {{ {function}(); }}");
-        self.library("caller.so", &code, options)
+        self.linked("caller.so", &code, options)
     }
 }
 
@@ -89,7 +89,7 @@ fn a_function_that_no_known_version_has_is_named() {
 fn a_newer_c_library_is_named() {
     let workshop = Workshop::new();
     std::fs::write(workshop.path("versions"), "GLIBC_2.33 { newer; }; GLIBC_2.36 { newest; };").unwrap();
-    workshop.library(
+    workshop.linked(
         "libc.so.6",
         "void newer(void) {} void newest(void) {}",
         &["-Wl,-soname,libc.so.6", "-Wl,--version-script=versions"],
@@ -104,7 +104,7 @@ fn a_newer_c_library_is_named() {
 #[test]
 fn a_library_that_the_floor_does_not_have_is_named() {
     let workshop = Workshop::new();
-    workshop.library("libssl.so.3", "void newer(void) {}", &["-Wl,-soname,libssl.so.3"]);
+    workshop.linked("libssl.so.3", "void newer(void) {}", &["-Wl,-soname,libssl.so.3"]);
     let binary = workshop.caller("newer", &["libssl.so.3"]);
     assert_eq!(verdict("current", &binary), "");
     assert_eq!(

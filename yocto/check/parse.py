@@ -193,7 +193,7 @@ def recipes(bb, builder):
             shown[name] = {key.format(pn=name): d.getVar(key.format(pn=name)) for key in SHOWN if d.getVar(key.format(pn=name))}
     for name, wants in wanted.items():
         for want in sorted(wants - provided):
-            if want.startswith("headwater") or want == "libyuv":
+            if want.startswith("headwater"):
                 faults.append(f"{name} wants {want}, which nothing provides")
     if not known:
         faults.append("there are no recipes at all")

@@ -94,9 +94,6 @@ class Parse(Broken):
         (self.tree / "Cargo.lock").unlink()
         self.fails("please-set-HEADWATER_CRATES", *self.command)
 
-    def test_a_git_source_without_revision(self):
-        self.broken("libyuv", "recipes-multimedia/libyuv/libyuv_git.bb", "SRCREV = ", "UNUSED = ")
-
     def test_a_series_that_is_not_named(self):
         self.broken("not compatible with the core layer", "conf/layer.conf", "scarthgap wrynose", "scarthgap")
 

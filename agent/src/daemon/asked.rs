@@ -29,6 +29,8 @@ pub(super) struct Configuring {
     file: toml::Table,
     /// Checked, and not begun: attempts still run.
     wanted: Option<Wanted>,
+    /// The node takes no work because of it.
+    draining: bool,
     /// Until when what is on trial must have connected.
     deadline: Option<Instant>,
 }
@@ -36,7 +38,7 @@ pub(super) struct Configuring {
 impl Configuring {
     pub(super) fn new(overlay: Overlay, file: toml::Table, limit: Duration) -> Self {
         let deadline = overlay.on_trial().then(|| Instant::now() + limit);
-        Self { overlay, file, wanted: None, deadline }
+        Self { overlay, file, wanted: None, draining: false, deadline }
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -70,7 +72,7 @@ impl Daemon {
         });
     }
 
-    pub(super) fn desired(&mut self, desired: DesiredConfig) {
+    pub(super) fn desired(&mut self, desired: DesiredConfig) -> Result<(), DaemonError> {
         let revision = desired.revision;
         match self.configuring.overlay.read(&self.configuring.file, desired) {
             None => {}
@@ -80,12 +82,16 @@ impl Daemon {
             }
             Some(Err(())) => {
                 // What was to be tried before is not wanted any more.
-                self.configuring.wanted = None;
+                if self.configuring.wanted.take().is_some() && std::mem::take(&mut self.configuring.draining)
+                {
+                    self.apply(Event::Resume)?;
+                }
                 tracing::info!(reported = ?self.configuring.overlay.reported, "configuration");
                 self.store_overlay();
                 self.publish_birth();
             }
         }
+        Ok(())
     }
 
     /// Takes the wanted configuration up when nothing is disturbed by it, and gives up one whose time is over.
@@ -101,12 +107,23 @@ impl Daemon {
         if self.configuring.wanted.is_none() || self.updating.is_delicate() {
             return Ok(());
         }
+        if self.node.state() == NodeState::Online && !self.node.is_idle() {
+            self.configuring.draining = true;
+            self.apply(Event::Drain)?;
+        }
         if !self.node.is_idle() {
-            return if self.node.state() == NodeState::Online { self.apply(Event::Drain) } else { Ok(()) };
+            return Ok(());
         }
         let Some(wanted) = self.configuring.wanted.take() else { return Ok(()) };
         self.configuring.overlay.try_out(wanted);
-        if self.store_overlay() { self.start_anew() } else { self.apply(Event::Resume) }
+        if self.store_overlay() {
+            return self.start_anew();
+        }
+        // Said, and tried again when the broker hands it out to a later start.
+        let fault = Fault::new(Code::Storage, "the node cannot write the configuration to its disk");
+        self.configuring.overlay.refuse(fault);
+        self.publish_birth();
+        if std::mem::take(&mut self.configuring.draining) { self.apply(Event::Resume) } else { Ok(()) }
     }
 
     fn start_anew(&mut self) -> Result<(), DaemonError> {

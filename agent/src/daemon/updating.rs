@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use headwater_protocol::message::TimeSource;
+use headwater_protocol::message::{NodeState, TimeSource};
 use headwater_protocol::topic::Channel;
 use headwater_protocol::update::{Installation, UpdateOrder, UpdateStatus};
 use headwater_protocol::{Code, Fault};
@@ -135,6 +135,7 @@ impl Daemon {
             window_open: window
                 .flatten()
                 .is_none_or(|window| source != TimeSource::Unsynced && window.is_open(minute)),
+            taking: self.node.state() == NodeState::Online,
             idle: self.node.is_idle(),
             healthy: self.publisher.is_some()
                 && self.report.as_ref().is_some_and(|report| !report.worker_version.is_empty()),

@@ -21,7 +21,7 @@ mod tool;
 pub(crate) mod wire;
 
 use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -77,7 +77,9 @@ fn show(socket: &Path) -> anyhow::Result<()> {
     request.push(b'\n');
     // One that does not let us in may have hung up already, and has said why.
     let _ = stream.write_all(&request);
-    match serde_json::from_reader(io::Read::take(&mut stream, wire::MAX_LINE)).with_context(nobody)? {
+    let mut line = Vec::new();
+    (&mut stream).take(wire::MAX_LINE).read_to_end(&mut line).with_context(nobody)?;
+    match serde_json::from_slice(&line).with_context(nobody)? {
         Answer::Status(status) => println!("{}", serde_json::to_string_pretty(&status)?),
         Answer::Fault(fault) => return Err(fault.into()),
         other @ (Answer::Progress { .. } | Answer::Installed { .. } | Answer::Done) => {

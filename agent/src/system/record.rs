@@ -27,7 +27,7 @@ pub(crate) struct Place {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "phase", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Phase {
     Installing,
     Installed,
@@ -71,7 +71,6 @@ pub(crate) struct Record {
     pub(crate) way_back: bool,
     /// When the phase began.
     pub(crate) at: Moment,
-    #[serde(flatten)]
     pub(crate) phase: Phase,
 }
 

@@ -36,6 +36,7 @@ pub(super) fn take(config: &Config, bundle: &Bundle) -> Result<PathBuf, Fault> {
     let staged = place(config);
     let target = staged.join(name);
     files::private_folder(&staged)
+        .and_then(|()| leave_only(&staged, name))
         .and_then(|()| move_in(&config.bundles, &staged, name))
         .and_then(|()| own(&target, bundle.bytes))
         .map_err(|error| {
@@ -46,6 +47,17 @@ pub(super) fn take(config: &Config, bundle: &Bundle) -> Result<PathBuf, Fault> {
             Fault::new(code, format!("the fetched bundle cannot be taken: {error}"))
         })?;
     Ok(target)
+}
+
+/// What an order that was given up has left.
+fn leave_only(staged: &Path, name: &str) -> io::Result<()> {
+    for entry in fs::read_dir(staged)? {
+        let entry = entry?;
+        if entry.file_name() != name {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn move_in(from: &Path, to: &Path, name: &str) -> io::Result<()> {
@@ -131,6 +143,10 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(!config.bundles.join(&bundle.sha256).exists(), "no second copy on the disk");
         assert_eq!(take(&config, &bundle).unwrap(), path);
+        let other = Bundle { sha256: "b".repeat(64), ..bundle };
+        fs::write(config.bundles.join(&other.sha256), "12345").unwrap();
+        take(&config, &other).unwrap();
+        assert!(!path.exists(), "an order that was given up leaves nothing");
     }
 
     #[test]

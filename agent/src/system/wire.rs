@@ -11,7 +11,7 @@ pub(crate) const MAX_LINE: u64 = 16 * 1024;
 
 /// All that root does for the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "request", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Request {
     Status,
     /// The bundle lies in the agent's folder for bundles, under its SHA-256.
@@ -26,7 +26,7 @@ pub(crate) enum Request {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "answer", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Answer {
     Progress {
         percent: u8,
@@ -68,7 +68,7 @@ pub(crate) struct Pending {
 
 /// Read from root's journal and from what booted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "standing", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Standing {
     /// Somebody is at it.
     Installing,

@@ -32,7 +32,7 @@ const AGAIN: Duration = Duration::from_secs(3);
 const LATER: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "stage", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 enum Stage {
     /// `again`: the whole had a wrong digest once.
     Fetching {
@@ -55,7 +55,6 @@ enum Stage {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Kept {
     order: UpdateOrder,
-    #[serde(flatten)]
     stage: Stage,
 }
 
@@ -93,6 +92,8 @@ pub(crate) enum Event {
 pub(crate) struct View {
     /// The order's window, if any; see [`Updater::order`].
     pub(crate) window_open: bool,
+    /// The node takes new work.
+    pub(crate) taking: bool,
     /// No attempt runs.
     pub(crate) idle: bool,
     /// Connected, and the probe has passed.
@@ -305,7 +306,8 @@ impl Updater {
         match stage {
             Stage::Waiting if !view.window_open => self.resume(actions),
             Stage::Waiting => {
-                if !self.draining {
+                // Not where an operator drained it before: then it stays so afterwards.
+                if view.taking {
                     self.draining = true;
                     actions.push(Action::Drain);
                 }

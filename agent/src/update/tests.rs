@@ -4,7 +4,7 @@ use crate::system::wire::Pending;
 use headwater_protocol::Millis;
 use headwater_protocol::update::{Bundle, BundleKind, Window};
 
-const OPEN: View = View { window_open: true, idle: true, healthy: false };
+const OPEN: View = View { window_open: true, taking: false, idle: true, healthy: false };
 
 fn order(id: &str) -> Box<UpdateOrder> {
     let bundle = Bundle {
@@ -114,16 +114,17 @@ fn installing_waits_for_the_window_and_for_the_attempts_that_run() {
     let mut disk = Disk::new();
     disk.order();
     disk.handle(Event::Fetched(Ok(())));
-    let (closed, busy) = (View { window_open: false, ..OPEN }, View { idle: false, ..OPEN });
+    let taking = View { taking: true, idle: false, ..OPEN };
+    let (closed, busy) = (View { window_open: false, ..taking }, View { idle: false, ..OPEN });
     assert_eq!(disk.handle(Event::Look(closed)), []);
-    assert_eq!(disk.handle(Event::Look(busy)), [Action::Drain]);
+    assert_eq!(disk.handle(Event::Look(taking)), [Action::Drain]);
     assert_eq!(disk.handle(Event::Look(busy)), []);
     assert_eq!(
         disk.handle(Event::Look(closed)),
         [Action::Resume],
         "the window closed before the node was idle"
     );
-    assert_eq!(disk.handle(Event::Look(busy)), [Action::Drain]);
+    assert_eq!(disk.handle(Event::Look(taking)), [Action::Drain]);
     assert!(disk.handle(Event::Look(OPEN)).contains(&Action::Install));
 }
 
@@ -169,12 +170,22 @@ fn what_went_back_is_said_to_have_gone_back_and_what_failed_to_have_failed() {
     assert_eq!(disk.state(), UpdateState::RolledBack { fault: unhealthy });
 
     let mut disk = Disk::new();
-    disk.install_it();
+    disk.order();
+    disk.handle(Event::Fetched(Ok(())));
+    disk.handle(Event::Look(View { taking: true, ..OPEN }));
     let bad = fault(Code::BadBundle);
     assert_eq!(disk.handle(Event::Installed(Err(bad.clone()))), [Action::Ask(Duration::ZERO)]);
     let actions = disk.handle(nothing_pending());
     assert!(actions.contains(&Action::Resume), "the node works on");
     assert_eq!(disk.state(), UpdateState::Failed { fault: bad });
+}
+
+#[test]
+fn a_node_that_an_operator_drained_stays_drained_after_an_update() {
+    let mut disk = Disk::new();
+    disk.install_it();
+    disk.handle(Event::Installed(Err(fault(Code::BadBundle))));
+    assert!(!disk.handle(nothing_pending()).contains(&Action::Resume));
 }
 
 #[test]

@@ -96,6 +96,8 @@ pub(crate) struct Fleet {
     pub(crate) idle: u32,
     /// `config_seconds`.
     pub(crate) config_limit: u32,
+    /// `reserve_mib`.
+    pub(crate) reserve: u32,
 }
 
 impl Fleet {
@@ -120,6 +122,7 @@ impl Fleet {
             spare: false,
             idle: 30,
             config_limit: 300,
+            reserve: 0,
         }
     }
 
@@ -142,12 +145,13 @@ impl Fleet {
         let text = format!(
             "[limits]\nworkers = 1\nqueue = 1\nsegments_in_flight = {}\nspare_worker = {}\nworker_idle_seconds = {}\n[telemetry]\ninterval_seconds = 1\n[mqtt]\nkeep_alive_seconds = 5\n\
              [deadlines]\nworker_silence_seconds = 2\ndrain_seconds = 20\n\
-             worker_start_seconds = 300\nprobe_seconds = 60\ntransfer_silence_seconds = 300\nconfig_seconds = {}\n[log]\nlevel = \"debug\"\n[system]\nsocket = {:?}\nreserve_mib = 0\n",
+             worker_start_seconds = 300\nprobe_seconds = 60\ntransfer_silence_seconds = 300\nconfig_seconds = {}\n[log]\nlevel = \"debug\"\n[system]\nsocket = {:?}\nreserve_mib = {}\n",
             self.in_flight,
             self.spare,
             self.idle,
             self.config_limit,
-            self.home.path().join("system.sock")
+            self.home.path().join("system.sock"),
+            self.reserve
         );
         fs::write(&config, text).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_headwater-agent"));

@@ -262,7 +262,10 @@ impl Running {
         let known = self.owner.core.fleet();
         let fleet = known.iter().map(|(node, known)| (node, known.seen())).collect();
         let (mut writes, mut orders) = (Vec::new(), Vec::new());
-        for campaign in self.updates.campaigns.values_mut() {
+        // One that is done sends nothing; one that was cancelled may still have to recall.
+        for campaign in
+            self.updates.campaigns.values_mut().filter(|campaign| campaign.head.state != State::Done)
+        {
             let step = step(campaign, &fleet, Millis(now.unix));
             for node in &step.touched {
                 writes.push(node_write(campaign, node));

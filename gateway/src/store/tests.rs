@@ -152,3 +152,56 @@ async fn evidence_is_kept_of_the_newest_failures_and_goes_with_its_task() {
     store.write_now(Write::TasksRemoved { tasks: vec![kept[0].task.clone()] }).await.unwrap();
     assert_eq!(store.evidence(&stream, 2).await.unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn updates_and_configurations_come_back_and_only_the_newest_ended_ones_stay() {
+    use crate::rollout::{Campaign, Head, Member, Plan, Progress, State};
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let (store, _, threads) = Store::open(&path).unwrap();
+    let plan: Plan = serde_json::from_str(
+        r#"{"waves":[{"upto":"1","soak":1000},{"upto":"100%","soak":0}],"stop_after":"2%","health":60000}"#,
+    )
+    .unwrap();
+    let campaign = |number: u64, state| Campaign {
+        id: UpdateId::new(format!("u{number}")).unwrap(),
+        name: None,
+        selector: "all".into(),
+        bundle: crate::rollout::testing::bundle("0.2.0"),
+        plan: plan.clone(),
+        created: Millis(number),
+        head: Head { state, wave: 1, soaking: Some(Millis(7)), forgiven: 1, round: 2 },
+        members: Default::default(),
+    };
+    let running = campaign(0, State::Running);
+    let member = Member {
+        wave: 1,
+        progress: Progress::Ordered,
+        order: running.id.clone(),
+        since: Millis(3),
+        sent: None,
+        away: None,
+    };
+    let mut writes = vec![Write::Update(Box::new(running.clone()))];
+    for number in 1..=105 {
+        writes.push(Write::Update(Box::new(campaign(number, State::Done))));
+        let update = UpdateId::new(format!("u{number}")).unwrap();
+        writes.push(Write::UpdateNode { update, node: node("a"), member: member.clone() });
+    }
+    let update = running.id.clone();
+    writes.push(Write::UpdateNode { update, node: node("a"), member: member.clone() });
+    let settings = serde_json::json!({"log": {"level": "debug"}}).as_object().cloned().unwrap();
+    let desired = Desired { revision: 4, settings };
+    writes.push(Write::Config { node: node("a"), desired: desired.clone() });
+    store.write(writes, vec![]).await;
+    drop(store);
+    threads.join();
+
+    let (_store, remembered, _threads) = Store::open(&path).unwrap();
+    assert_eq!(remembered.configs[&node("a")], desired);
+    let found = &remembered.campaigns[&running.id];
+    assert_eq!((&found.head, &found.plan), (&running.head, &plan), "it has not ended, however old it is");
+    assert_eq!(found.members[&node("a")], member);
+    assert_eq!(remembered.campaigns.len(), 101);
+    assert!(!remembered.campaigns.contains_key(&UpdateId::new("u5").unwrap()));
+}

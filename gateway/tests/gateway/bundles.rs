@@ -102,3 +102,41 @@ async fn strangers_and_wrong_names_get_no_bundle() {
         assert_eq!(own.get(format!("{base}/{wrong}")).send().await.unwrap().status(), 404, "{wrong}");
     }
 }
+
+#[tokio::test]
+async fn the_operators_command_makes_and_shows_bundles_and_says_what_is_wrong_with_others() {
+    let gateway = Gateway::start().await;
+    let dir = gateway.dir.path();
+    let image = bundle(dir, "0.2.0");
+    let root = dir.join("package");
+    std::fs::create_dir_all(root.join("DEBIAN")).unwrap();
+    let control = "Package: headwater-agent\nVersion: 0.2.0-1\nArchitecture: arm64\nMaintainer: T <t@example.org>\nDescription: t\n";
+    std::fs::write(root.join("DEBIAN/control"), control).unwrap();
+    let path = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+    let build = ["--root-owner-group", "-b", root.to_str().unwrap(), &path("a.deb")];
+    assert!(std::process::Command::new("dpkg-deb").args(build).output().unwrap().status.success());
+
+    let (deb, key, cert, out) = (path("a.deb"), path("key.pem"), path("cert.pem"), path("a.hwb"));
+    let made = gateway.headwater(&["bundle", &deb, "--key", &key, "--cert", &cert, "-o", &out]).await;
+    assert!(made.status.success(), "{made:?}");
+    let show = async |file: &str| {
+        let output = gateway.headwater(&["bundle", "show", file]).await;
+        let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        (output.status.code(), text.concat())
+    };
+    let packages = "packages, 0.2.0-1 for arm64\nheadwater-agent 0.2.0-1\nclaims to be signed by CN=signer\n";
+    assert_eq!(show(&out).await, (Some(0), packages.to_owned()));
+    let image = show(image.to_str().unwrap()).await;
+    assert_eq!(
+        image,
+        (Some(0), "an image, 0.2.0 for board-x\nclaims to be signed by CN=signer\n".to_owned())
+    );
+    let (code, text) = show(&deb).await;
+    assert_eq!(code, Some(5), "{text}");
+    assert!(text.contains("neither a RAUC bundle nor a bundle of packages"), "{text}");
+    let update = gateway.headwater(&["update", "all", &deb]).await;
+    assert_eq!(update.status.code(), Some(5), "{update:?}");
+    // A bundle for boards that are not there.
+    let nobody = gateway.headwater(&["update", "all", &out]).await;
+    assert!(String::from_utf8_lossy(&nobody.stderr).contains("no node matches all"), "{nobody:?}");
+}

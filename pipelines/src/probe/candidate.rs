@@ -30,7 +30,7 @@ pub struct Candidate {
 }
 
 /// Headwater's own scaler, in every worker.
-pub const OWN_SCALER: &str = "libyuv";
+pub const OWN_SCALER: &str = "headwater";
 
 impl Candidate {
     /// The use that this proves; None for Headwater's own scaler, which no plan asks for.
@@ -78,7 +78,7 @@ pub fn candidates(board: &Board, machine: &Machine) -> Vec<Candidate> {
         element: OWN_SCALER.to_owned(),
         from: None,
         memory: SYSTEM.to_owned(),
-        package: "libyuv0".to_owned(),
+        package: "headwater".to_owned(),
         software: true,
         block: String::new(),
     };

@@ -129,10 +129,11 @@ Selectors:
   a,b   a+b                 either; both: 'orin-*+version<0.2.0'
 Quote what your shell would take for itself.
 
-Each wave is ordered when the one before it is through and has soaked. A node that is away does not hold up the others;
-it gets its order when it comes back. Nodes that failed or went back to what they ran before count as failures, and so
-do nodes that began and were not heard of again. At the limit the update stops: look at it with `headwater updates`, then resume or
-cancel it. Bundles are RAUC's (format=verity), or packages by `headwater bundle`; each board checks the signature.
+Each wave is ordered when the one before it is through and has soaked. A node that is away does \
+not hold up the others; it gets its order when it comes back. Nodes that failed, or went back to what \
+they ran before, count as failures, and so do nodes that began and were not heard of again. At the \
+limit the update stops: look at it with `headwater updates`, then resume or cancel it. Bundles are \
+RAUC's (format=verity), or packages by `headwater bundle`; each board checks the signature.
 
 Exit status: 0 if every node that could take it has it, 3 if not; see headwater --help.";
 

@@ -175,8 +175,18 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     if let Some(FleetError::Client(error)) = error.downcast_ref::<FleetError>() {
         return client(error);
     }
-    if let Some(OperateError::Client(error)) = error.downcast_ref::<OperateError>() {
-        return client(error);
+    match error.downcast_ref::<OperateError>() {
+        Some(OperateError::Client(error) | OperateError::Fleet(FleetError::Client(error))) => {
+            return client(error);
+        }
+        Some(OperateError::Bundle { .. }) => return 5,
+        Some(
+            OperateError::Fleet(_)
+            | OperateError::Nobody(_)
+            | OperateError::Write { .. }
+            | OperateError::Make(_),
+        )
+        | None => {}
     }
     match error.downcast_ref::<UpdateError>() {
         Some(UpdateError::Client(error) | UpdateError::Fleet(FleetError::Client(error))) => {

@@ -13,9 +13,9 @@ function makeRow(view) {
   return h("tr", { "data-update": view.id },
     h("th", { scope: "row", title: view.id }, h("span", { class: "name" }, view.name ?? view.id)),
     cell("Version", { "data-field": "version" }),
-    cell("State", {}, h("span", { "data-field": "state" }), h("p", { class: "fault", "data-field": "reason" })),
+    cell("State", { "data-field": "state" }),
     cell("Wave", { class: "num", "data-field": "wave" }),
-    cell("Nodes", { "data-field": "counts" }),
+    cell("Nodes", {}, h("span", { "data-field": "counts" }), h("p", { class: "fault", "data-field": "reason" })),
     cell("Begun", { class: "num dim", "data-field": "begun" }));
 }
 

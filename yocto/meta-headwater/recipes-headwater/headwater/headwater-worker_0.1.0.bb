@@ -3,10 +3,10 @@ DESCRIPTION = "The GStreamer process behind Headwater's agent. Proves each codec
 transcodes segments with what was proved."
 SECTION = "multimedia"
 
-DEPENDS = "glib-2.0 gstreamer1.0 gstreamer1.0-plugins-base libyuv"
+DEPENDS = "glib-2.0 gstreamer1.0 gstreamer1.0-plugins-base"
 
 HEADWATER_CRATE = "headwater-pipelines"
-HEADWATER_MEMBERS = "protocol pipelines pipelines/libyuv"
+HEADWATER_MEMBERS = "protocol pipelines pipelines/scaler"
 HEADWATER_FOLDERS = "protocol pipelines"
 
 require headwater.inc
