@@ -5,6 +5,7 @@
 #        setup.sh cross | test-arm64               (to build for a board; to run those tests here)
 #        setup.sh image | image-test               (cross, and what makes an image; and what runs one here)
 #        setup.sh yocto                            (what checking the Yocto layer needs; nothing of build)
+#        setup.sh packages                         (build, and what packing, and trying packages, need)
 # Does nothing, and needs no network, where everything is there.
 set -eu
 
@@ -12,6 +13,7 @@ build="build-essential pkg-config libssl-dev libgstreamer1.0-dev libgstreamer-pl
 demo="mosquitto gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav ca-certificates"
 test="ffmpeg curl openssl chromium chromium-driver mosquitto-clients rauc squashfs-tools grub-common"
 bench="linux-perf"
+packages="mmdebstrap dpkg-dev binutils util-linux"
 # The kernel itself is fetched by vm/build.sh and unpacked beside the build, not installed.
 vm="qemu-system-x86 busybox-static kmod cpio xz-utils make gcc gstreamer1.0-plugins-base gstreamer1.0-plugins-good v4l-utils"
 yocto="python3 python3-venv openssl rauc dbus-daemon squashfs-tools e2fsprogs grub-common mtools dosfstools fdisk"
@@ -26,9 +28,10 @@ test_arm64="$cross qemu-user-static ffmpeg mosquitto mosquitto-clients curl open
 case "${1:-}" in
     build) wanted="$build" ;;
     demo) wanted="$build $demo" ;;
-    test) wanted="$build $demo $test" ;;
-    bench) wanted="$build $demo $test $bench" ;;
+    test) wanted="$build $demo $test $packages" ;;
+    bench) wanted="$build $demo $test $packages $bench" ;;
     vm) wanted="$build $vm" ;;
+    packages) wanted="$build $packages" ;;
     cross) wanted="$cross" ;;
     test-arm64) wanted="$test_arm64" ;;
     image) wanted="$image" ;;

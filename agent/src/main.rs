@@ -23,11 +23,13 @@ mod identity;
 mod lane;
 mod log_ring;
 mod logging;
+mod manual;
 mod media;
 mod mqtt;
 mod node;
 mod outbox;
 mod overlay;
+mod owner;
 mod probe;
 mod quarantine;
 mod spare;
@@ -40,7 +42,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use headwater_protocol::enroll::Token;
 
 use config::{Config, Log, LogFormat, LogLevel};
@@ -49,6 +52,7 @@ use enroll::EnrollError;
 use exit::Exit;
 use identity::{Identity, IdentityError};
 use overlay::Overlay;
+use owner::OwnerError;
 
 /// Takes transcoding work for this board.
 #[derive(Debug, Parser)]
@@ -99,6 +103,13 @@ enum Verb {
     /// journal in /var/lib/headwater-system, and go back to the earlier version where the new one does not prove
     /// itself in time. Settings are in /etc/headwater/system.toml.
     System(system::SystemArgs),
+    /// Print a completion script for a shell
+    Completions { shell: Shell },
+    /// Print the manual page, or write one page per command into a folder
+    Man {
+        #[arg(value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -118,6 +129,7 @@ fn start(Cli { common, command }: Cli) -> anyhow::Result<Exit> {
         None | Some(Verb::Run) => {
             let (own, file) = Config::load(common.config.as_deref())?;
             let state_dir = common.state_dir.as_ref().unwrap_or(&own.state_dir);
+            owner::become_owner(state_dir)?;
             let identity = Identity::load(state_dir)?;
             let mut overlay = Overlay::load(state_dir);
             let (config, changed) = overlay.start(&own, &file);
@@ -136,8 +148,9 @@ fn start(Cli { common, command }: Cli) -> anyhow::Result<Exit> {
         Some(Verb::Enroll { token, force }) => {
             let (config, _) = Config::load(common.config.as_deref())?;
             let config = common.over(config);
-            let runtime = begin(&config)?;
             let token = read_token(token)?;
+            owner::become_owner(&config.state_dir)?;
+            let runtime = begin(&config)?;
             let result = runtime.block_on(enroll::enroll(&token, &config.state_dir, force));
             runtime.shutdown_background();
             let node = result?;
@@ -152,6 +165,14 @@ fn start(Cli { common, command }: Cli) -> anyhow::Result<Exit> {
                 kept_kib: 0,
             });
             system::run(args, common.config.as_deref())
+        }
+        Some(Verb::Completions { shell }) => {
+            manual::completions(Cli::command(), shell);
+            Ok(Exit::Ok)
+        }
+        Some(Verb::Man { dir }) => {
+            manual::pages(Cli::command(), dir.as_deref()).context("cannot write the manual")?;
+            Ok(Exit::Ok)
         }
     }
 }
@@ -215,6 +236,11 @@ fn exit_of(error: &anyhow::Error) -> Exit {
             }
             EnrollError::Answer { .. } => Exit::EnrolmentRefused,
             EnrollError::Unreachable { .. } | EnrollError::Crypto(_) => Exit::Internal,
+        };
+    }
+    if let Some(error) = error.downcast_ref::<OwnerError>() {
+        return match error {
+            OwnerError::Look { .. } | OwnerError::Become { .. } | OwnerError::NotOurs(_) => Exit::StateDir,
         };
     }
     if let Some(error) = error.downcast_ref::<DaemonError>() {

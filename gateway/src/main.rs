@@ -6,11 +6,12 @@
 //! | 1 | could not start or go on for a reason that may pass: a port in use, no mosquitto |
 //! | 2 | the command line, the configuration or the state folder is unusable: starting again does not help |
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
 use headwater_gateway::config::{Config, LogFormat};
 use headwater_gateway::daemon;
 use tokio::signal::unix::{SignalKind, signal};
@@ -31,23 +32,56 @@ struct Args {
     command: Option<Command>,
 }
 
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 enum Command {
     /// Run the gateway (also without a command).
     Run,
     /// Read and check the configuration, then exit.
     Check,
+    /// Print a completion script for a shell.
+    Completions { shell: Shell },
+    /// Print the manual page, or write one page per command into a folder.
+    Man {
+        #[arg(value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let config = match load(&args) {
+    match &args.command {
+        None | Some(Command::Run) => serve(&args),
+        Some(Command::Check) => load(&args).map_or_else(|error| fail(&error, 2), |_| ExitCode::SUCCESS),
+        Some(Command::Completions { shell }) => {
+            clap_complete::generate(
+                *shell,
+                &mut Args::command(),
+                "headwater-gateway",
+                &mut std::io::stdout(),
+            );
+            ExitCode::SUCCESS
+        }
+        Some(Command::Man { dir }) => {
+            manual(dir.as_deref()).map_or_else(|error| fail(&error.into(), 1), |()| ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn manual(folder: Option<&Path>) -> std::io::Result<()> {
+    match folder {
+        Some(folder) => {
+            std::fs::create_dir_all(folder)?;
+            clap_mangen::generate_to(Args::command(), folder)
+        }
+        None => clap_mangen::Man::new(Args::command()).render(&mut std::io::stdout()),
+    }
+}
+
+fn serve(args: &Args) -> ExitCode {
+    let config = match load(args) {
         Ok(config) => config,
         Err(error) => return fail(&error, 2),
     };
-    if let Some(Command::Check) = args.command {
-        return ExitCode::SUCCESS;
-    }
     if let Err(error) = log(&config) {
         return fail(&error, 2);
     }
