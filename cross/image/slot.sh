@@ -70,7 +70,7 @@ install -m 755 "$here/boot-slot.sh" usr/lib/headwater/boot-slot
 mkdir -p etc/rauc
 install -m 644 "$keyring" etc/rauc/keyring.pem
 dist="$here/../../agent/dist"
-for unit in "$dist"/*.service "$dist"/*.socket; do
+for unit in "$dist"/*.service "$dist"/*.socket "$dist"/*.path; do
     [ ! -e "$unit" ] || install -m 644 "$unit" usr/lib/systemd/system/
 done
 cp -a "$dist/image/." usr/lib/systemd/system/

@@ -111,7 +111,7 @@ fn report(setting: &Setting, seed: u64, results: &[Value]) -> Result<()> {
         let word = if result["passed"] == true { "passed" } else { "FAILED" };
         println!("{name:<80} {:>7.1}  {word}", result["seconds"].as_f64().unwrap_or_default());
     }
-    let at = setting.image.parent().unwrap_or(Path::new(".")).join("image-test.json");
+    let at = setting.image.parent().unwrap_or_else(|| Path::new(".")).join("image-test.json");
     let firmware = setting.firmware.display().to_string();
     let whole = json!({ "seed": seed, "firmware": firmware, "results": results });
     std::fs::write(&at, serde_json::to_string_pretty(&whole)?).with_context(|| at.display().to_string())?;

@@ -71,6 +71,7 @@ impl Board {
     }
 
     pub fn switch_on(&mut self) -> Result<()> {
+        self.read = self.console().len();
         let folder = &self.parts.folder;
         let (nbd, qmp) = (folder.join("nbd"), folder.join("qmp"));
         let server = self.disk.serve(&nbd)?;
@@ -118,8 +119,9 @@ impl Board {
         }
     }
 
-    /// The reset button.
+    /// The reset button. What was on the console before is not looked at any more.
     pub fn reset(&mut self) -> Result<()> {
+        self.read = self.console().len();
         self.power.as_mut().context("the board is off")?.qmp.order("system_reset").map(|_| ())
     }
 

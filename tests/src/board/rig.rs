@@ -26,6 +26,8 @@ pub const UPDATED: Duration = Duration::from_secs(1800);
 pub const HEALTH: &str = "12m";
 /// The same for one that never will.
 pub const SOON: &str = "90s";
+/// How an update ends.
+pub const OVER: [&str; 3] = ["done", "rolled_back", "failed"];
 /// The emulated processor is some 20 times slower than this one.
 const PATIENCE: &str = "[retry]\naccept_seconds = 30\nprogress_seconds = 90\nruntime_min_seconds = 240\n\
                         deadline_seconds = 900\nattempts = 16\n";
@@ -40,6 +42,8 @@ pub struct Rig {
     /// Of the boot that was last seen connected.
     boot_id: String,
     started: Instant,
+    /// The newest update's id.
+    order: String,
 }
 
 /// What is needed to start one.
@@ -91,6 +95,7 @@ impl Rig {
             dice: Dice::new(setting.seed),
             boot_id: String::new(),
             started: Instant::now(),
+            order: String::new(),
         })
     }
 
@@ -160,32 +165,44 @@ impl Rig {
     }
 
     /// Orders an update; the gateway goes on with it by itself.
-    pub fn order(&self, bundle: &str, health: &str) -> Result<()> {
+    pub fn order(&mut self, bundle: &str, health: &str) -> Result<()> {
         let path = self.bundle(bundle);
         let path = path.to_str().context("a path that is not text")?;
-        let output = self
-            .fleet
-            .headwater(&["update", NODE, path, "--waves", "100%", "--health", health, "--detach"])?;
+        let arguments = ["--json", "update", NODE, path, "--waves", "100%", "--health", health, "--detach"];
+        let output = self.fleet.headwater(&arguments)?;
         ensure!(output.status.success(), "headwater update: {}", String::from_utf8_lossy(&output.stderr));
+        let view: Value = serde_json::from_slice(&output.stdout)?;
+        self.order = view["id"].as_str().context("an update without an id")?.to_owned();
         Ok(())
     }
 
-    /// Waits for the end of the update to `version`; returns its state.
-    pub async fn ended(&mut self, version: &str) -> Result<Value> {
-        let wanted = version.to_owned();
-        let mut told = Value::Null;
-        let started = self.started;
+    /// Where the board is with the newest order; empty before it has said a word.
+    pub fn standing(&self, node: &Value) -> String {
+        let update = &node["update"];
+        if update["id"] == *self.order { word(&update["state"]).to_owned() } else { String::new() }
+    }
+
+    /// Waits for the end of the newest order; returns its state.
+    pub async fn ended(&mut self) -> Result<Value> {
+        let (order, started) = (self.order.clone(), self.started);
+        let mut told = String::new();
         let over = move |node: &Value| {
             let update = &node["update"];
-            let state = &update["state"];
-            let word = word(state);
-            if update["version"] == *wanted && told != *word {
-                println!("[{:7.1}]   update to {wanted}: {word}", started.elapsed().as_secs_f64());
-                told = Value::from(word);
+            if update["id"] != *order {
+                return false;
             }
-            update["version"] == *wanted && ["done", "rolled_back", "failed"].contains(&word)
+            let word = word(&update["state"]);
+            if told != word {
+                println!(
+                    "[{:7.1}]   update to {}: {word}",
+                    started.elapsed().as_secs_f64(),
+                    update["version"]
+                );
+                told = word.to_owned();
+            }
+            OVER.contains(&word)
         };
-        let node = self.until(&format!("through with the update to {version}"), UPDATED, over).await?;
+        let node = self.until("through with its update", UPDATED, over).await?;
         self.boot_id = boot_id(&node).unwrap_or_default().to_owned();
         Ok(node["update"]["state"].clone())
     }
