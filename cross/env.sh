@@ -42,7 +42,6 @@ export "CC_$lower=$tools/cc" "CXX_$lower=$tools/c++" "AR_$lower=$tools/ar" "RANL
 export "CARGO_TARGET_${upper}_LINKER=$tools/cc"
 export "PKG_CONFIG_ALLOW_CROSS_$lower=1" "PKG_CONFIG_SYSROOT_DIR_$lower=$root"
 export "PKG_CONFIG_LIBDIR_$lower=$root/usr/lib/$multiarch/pkgconfig:$root/usr/share/pkgconfig"
-export LIBYUV_LIB_DIR="$root/usr/lib/$multiarch"
 if [ -d "$kit/$target/rust" ] && [ ! -d "$(rustc --print sysroot)/lib/rustlib/$triple" ]; then
     for program in rustc rustdoc; do
         tool "$program" "LD_LIBRARY_PATH='$kit/$target/rust/usr/lib/x86_64-linux-gnu' exec '$kit/$target/rust/usr/bin/$program' \"\$@\""

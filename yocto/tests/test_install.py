@@ -8,7 +8,8 @@ import unittest
 
 YOCTO = pathlib.Path(__file__).resolve().parents[1]
 DIST = YOCTO.parent / "agent/dist"
-PLACES = {".service": "/usr/lib/systemd/system/{name}", ".socket": "/usr/lib/systemd/system/{name}", ".sysusers": "/usr/lib/sysusers.d/{stem}.conf",
+UNITS = dict.fromkeys((".service", ".socket", ".path", ".timer"), "/usr/lib/systemd/system/{name}")
+PLACES = {**UNITS, ".sysusers": "/usr/lib/sysusers.d/{stem}.conf",
           ".tmpfiles": "/usr/lib/tmpfiles.d/{stem}.conf", ".toml": "/etc/headwater/{name}"}
 
 # In a process of its own: BitBake's package changes the whole of it. Crates are left out, nothing is built.

@@ -20,7 +20,7 @@ use crate::update::{self, Action, Event as UpdateEvent, Updater, View, fetch, jo
 /// Between two reports of an installation.
 const BEAT: Duration = Duration::from_secs(3);
 /// For the helper's first answer, for which the birth waits.
-const FIRST: Duration = Duration::from_secs(5);
+const FIRST: Duration = Duration::from_secs(20);
 
 type Here = Result<Box<Status>, Fault>;
 

@@ -20,6 +20,7 @@ USERADD_PARAM:${PN} = "--system --user-group --groups video,render --no-create-h
 
 # Every unit of agent/dist is installed; those that can be enabled are named here.
 SYSTEMD_SERVICE:${PN} = "\
+    headwater-agent.path \
     headwater-agent.service \
     headwater-system.socket \
     headwater-update-guard.service \
