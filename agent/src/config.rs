@@ -174,20 +174,26 @@ impl Default for System {
     }
 }
 
+/// The file at `path`, and its path. Without one, of the `usual` place, where a missing file is an empty one.
+pub(crate) fn read(path: Option<&Path>, usual: &str) -> Result<(PathBuf, String), ConfigError> {
+    let (path, may_miss) = match path {
+        Some(path) => (path, false),
+        None => (Path::new(usual), true),
+    };
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if may_miss && error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
+    };
+    Ok((path.to_owned(), text))
+}
+
 impl Config {
     /// Reads `path`, as settings and as it is written. Without one, reads the default place, where a missing file means
     /// defaults.
     pub(crate) fn load(path: Option<&Path>) -> Result<(Self, toml::Table), ConfigError> {
-        let (path, may_miss) = match path {
-            Some(path) => (path, false),
-            None => (Path::new(DEFAULT_PATH), true),
-        };
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) if may_miss && error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
-        };
-        let parse = |source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) };
+        let (path, text) = read(path, DEFAULT_PATH)?;
+        let parse = |source| ConfigError::Parse { path: path.clone(), source: Box::new(source) };
         let config: Self = toml::from_str(&text).map_err(parse)?;
         config.check()?;
         Ok((config, toml::from_str(&text).map_err(parse)?))

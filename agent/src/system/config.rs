@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::config::ConfigError;
+use crate::config::{self, ConfigError};
 
 pub(crate) const DEFAULT_PATH: &str = "/etc/headwater/system.toml";
 
@@ -42,17 +42,8 @@ impl Default for Config {
 impl Config {
     /// Reads `path`. Without one, reads the default place, where a missing file means defaults.
     pub(crate) fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
-        let (path, may_miss) = match path {
-            Some(path) => (path, false),
-            None => (Path::new(DEFAULT_PATH), true),
-        };
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) if may_miss && error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
-        };
-        let parsed = toml::from_str(&text);
-        parsed.map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
+        let (path, text) = config::read(path, DEFAULT_PATH)?;
+        toml::from_str(&text).map_err(|source| ConfigError::Parse { path, source: Box::new(source) })
     }
 }
 

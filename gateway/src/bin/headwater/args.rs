@@ -111,31 +111,32 @@ pub(crate) enum Command {
     },
 }
 
-const SELECTOR_HELP: &str = "\
+macro_rules! selectors {
+    () => {
+        "\
 Selectors:
   all, orin-1, orin-*       all nodes, one, those whose name fits
   board=PROFILE, arch=aarch64, state=online, version=0.1.*
                             what they are; != is not
   version<0.2.0             also <= > >=; of the image or package, else of the agent
   a,b   a+b                 either; both: 'orin-*+version<0.2.0'
-Quote what your shell would take for itself.";
+Quote what your shell would take for itself."
+    };
+}
 
-const UPDATE_HELP: &str = "\
-Selectors:
-  all, orin-1, orin-*       all nodes, one, those whose name fits
-  board=PROFILE, arch=aarch64, state=online, version=0.1.*
-                            what they are; != is not
-  version<0.2.0             also <= > >=; of the image or package, else of the agent
-  a,b   a+b                 either; both: 'orin-*+version<0.2.0'
-Quote what your shell would take for itself.
+const SELECTOR_HELP: &str = selectors!();
 
+const UPDATE_HELP: &str = concat!(
+    selectors!(),
+    "\n
 Each wave is ordered when the one before it is through and has soaked. A node that is away does \
 not hold up the others; it gets its order when it comes back. Nodes that failed, or went back to what \
 they ran before, count as failures, and so do nodes that began and were not heard of again. At the \
 limit the update stops: look at it with `headwater updates`, then resume or cancel it. Bundles are \
 RAUC's (format=verity), or packages by `headwater bundle`; each board checks the signature.
 
-Exit status: 0 if every node that could take it has it, 3 if not; see headwater --help.";
+Exit status: 0 if every node that could take it has it, 3 if not; see headwater --help."
+);
 
 const PUSH_HELP: &str = "\
 Ladders:
