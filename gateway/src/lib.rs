@@ -20,6 +20,7 @@ pub mod grants;
 pub mod guard;
 pub mod housekeep;
 pub mod identity;
+mod leftover;
 pub mod media;
 pub mod metrics;
 pub mod mqtt;

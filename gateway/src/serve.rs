@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
 use crate::identity::Identity;
+use crate::leftover::Leftover;
 
 /// Whose certificate a request came with: none, or the node's that the fleet's CA vouches for.
 #[derive(Debug, Clone)]
@@ -154,7 +155,11 @@ where
         request.extensions_mut().insert(peer.clone());
         request.extensions_mut().insert(From(from));
         let mut app = app.clone();
-        async move { Ok::<_, Infallible>(app.call(request.map(Body::new)).await.unwrap_or_else(|e| match e {})) }
+        async move {
+            Ok::<_, Infallible>(
+                app.call(Leftover::of(request).map(Body::new)).await.unwrap_or_else(|e| match e {}),
+            )
+        }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())

@@ -1,9 +1,12 @@
 //! Bundles on their way from the operator to nodes.
 
 use reqwest::Client;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::board::Fate;
-use crate::harness::Gateway;
+use crate::harness::{Gateway, LONG};
 use crate::node::Node;
 use crate::updates::bundle;
 
@@ -139,4 +142,33 @@ async fn the_operators_command_makes_and_shows_bundles_and_says_what_is_wrong_wi
     // A bundle for boards that are not there.
     let nobody = gateway.headwater(&["update", "all", &out]).await;
     assert!(String::from_utf8_lossy(&nobody.stderr).contains("no node matches all"), "{nobody:?}");
+}
+
+#[tokio::test]
+async fn who_is_refused_while_still_sending_sees_why_and_may_ask_again_on_the_same_connection() {
+    let gateway = Gateway::start().await;
+    let mut stream = TcpStream::connect(gateway.http).await.unwrap();
+    let body = vec![0; 1 << 20];
+    let head = format!("PUT /api/v1/bundles HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+    stream.write_all(head.as_bytes()).await.unwrap();
+    assert!(answer(&mut stream).await.starts_with("HTTP/1.1 401 "));
+    stream.write_all(&body).await.unwrap();
+    stream.write_all(b"GET /api/v1/bundles HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200 "));
+}
+
+/// One answer, by its length.
+async fn answer(stream: &mut TcpStream) -> String {
+    let mut stream = BufReader::new(stream);
+    let (mut head, mut length) = (String::new(), 0);
+    while !head.ends_with("\r\n\r\n") {
+        let from = head.len();
+        let read = timeout(LONG, stream.read_line(&mut head)).await.unwrap().unwrap();
+        assert_ne!(read, 0, "closed after {head:?}");
+        if let Some(value) = head[from..].to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+    }
+    timeout(LONG, stream.read_exact(&mut vec![0; length])).await.unwrap().unwrap();
+    head
 }
