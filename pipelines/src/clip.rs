@@ -67,7 +67,7 @@ pub(crate) fn make(board: &Board, machine: &Machine, frames: u64) -> Result<Byte
     drive(
         &faults,
         each,
-        |taker| graph::encode_chain(rung, Some(&input), &faults, taker),
+        |taker| graph::encode_chain(rung, Some(&input), None, &faults, taker),
         |chain| (0..frames).try_for_each(|number| chain.push(picture(number))),
     )?;
     let coded = std::mem::take(&mut *lock(&coded));

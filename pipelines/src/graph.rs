@@ -21,9 +21,11 @@ use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
 
 use headwater_protocol::{Code, Codec, Fault, Graph};
+use headwater_scaler::Slabs;
 
 use crate::board::{ForceKey, Properties};
 use crate::es::Rotation;
+use crate::lend::{self, Lent};
 use crate::plan::{DecodePlan, Element, RungPlan};
 use crate::{hardware, log};
 
@@ -104,6 +106,7 @@ fn plain(factory: &str, properties: &[(&str, &str)]) -> Result<gst::Element, Fau
 /// Coded frames of `codec` in, pictures out.
 pub fn decode_chain(plan: &DecodePlan, faults: &Arc<Faults>, taker: impl Taker) -> Result<Chain, Fault> {
     let elements = plan.elements.iter().map(make).collect::<Result<_, _>>()?;
+    let lent = plan.copies.then(Lent::default);
     // Some decoders give system memory to whoever takes anything.
     let caps = plan.feature.as_ref();
     let caps = caps.map(|feature| gst::Caps::builder("video/x-raw").features([feature.as_str()]).build());
@@ -111,7 +114,7 @@ pub fn decode_chain(plan: &DecodePlan, faults: &Arc<Faults>, taker: impl Taker) 
         place: Place::Decode,
         queue: Queue::Bytes(CODED_QUEUE),
         trunk: Vec::new(),
-        branches: vec![Branch { elements, caps, taker: Box::new(taker), force_key: None }],
+        branches: vec![Branch { elements, caps, lent, taker: Box::new(taker), force_key: None }],
         by_ready: false,
     }
     .build(faults)?;
@@ -153,7 +156,13 @@ pub fn prepare_chain(
         place: Place::Prepare,
         queue: Queue::Pictures(PICTURE_QUEUE),
         trunk: Vec::new(),
-        branches: vec![Branch { elements, caps: Some(caps), taker: Box::new(taker), force_key: None }],
+        branches: vec![Branch {
+            elements,
+            caps: Some(caps),
+            lent: None,
+            taker: Box::new(taker),
+            force_key: None,
+        }],
         by_ready: false,
     }
     .build(faults)?
@@ -174,6 +183,7 @@ pub fn picture_chain(
         branches: vec![Branch {
             elements: elements.iter().map(make).collect::<Result<_, _>>()?,
             caps: None,
+            lent: None,
             taker: Box::new(taker),
             force_key: None,
         }],
@@ -197,23 +207,32 @@ fn encode_branch(plan: &RungPlan, taker: impl Taker) -> Result<Branch, Fault> {
     Ok(Branch {
         elements,
         caps: Some(coded_caps(plan.codec, &plan.caps)),
+        lent: None,
         taker: Box::new(taker),
         force_key: plan.force_key.clone().map(|how| (encoder, how)),
     })
 }
 
-/// Pictures in, coded frames out. `input`: the shape of the pictures, where it is known before the first.
+/// Pictures in, coded frames out. `input`: the shape of the pictures, where it is known before the first; `slabs`: the
+/// memory they are in, where it is ours.
 pub fn encode_chain(
     plan: &RungPlan,
     input: Option<&gst_video::VideoInfo>,
+    slabs: Option<&Arc<Slabs>>,
     faults: &Arc<Faults>,
     taker: impl Taker,
 ) -> Result<Chain, Fault> {
+    let branch = encode_branch(plan, taker)?;
+    if let Some(slabs) = slabs.filter(|_| plan.copies)
+        && let Some(pad) = branch.elements.first().and_then(|encoder| encoder.static_pad("sink"))
+    {
+        lend::let_go_once_copied(&pad, Arc::clone(slabs));
+    }
     let chain = Shape {
         place: Place::Encode,
         queue: Queue::Pictures(PICTURE_QUEUE),
         trunk: Vec::new(),
-        branches: vec![encode_branch(plan, taker)?],
+        branches: vec![branch],
         by_ready: plan.by_ready,
     }
     .build(faults)?;
@@ -272,6 +291,8 @@ enum Queue {
 struct Branch {
     elements: Vec<gst::Element>,
     caps: Option<gst::Caps>,
+    /// Memory for its pictures.
+    lent: Option<Lent>,
     taker: Box<dyn Taker>,
     /// The encoder, and how it is asked for a keyframe.
     force_key: Option<(gst::Element, ForceKey)>,
@@ -310,7 +331,7 @@ impl Shape {
         }
         let mut force_key = Vec::new();
         for branch in self.branches {
-            let sink = sink(branch.caps.as_ref(), branch.taker);
+            let sink = sink(branch.caps.as_ref(), branch.lent, branch.taker);
             // Behind a scaler with several outputs each encoder works in a thread of its own.
             let queue = if self.trunk.is_empty() {
                 None
@@ -356,15 +377,15 @@ impl Shape {
 }
 
 /// Nothing here runs in real time: no clock, no preroll, no late frames.
-fn sink(caps: Option<&gst::Caps>, taker: Box<dyn Taker>) -> gst_app::AppSink {
+fn sink(caps: Option<&gst::Caps>, lent: Option<Lent>, taker: Box<dyn Taker>) -> gst_app::AppSink {
     let sink = gst_app::AppSink::builder().sync(false).async_(false).enable_last_sample(false).qos(false);
     let sink = match caps {
         Some(caps) => sink.caps(caps),
         None => sink,
     }
     .build();
-    take_padded_pictures(&sink);
-    sink.set_callbacks(callbacks(taker));
+    take_padded_pictures(&sink, lent.clone());
+    sink.set_callbacks(callbacks(lent, taker));
     sink
 }
 
@@ -501,12 +522,16 @@ impl Stoppers {
     }
 }
 
-fn callbacks(taker: Box<dyn Taker>) -> gst_app::AppSinkCallbacks {
+fn callbacks(lent: Option<Lent>, taker: Box<dyn Taker>) -> gst_app::AppSinkCallbacks {
     let taker = Arc::new(Mutex::new(taker));
     let at_end = Arc::clone(&taker);
     gst_app::AppSinkCallbacks::builder()
         .new_sample(move |sink| {
-            let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+            let mut sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+            let ours = lent.as_ref().and_then(|lent| lent.claim(sample.buffer()?));
+            if let Some(ours) = ours {
+                sample.make_mut().set_buffer(Some(&ours));
+            }
             let mut taker = taker.lock().unwrap_or_else(PoisonError::into_inner);
             taker.sample(sample).map(|()| gst::FlowSuccess::Ok)
         })
@@ -515,15 +540,20 @@ fn callbacks(taker: Box<dyn Taker>) -> gst_app::AppSinkCallbacks {
 }
 
 /// Tells elements before `sink` that rows may be padded. Without it libav decoders copy every picture; appsink
-/// answers this query itself only since GStreamer 1.24.
-fn take_padded_pictures(sink: &gst_app::AppSink) {
+/// answers this query itself only since GStreamer 1.24. `lent`: what a decoder is offered to copy into.
+fn take_padded_pictures(sink: &gst_app::AppSink, lent: Option<Lent>) {
     let Some(pad) = sink.static_pad("sink") else { return };
-    pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, |_, info| {
+    pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, move |_, info| {
         let Some(query) = info.query_mut() else { return gst::PadProbeReturn::Ok };
         let gst::QueryViewMut::Allocation(allocation) = query.view_mut() else {
             return gst::PadProbeReturn::Ok;
         };
         allocation.add_allocation_meta::<gst_video::VideoMeta>(None);
+        let info = allocation.get().0.and_then(|caps| gst_video::VideoInfo::from_caps(caps).ok());
+        let bytes = info.and_then(|info| u32::try_from(info.size()).ok());
+        if let (Some(lent), Some(bytes)) = (&lent, bytes) {
+            allocation.add_allocation_pool(Some(&lent.pool()), bytes, 0, 0);
+        }
         gst::PadProbeReturn::Handled
     });
 }

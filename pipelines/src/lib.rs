@@ -24,6 +24,7 @@ pub mod jpeg;
 mod known;
 pub mod ladder;
 mod leash;
+pub mod lend;
 pub mod listing;
 pub mod log;
 pub mod machine;

@@ -140,7 +140,7 @@ impl Work {
         let canvases = plan
             .sizes
             .iter()
-            .map(|&size| Canvas::new(self.shape(size, info)?))
+            .map(|&size| self.shape(size, info).map(Canvas::new))
             .collect::<Result<_, Fault>>()?;
         Ok((plan, canvases))
     }
@@ -208,7 +208,7 @@ impl Work {
         drive(
             &faults,
             |_| Ok(()),
-            |taker| graph::encode_chain(&rung, Some(&input), &faults, taker),
+            |taker| graph::encode_chain(&rung, Some(&input), None, &faults, taker),
             |chain| scaled.into_iter().try_for_each(|picture| chain.push(picture)),
         )?;
         let threads = rung.element.properties.get("threads").and_then(|threads| threads.parse().ok());

@@ -1,17 +1,17 @@
 //! One decoded picture at all sizes, each made when it is first asked for.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use gstreamer as gst;
-use gstreamer::prelude::*;
 use gstreamer_video as gst_video;
 use gstreamer_video::prelude::*;
 
 use headwater_protocol::{Code, Fault};
-use headwater_scaler::{Convolution, Source, Target};
+use headwater_scaler::{Convolution, Slabs, Source, Target};
 
 use crate::es::Ticks;
 use crate::fit::{Origin, Size};
+use crate::lend;
 
 fn broken(what: &'static str) -> impl FnOnce(gst::glib::BoolError) -> Fault {
     move |error| Fault::new(Code::PipelineFailed, format!("{what}: {error}"))
@@ -26,21 +26,21 @@ pub(crate) fn own(buffer: &mut gst::Buffer) -> Result<&mut gst::BufferRef, Fault
 #[derive(Debug)]
 pub struct Canvas {
     info: gst_video::VideoInfo,
-    pool: gst::BufferPool,
+    slabs: Arc<Slabs>,
     /// Made at the first picture, and anew where pictures come in another size.
     convolution: Mutex<Option<Convolution>>,
 }
 
 impl Canvas {
-    pub fn new(info: gst_video::VideoInfo) -> Result<Self, Fault> {
-        let pool = gst_video::VideoBufferPool::new();
-        let caps = info.to_caps().map_err(broken("caps of a scaled picture"))?;
-        let mut config = pool.config();
-        // No upper limit here: the queues before the encoders bound what is in use.
-        config.set_params(Some(&caps), u32::try_from(info.size()).unwrap_or(u32::MAX), 0, 0);
-        pool.set_config(config).map_err(broken("memory for scaled pictures"))?;
-        pool.set_active(true).map_err(broken("memory for scaled pictures"))?;
-        Ok(Self { info, pool: pool.upcast(), convolution: Mutex::default() })
+    pub fn new(info: gst_video::VideoInfo) -> Self {
+        // As many as are in use at once; the queues before the encoders bound that.
+        let slabs = Arc::new(Slabs::new(info.size()));
+        Self { info, slabs, convolution: Mutex::default() }
+    }
+
+    /// Where its pictures are.
+    pub(crate) fn slabs(&self) -> &Arc<Slabs> {
+        &self.slabs
     }
 
     pub(crate) fn info(&self) -> &gst_video::VideoInfo {
@@ -49,9 +49,7 @@ impl Canvas {
 
     /// A picture to be filled; what it shows is left from another.
     pub(crate) fn fresh(&self, pts: Option<gst::ClockTime>) -> Result<gst::Buffer, Fault> {
-        let mut buffer = self.pool.acquire_buffer(None).map_err(|error| {
-            Fault::new(Code::PipelineFailed, format!("memory for a scaled picture: {error}"))
-        })?;
+        let mut buffer = lend::fresh(&self.slabs);
         own(&mut buffer)?.set_pts(pts);
         Ok(buffer)
     }
@@ -94,13 +92,6 @@ impl Canvas {
             None => kept.insert(Convolution::new(from, (target.width, target.height)).map_err(broken)?),
         };
         convolution.scale(source, target).map_err(broken)
-    }
-}
-
-impl Drop for Canvas {
-    fn drop(&mut self) {
-        // Buffers that are still in use go back later and are freed then.
-        let _ = self.pool.set_active(false);
     }
 }
 

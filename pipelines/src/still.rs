@@ -105,7 +105,7 @@ impl Sheet {
             .colorimetry(&jfif)
             .build()
             .map_err(broken)?;
-        Ok(Self { grid, tile, canvas: Canvas::new(info)?, coded, due: Due::First, open: None })
+        Ok(Self { grid, tile, canvas: Canvas::new(info), coded, due: Due::First, open: None })
     }
 
     /// The shape of the sheets.

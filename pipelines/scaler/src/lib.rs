@@ -1,13 +1,15 @@
 //! Scaling of 8-bit 4:2:0 pictures with AVX2, SSSE3 or NEON, where the processor has them.
 //!
-//! The only unsafe code of Headwater is here: loads and stores of vectors, behind checks of every length, and one
-//! setting of the heap.
+//! The only unsafe code of Headwater is here: loads and stores of vectors, behind checks of every length, memory that
+//! is filled again while others keep it, and one setting of the heap.
 
 mod convolve;
 mod heap;
+mod slab;
 
 pub use self::convolve::Convolution;
 pub use self::heap::give_back_large_blocks;
+pub use self::slab::{Held, Loose, Slabs};
 
 /// Largest side of a picture; more than any codec here has.
 pub const MAX_SIDE: u32 = 16_384;

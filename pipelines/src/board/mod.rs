@@ -154,6 +154,9 @@ pub struct Decoder {
     pub interlaced: Interlaced,
     #[serde(default)]
     pub lossy_input: LossyInput,
+    /// It copies each picture into memory that it is offered, and keeps that as long as it looks back.
+    #[serde(default)]
+    pub copies: bool,
     /// 0: not known, a probe counts them.
     #[serde(default)]
     pub max_instances: u32,
@@ -267,6 +270,9 @@ pub struct Encoder {
     pub map: EncoderMap,
     #[serde(default)]
     pub recycle: Recycle,
+    /// It copies each picture before it takes the next, and keeps what it was given as long as it looks ahead.
+    #[serde(default)]
+    pub copies: bool,
     #[serde(default)]
     pub max_instances: u32,
     /// As a decoder's: NVENC.

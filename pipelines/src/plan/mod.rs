@@ -66,6 +66,9 @@ pub struct DecodePlan {
     pub fresh: bool,
     /// It drives a device.
     pub hardware: bool,
+    /// See [`Decoder::copies`].
+    #[serde(skip)]
+    pub copies: bool,
 }
 
 impl DecodePlan {
@@ -80,6 +83,7 @@ impl DecodePlan {
             deinterlaces: false,
             fresh: false,
             hardware: false,
+            copies: false,
         }
     }
 }
@@ -179,12 +183,16 @@ pub struct RungPlan {
     pub by_ready: bool,
     /// It drives a device.
     pub hardware: bool,
+    /// See [`Encoder::copies`](crate::board::Encoder::copies).
+    #[serde(skip)]
+    pub copies: bool,
     /// Only some pictures are encoded, on sheets; the feed's size is that of one of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub still: Option<Grid>,
 }
 
-/// More frame threads than this cost more than they give.
+/// More frame threads than this cost more than they give. One for each two cores is enough: of a ladder's work less
+/// than a third is decoding, and each thread has pictures of its own in memory.
 const MAX_DECODER_THREADS: u32 = 4;
 
 /// Whether input can have lost pictures without a word.
@@ -224,7 +232,7 @@ pub(crate) fn decode_with(board: &Board, machine: &Machine, one: &Decoder) -> Re
         machine.first_for(&one.factory, used).ok_or_else(|| absent(machine, &one.factory, used))?;
     let mut properties = encode::fixed(facts, &one.set, &one.set_if)?;
     if let Some(threads) = one.threads.as_ref().filter(|name| facts.properties.contains_key(*name)) {
-        let count = machine.cores.clamp(1, MAX_DECODER_THREADS);
+        let count = machine.cores.div_ceil(2).clamp(1, MAX_DECODER_THREADS);
         properties.insert(threads.clone(), count.to_string());
     }
     let parser = one
@@ -254,6 +262,7 @@ pub(crate) fn decode_with(board: &Board, machine: &Machine, one: &Decoder) -> Re
         fresh: machine.needs_fresh(factory, used)
             || (!one.software && board.quirks.contains(&Quirk::FreshDecoderPerSegment)),
         hardware: !one.software,
+        copies: one.copies,
     })
 }
 

@@ -107,6 +107,7 @@ fn rung(rendition: &Rendition, said: Said<'_>, feed: Feed, before: Vec<Element>)
         force_key: said.force_key,
         fresh: said.fresh,
         by_ready: said.by_ready,
+        copies: said.encoder.copies,
     }
 }
 

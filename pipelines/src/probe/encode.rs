@@ -148,7 +148,7 @@ impl Trial<'_> {
             Source::Drawn => Some(info(Size::new(rung.width, rung.height))?),
             Source::Decoded(..) => None,
         };
-        Driven::new(each, |faults, hand| graph::encode_chain(rung, input.as_ref(), faults, hand))
+        Driven::new(each, |faults, hand| graph::encode_chain(rung, input.as_ref(), None, faults, hand))
     }
 
     fn build(&self) -> Result<(Driven, Shelf<CodedFrame>), Fault> {

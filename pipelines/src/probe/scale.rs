@@ -35,7 +35,7 @@ pub(super) fn prove(bench: &Bench<'_>) -> Result<Proof, Fault> {
 }
 
 fn own() -> Result<Proof, Fault> {
-    let canvases = [Canvas::new(info(SIZE)?)?];
+    let canvases = [Canvas::new(info(SIZE)?)];
     let source = draw(0, LARGE);
     let large = info(LARGE)?;
     let started = Instant::now();
@@ -180,7 +180,7 @@ fn run(bench: &Bench<'_>, driven: &Driven, source: Source) -> Result<Duration, F
 
 /// What Headwater's own scaler makes of the drawn pictures.
 fn drawn_half() -> Result<Vec<Luma>, Fault> {
-    let canvases = [Canvas::new(info(HALF)?)?];
+    let canvases = [Canvas::new(info(HALF)?)];
     let (whole, half) = (info(SIZE)?, info(HALF)?);
     let mut all = Vec::new();
     for number in 0..PICTURES {

@@ -83,7 +83,7 @@ impl Stage {
         let canvases = plan
             .sizes
             .iter()
-            .map(|&size| Canvas::new(shape(size, any_rate)?))
+            .map(|&size| shape(size, any_rate).map(Canvas::new))
             .collect::<Result<Vec<_>, Fault>>()?;
         let mut chains = Vec::new();
         let mut rungs = Vec::new();
@@ -113,7 +113,11 @@ impl Stage {
             // Chains of splits come after all others, in their order.
             let chain = match rung.feed {
                 Feed::Canvas(_) | Feed::Decoded => {
-                    chains.push(graph::encode_chain(rung, input.as_ref(), &self.faults, taker)?);
+                    let slabs = match rung.feed {
+                        Feed::Canvas(at) => Some(canvases[at].slabs()),
+                        Feed::Decoded | Feed::Split(_) => None,
+                    };
+                    chains.push(graph::encode_chain(rung, input.as_ref(), slabs, &self.faults, taker)?);
                     chains.len() - 1
                 }
                 Feed::Split(split) => {

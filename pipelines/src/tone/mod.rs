@@ -118,7 +118,7 @@ impl Tone {
         let wanted = shape(&info)?;
         let canvas = match self.canvas.take() {
             Some(canvas) if *canvas.info() == wanted => canvas,
-            Some(_) | None => Canvas::new(wanted.clone())?,
+            Some(_) | None => Canvas::new(wanted.clone()),
         };
         let made = self.rows.fill(&map, &buffer, &info, &canvas);
         self.map = Some((wide, map));
