@@ -24,11 +24,12 @@ use rumqttc::v5::mqttbytes::v5::{
     SubscribeReasonCode,
 };
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
-use rumqttc::{NetworkOptions, Outgoing, TlsConfiguration, Transport};
+use rumqttc::{NetworkOptions, Outgoing, ProxyAuth, ProxyType, TlsConfiguration, Transport};
 use tokio::sync::{mpsc, watch};
 
 use crate::identity::Node;
 use crate::node::AttemptId;
+use crate::proxy::{Login, Proxy, ProxyError};
 
 /// Unacknowledged publishes each way. The library's default of 65535 costs 14 MB.
 const INFLIGHT: u16 = 32;
@@ -51,6 +52,7 @@ const STABLE: Duration = Duration::from_secs(30);
 pub(crate) struct Settings {
     pub(crate) node: Node,
     pub(crate) tls: native_tls::TlsConnector,
+    pub(crate) proxy: Option<Proxy>,
     pub(crate) keep_alive: Duration,
     pub(crate) session_expiry_s: u32,
     /// Makes the last will's payload, for each connection anew.
@@ -82,6 +84,18 @@ pub(crate) enum Control {
     Config(Box<DesiredConfig>),
     /// Place for more publishes.
     Room,
+}
+
+impl Control {
+    fn as_str(&self) -> &'static str {
+        match self {
+            Control::Revoke(_) => "revoke",
+            Control::Ack(_) => "ack",
+            Control::Command(_) => "command",
+            Control::Config(_) => "config",
+            Control::Room => "room",
+        }
+    }
 }
 
 /// The owner's ends.
@@ -193,10 +207,14 @@ async fn run(settings: Settings, outlets: Outlets) {
             Ok(()) => return,
             Err(error) => error,
         };
-        let why = headwater_protocol::error::in_one_line(&error);
+        let proxy = of_the_proxy(&settings, &error);
+        let why = match &proxy {
+            Some(error) => error.to_string(),
+            None => headwater_protocol::error::in_one_line(&error),
+        };
         let refused = is_refusal(&error) || rejects_certificate(&why);
         failures = if began.elapsed() > STABLE { 0 } else { failures + 1 };
-        let pause = if refused {
+        let pause = if refused || proxy.as_ref().is_some_and(ProxyError::is_firm) {
             // Nobody at the other end will change their mind within seconds.
             MAX_PAUSE / 2 + jitter(MAX_PAUSE / 2)
         } else {
@@ -223,6 +241,24 @@ pub(crate) fn jitter(most: Duration) -> Duration {
     most.mul_f64(share)
 }
 
+/// What the proxy has to do with it, where there is one.
+fn of_the_proxy(settings: &Settings, error: &ConnectionError) -> Option<ProxyError> {
+    let (Settings { node, .. }, proxy) = (settings, settings.proxy.as_ref()?);
+    match error {
+        ConnectionError::Proxy(error) => {
+            Some(proxy.explain(error, &format!("{}:{}", node.broker_host, node.broker_port)))
+        }
+        // A broker that is silent behind it looks the same.
+        ConnectionError::Timeout(_) => Some(ProxyError::Silent { at: proxy.to_string() }),
+        ConnectionError::MqttState(_)
+        | ConnectionError::Tls(_)
+        | ConnectionError::Io(_)
+        | ConnectionError::ConnectionRefused(_)
+        | ConnectionError::NotConnAck(_)
+        | ConnectionError::RequestsDone => None,
+    }
+}
+
 fn is_refusal(error: &ConnectionError) -> bool {
     matches!(
         error,
@@ -245,7 +281,7 @@ fn rejects_certificate(why: &str) -> bool {
 }
 
 fn options(settings: &Settings) -> MqttOptions {
-    let Settings { node, tls, keep_alive, session_expiry_s, will } = settings;
+    let Settings { node, tls, proxy, keep_alive, session_expiry_s, will } = settings;
     let max_packet = MAX_MESSAGE + PACKET_ROOM;
     let mut options = MqttOptions::new(node.node.as_str(), &node.broker_host, node.broker_port);
     options
@@ -264,6 +300,13 @@ fn options(settings: &Settings) -> MqttOptions {
     network.set_tcp_nodelay(true);
     network.set_connection_timeout(CONNECT_TIMEOUT_S);
     options.set_network_options(network);
+    if let Some(Proxy { host, port, login }) = proxy {
+        let auth = match login.clone() {
+            Some(Login { user, password }) => ProxyAuth::Basic { username: user, password },
+            None => ProxyAuth::None,
+        };
+        options.set_proxy(rumqttc::Proxy { ty: ProxyType::Http, auth, addr: host.clone(), port: *port });
+    }
     let topic = Publisher::topic(node, Channel::Status);
     options.set_last_will(LastWill::new(topic, will(), QoS::AtLeastOnce, true, None));
     options
@@ -357,7 +400,8 @@ impl Outlets {
 
     fn control(&self, control: Control) {
         if let Err(mpsc::error::TrySendError::Full(control)) = self.control.try_send(control) {
-            tracing::warn!(?control, "too many messages at once, one was dropped");
+            // Not all of it: a configuration may hold a password.
+            tracing::warn!(message = control.as_str(), "too many messages at once, one was dropped");
         }
     }
 }

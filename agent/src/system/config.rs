@@ -43,7 +43,7 @@ impl Config {
     /// Reads `path`. Without one, reads the default place, where a missing file means defaults.
     pub(crate) fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
         let (path, text) = config::read(path, DEFAULT_PATH)?;
-        toml::from_str(&text).map_err(|source| ConfigError::Parse { path, source: Box::new(source) })
+        config::parse(&path, &text)
     }
 }
 

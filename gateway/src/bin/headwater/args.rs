@@ -336,7 +336,7 @@ pub(crate) enum Config {
     Set {
         /// Which nodes
         selector: String,
-        /// Keys of agent.toml with their sections: workers.count=2
+        /// Keys of agent.toml with their sections: limits.workers=2, proxy=http://host:3128
         #[arg(required = true, value_name = "KEY=VALUE", value_parser = crate::config::parse_setting)]
         settings: Vec<(String, serde_json::Value)>,
         #[command(flatten)]
