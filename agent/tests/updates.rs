@@ -221,12 +221,138 @@ fn packages_are_installed_by_the_guard_and_the_next_ones_have_a_way_back() {
     let update = state(&fleet, "rolled_back");
     assert_eq!((&update["id"], &update["state"]["fault"]["code"]), (&json!("u3"), &json!("unhealthy")));
 
-    fleet.publish("command", &board.deb_order("u1", "1"));
+    end(agent, &fleet, helper);
+}
+
+#[test]
+fn the_first_packages_have_a_way_back_to_what_was_installed_by_hand() {
+    let fleet = Fleet::start();
+    let board = Board::with_packages(&fleet);
+    let helper = board.helper();
+    let agent = fleet.agent();
+    fleet.publish("command", &board.deb_order("u2", "2"));
+    assert_eq!(exit(agent), Some(6));
+    assert_eq!(board.get("installed"), "2");
+    // Its agent never comes.
+    board.time("first boot", 161);
+    until("the guard brings version 1 back", || board.get("installed") == "1");
+    board.no_guard_is_left();
+    let agent = fleet.silent_agent();
+    let update = state(&fleet, "rolled_back");
+    assert_eq!(update["state"]["fault"]["code"], "unhealthy", "{update}");
+
+    // What was packed is still there: once is enough.
+    fleet.publish("command", &board.deb_order("u3", "3"));
+    assert_eq!(exit(agent), Some(6));
+    let agent = fleet.silent_agent();
+    fleet.message("update", |update| update["id"] == "u3" && update["state"]["kind"] == "done");
+    board.no_guard_is_left();
+    assert_eq!(board.get("calls").matches("dpkg-repack").count(), 1);
+    end(agent, &fleet, helper);
+}
+
+#[test]
+fn without_a_way_back_the_first_packages_stay_and_are_committed_when_they_prove_themselves() {
+    let fleet = Fleet::start();
+    let board = Board::with_packages(&fleet);
+    board.set("repack-fails", "");
+    let helper = board.helper();
+    let agent = fleet.agent();
+    fleet.publish("command", &board.deb_order("u2", "2"));
+    assert_eq!(exit(agent), Some(6));
+    board.time("first boot", 161);
+    board.no_guard_is_left();
+    let log = std::fs::read_to_string(fleet.home.path().join("system.log")).unwrap();
+    assert!(log.contains("not to be packed") && log.contains("it stays"), "{log}");
+    assert_eq!(board.get("installed"), "2");
+    let agent = fleet.silent_agent();
+    state(&fleet, "done");
+    end(agent, &fleet, helper);
+}
+
+fn with_downgrade(mut order: Value) -> Value {
+    order["command"]["update"]["allow_downgrade"] = json!(true);
+    order
+}
+
+#[test]
+fn an_older_image_is_refused_before_it_is_fetched_unless_the_order_says_so() {
+    let fleet = Fleet::start();
+    let board = Board::with_slots(&fleet);
+    let helper = board.helper();
+    let agent = fleet.agent();
+    fleet.publish("command", &board.rauc_order("older", "0.9"));
+    let fault = reply(&fleet, "command-older");
+    assert_eq!(fault["code"], "bad_bundle");
+    assert!(fault["text"].as_str().unwrap().contains("0.9 is older than 1, which runs"), "{fault}");
+    assert!(fleet.server.state.lock().unwrap().ranges.is_empty());
+    assert!(!board.get("calls").contains("rauc install"));
+    fleet.publish("command", &with_downgrade(board.rauc_order("meant", "0.9")));
+    assert_eq!(exit(agent), Some(7));
+    assert_eq!(board.get("version-B"), "0.9");
+    drop(helper);
+    fleet.no_process_is_left();
+}
+
+#[test]
+fn root_refuses_what_is_older_whatever_the_agent_and_the_order_say() {
+    let fleet = Fleet::start();
+    let board = Board::with_slots(&fleet);
+    board.forbids_downgrades();
+    let helper = board.helper();
+    let ask = |order: &Value| {
+        // As an agent that somebody has taken over would.
+        let order = &order["command"]["update"];
+        let folder = fleet.state_dir().join("update");
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = order["bundle"]["path"].as_str().unwrap();
+        let bytes = fleet.server.state.lock().unwrap().inputs[path].clone();
+        std::fs::write(folder.join(order["bundle"]["sha256"].as_str().unwrap()), bytes).unwrap();
+        let mut stream =
+            std::os::unix::net::UnixStream::connect(fleet.home.path().join("system.sock")).unwrap();
+        std::io::Write::write_all(
+            &mut stream,
+            format!("{}\n", json!({ "install": { "order": order } })).as_bytes(),
+        )
+        .unwrap();
+        let mut said = String::new();
+        std::io::Read::read_to_string(&mut stream, &mut said).unwrap();
+        serde_json::from_str::<Value>(said.lines().last().unwrap()).unwrap()
+    };
+    let said = ask(&board.rauc_order("u1", "0.9"));
+    assert!(said["fault"]["text"].as_str().unwrap().contains("0.9 is older than 1"), "{said}");
+    let said = ask(&with_downgrade(board.rauc_order("u2", "0.9")));
+    assert!(said["fault"]["text"].as_str().unwrap().contains("does not allow downgrades"), "{said}");
+    // The order lies about a bundle that is older.
+    let mut lie = board.rauc_order("u3", "0.9");
+    lie["command"]["update"]["bundle"]["version"] = json!("3");
+    let said = ask(&lie);
+    assert!(said["fault"]["text"].as_str().unwrap().contains("version \"0.9\", and version \"3\""), "{said}");
+    assert!(!board.get("calls").contains("rauc install"));
+    drop(helper);
+    fleet.no_process_is_left();
+}
+
+#[test]
+fn an_older_package_in_a_newer_bundle_is_refused_too() {
+    let fleet = Fleet::start();
+    let board = Board::with_packages(&fleet);
+    board.set("installed", "2");
+    let helper = board.helper();
+    let agent = fleet.agent();
+    // The manifest's version is the bundle's alone.
+    fleet.publish("command", &board.deb_order_of("u3", "3", "1"));
     let update = state(&fleet, "failed");
-    assert!(
-        update["state"]["fault"]["text"].as_str().unwrap().contains("older than the installed 2"),
-        "{update}"
-    );
+    let text = update["state"]["fault"]["text"].as_str().unwrap();
+    assert!(text.contains("headwater-agent 1 is older than the installed 2"), "{update}");
+    fleet.publish("command", &board.deb_order("u1", "1"));
+    assert!(reply(&fleet, "command-u1")["text"].as_str().unwrap().contains("1 is older than 2, which runs"));
+    fleet.publish("command", &with_downgrade(board.deb_order("u2", "1")));
+    assert_eq!(exit(agent), Some(6));
+    assert_eq!(board.get("installed"), "1");
+    let agent = fleet.silent_agent();
+    state(&fleet, "done");
+    board.no_guard_is_left();
     end(agent, &fleet, helper);
 }
 

@@ -53,6 +53,15 @@ for package; do :; done
 [ "$package" = headwater-agent ] && [ -e installed ] && printf 'ii %s' "$(cat installed)"
 "#;
 
+/// Like 1.52: into the folder that it is called in.
+const DPKG_REPACK: &str = r#"
+for package; do :; done
+[ -e repack-fails ] && { echo "dpkg-repack: error: not to be packed" >&2; exit 2; }
+mkdir -p repack/DEBIAN
+printf 'Package: %s\nVersion: %s\nArchitecture: all\nMaintainer: t\nDescription: t\n' "$package" "$(cat installed)" > repack/DEBIAN/control
+dpkg-deb --root-owner-group --build repack "$from/${package}_$(cat installed)_all.deb" > /dev/null
+"#;
+
 const APT_GET: &str = r#"
 for file; do :; done
 [ -e apt-fails ] && { echo 'E: Unmet dependencies' >&2; exit 100; }
@@ -74,11 +83,13 @@ impl<'a> Board<'a> {
             ("systemctl", SYSTEMCTL),
             ("dpkg", DPKG),
             ("dpkg-query", DPKG_QUERY),
+            ("dpkg-repack", DPKG_REPACK),
             ("apt-get", APT_GET),
         ] {
             let path = fleet.home.path().join("bin").join(name);
             let folder = fleet.home.path().join("board");
-            let head = format!("#!/bin/sh\ncd {}\necho \"{name} $*\" >> calls\n", folder.display());
+            let head =
+                format!("#!/bin/sh\nfrom=$PWD\ncd {}\necho \"{name} $*\" >> calls\n", folder.display());
             fs::write(&path, head + script).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         }
@@ -99,6 +110,13 @@ impl<'a> Board<'a> {
              update_keyring = \"{home}/keyring.pem\"\nuser = \"{user}\"\n"
         );
         fs::write(self.fleet.home.path().join("system.toml"), text).unwrap();
+    }
+
+    /// As root on the board may say.
+    pub(crate) fn forbids_downgrades(&self) {
+        let path = self.fleet.home.path().join("system.toml");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(path, text + "allow_downgrade = false\n").unwrap();
     }
 
     pub(crate) fn with_slots(fleet: &'a Fleet) -> Self {
@@ -201,20 +219,29 @@ impl<'a> Board<'a> {
 
     /// A signed bundle with one small package, made as an operator makes it.
     pub(crate) fn deb_order(&self, id: &str, version: &str) -> Value {
+        self.deb_order_of(id, version, version)
+    }
+
+    /// The same, with a package of another version.
+    pub(crate) fn deb_order_of(&self, id: &str, version: &str, package: &str) -> Value {
         let script = r#"
             set -e
             rm -rf make; mkdir -p make/root/DEBIAN make/bundle
-            printf 'Package: headwater-agent\nVersion: %s\nArchitecture: all\nMaintainer: t\nDescription: t\n' "$1" > make/root/DEBIAN/control
+            printf 'Package: headwater-agent\nVersion: %s\nArchitecture: all\nMaintainer: t\nDescription: t\n' "$2" > make/root/DEBIAN/control
             dpkg-deb --root-owner-group --build make/root make/bundle/headwater-agent_all.deb > /dev/null
             [ -e keyring.pem ] || openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 \
                 -subj /CN=release -keyout release.key -out keyring.pem 2> /dev/null
             sha=$(sha256sum make/bundle/headwater-agent_all.deb | cut -d ' ' -f 1)
-            printf '{"kind":"deb","architecture":"board","version":"%s","packages":[{"file":"headwater-agent_all.deb","package":"headwater-agent","version":"%s","sha256":"%s"}]}' "$1" "$1" "$sha" > make/bundle/manifest.json
+            printf '{"kind":"deb","architecture":"board","version":"%s","packages":[{"file":"headwater-agent_all.deb","package":"headwater-agent","version":"%s","sha256":"%s"}]}' "$1" "$2" "$sha" > make/bundle/manifest.json
             openssl cms -sign -binary -in make/bundle/manifest.json -signer keyring.pem -inkey release.key -outform DER -out make/bundle/manifest.p7s
             tar -C make/bundle -cf make/bundle.tar manifest.json manifest.p7s headwater-agent_all.deb
         "#;
         let home = self.fleet.home.path();
-        let made = Command::new("sh").args(["-c", script, "sh", version]).current_dir(home).status().unwrap();
+        let made = Command::new("sh")
+            .args(["-c", script, "sh", version, package])
+            .current_dir(home)
+            .status()
+            .unwrap();
         assert!(made.success());
         self.order(id, version, "deb", fs::read(home.join("make/bundle.tar")).unwrap())
     }

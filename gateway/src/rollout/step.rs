@@ -134,7 +134,7 @@ fn order(campaign: &mut Campaign, fleet: &Fleet<'_>, now: Millis, step: &mut Ste
         member.away = None;
         // It may have changed since the plan was made; what was ordered once is left to the node.
         if member.progress == Progress::Pending
-            && let Err(reason) = suits(&campaign.bundle, seen.birth)
+            && let Err(reason) = suits(&campaign.bundle, &campaign.plan, seen.birth)
         {
             (member.progress, member.since) = (Progress::Skipped { reason }, now);
             step.touched.insert(node.clone());

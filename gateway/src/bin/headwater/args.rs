@@ -106,7 +106,7 @@ pub(crate) enum Command {
     /// Print the man page, or write one file per command
     Man {
         /// Folder for the files; without it the main page is printed
-        #[arg(long, value_hint = ValueHint::DirPath)]
+        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
         dir: Option<PathBuf>,
     },
 }
@@ -251,6 +251,9 @@ pub(crate) struct Update {
     /// Time for a node to prove itself with the new version; then it goes back
     #[arg(long, value_name = "SPAN", default_value = "10m", value_parser = human::parse_span)]
     pub(crate) health: Duration,
+    /// Let nodes get an older version than they run, which can bring back holes that were closed
+    #[arg(long)]
+    pub(crate) allow_downgrade: bool,
     /// A name for people
     #[arg(long, value_name = "TEXT")]
     pub(crate) name: Option<String>,
