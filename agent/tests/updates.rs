@@ -252,6 +252,27 @@ fn the_first_packages_have_a_way_back_to_what_was_installed_by_hand() {
 }
 
 #[test]
+fn real_dpkg_and_dpkg_repack_bring_back_the_version_before_and_leave_the_owners_configuration() {
+    let fleet = Fleet::start();
+    let board = Board::with_dpkg(&fleet);
+    let configuration = "root/etc/headwater/agent.toml";
+    board.set(configuration, "# of the owner");
+    let helper = board.helper();
+    let agent = fleet.agent();
+    fleet.publish("command", &board.deb_order("u2", "2"));
+    assert_eq!(exit(agent), Some(6));
+    assert_eq!(board.installed(), "ii 2");
+    // Its agent never comes.
+    board.time("first boot", 161);
+    until("the guard brings version 1 back", || board.installed() == "ii 1");
+    board.no_guard_is_left();
+    assert_eq!(board.get(configuration), "# of the owner");
+    let agent = fleet.silent_agent();
+    state(&fleet, "rolled_back");
+    end(agent, &fleet, helper);
+}
+
+#[test]
 fn without_a_way_back_the_first_packages_stay_and_are_committed_when_they_prove_themselves() {
     let fleet = Fleet::start();
     let board = Board::with_packages(&fleet);

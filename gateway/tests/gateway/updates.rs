@@ -163,7 +163,10 @@ async fn an_older_version_is_sent_only_where_that_is_said_and_nodes_that_run_les
     assert!(text(&refused).contains("n1 runs 0.3.0, which is newer than 0.2.0"), "{}", text(&refused));
     assert!(fleet.boards[0].board.orders.lock().unwrap().is_empty());
 
-    let meant = fleet.gateway.headwater(&["update", "n1", bundle, "--allow-downgrade", "--follow"]).await;
+    let meant = fleet
+        .gateway
+        .headwater(&["update", "n1", bundle, "--waves", "100%", "--allow-downgrade", "--follow"])
+        .await;
     assert!(meant.status.success(), "{meant:?}");
     assert_eq!(fleet.boards[0].board.version(), "0.2.0");
     let allowed = fleet.boards[0].board.allowed.lock().unwrap().clone();
