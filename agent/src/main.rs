@@ -20,6 +20,7 @@ mod exit;
 mod files;
 mod helper;
 mod identity;
+mod jitter;
 mod lane;
 mod log_ring;
 mod logging;

@@ -16,6 +16,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use headwater_protocol::error::in_one_line;
 use headwater_protocol::message::{Ack, Command, DesiredConfig, MAX_MESSAGE, Offer, Revoke};
 use headwater_protocol::topic::{Channel, Topic, node_filters};
 use rumqttc::v5::mqttbytes::QoS;
@@ -28,6 +29,7 @@ use rumqttc::{NetworkOptions, Outgoing, ProxyAuth, ProxyType, TlsConfiguration, 
 use tokio::sync::{mpsc, watch};
 
 use crate::identity::Node;
+use crate::jitter::jitter;
 use crate::node::AttemptId;
 use crate::proxy::{Login, Proxy, ProxyError};
 
@@ -84,18 +86,6 @@ pub(crate) enum Control {
     Config(Box<DesiredConfig>),
     /// Place for more publishes.
     Room,
-}
-
-impl Control {
-    fn as_str(&self) -> &'static str {
-        match self {
-            Control::Revoke(_) => "revoke",
-            Control::Ack(_) => "ack",
-            Control::Command(_) => "command",
-            Control::Config(_) => "config",
-            Control::Room => "room",
-        }
-    }
 }
 
 /// The owner's ends.
@@ -208,10 +198,7 @@ async fn run(settings: Settings, outlets: Outlets) {
             Err(error) => error,
         };
         let proxy = of_the_proxy(&settings, &error);
-        let why = match &proxy {
-            Some(error) => error.to_string(),
-            None => headwater_protocol::error::in_one_line(&error),
-        };
+        let why = proxy.as_ref().map_or_else(|| in_one_line(&error), ToString::to_string);
         let refused = is_refusal(&error) || rejects_certificate(&why);
         failures = if began.elapsed() > STABLE { 0 } else { failures + 1 };
         let pause = if refused || proxy.as_ref().is_some_and(ProxyError::is_firm) {
@@ -230,20 +217,9 @@ async fn run(settings: Settings, outlets: Outlets) {
     }
 }
 
-/// Full jitter: anything from nothing to `most`.
-pub(crate) fn jitter(most: Duration) -> Duration {
-    let mut bytes = [0; 4];
-    // Without randomness every node would come at once, which is still better than not coming.
-    let share = match openssl::rand::rand_bytes(&mut bytes) {
-        Ok(()) => f64::from(u32::from_ne_bytes(bytes)) / f64::from(u32::MAX),
-        Err(_) => 1.0,
-    };
-    most.mul_f64(share)
-}
-
 /// What the proxy has to do with it, where there is one.
 fn of_the_proxy(settings: &Settings, error: &ConnectionError) -> Option<ProxyError> {
-    let (Settings { node, .. }, proxy) = (settings, settings.proxy.as_ref()?);
+    let (node, proxy) = (&settings.node, settings.proxy.as_ref()?);
     match error {
         ConnectionError::Proxy(error) => {
             Some(proxy.explain(error, &format!("{}:{}", node.broker_host, node.broker_port)))
@@ -363,28 +339,29 @@ impl Outlets {
                 return;
             }
         };
-        let read =
-            match channel {
-                Channel::Offer => serde_json::from_slice(&publish.payload).map(|offer| self.offer(offer)),
-                Channel::Revoke => serde_json::from_slice(&publish.payload)
-                    .map(|revoke| self.control(Control::Revoke(revoke))),
-                Channel::Ack => {
-                    serde_json::from_slice(&publish.payload).map(|ack| self.control(Control::Ack(ack)))
-                }
-                Channel::Command => serde_json::from_slice(&publish.payload)
-                    .map(|command| self.control(Control::Command(command))),
-                Channel::Config => serde_json::from_slice(&publish.payload)
-                    .map(|config| self.control(Control::Config(config))),
-                Channel::Birth
-                | Channel::Status
-                | Channel::Telemetry
-                | Channel::Event
-                | Channel::Reply
-                | Channel::Update => {
-                    tracing::warn!(%topic, "message on a topic that only this node writes");
-                    return;
-                }
-            };
+        let json = publish.payload.as_ref();
+        let read = match channel {
+            Channel::Offer => serde_json::from_slice(json).map(|offer| self.offer(offer)),
+            Channel::Revoke => {
+                serde_json::from_slice(json).map(|revoke| self.control(channel, Control::Revoke(revoke)))
+            }
+            Channel::Ack => serde_json::from_slice(json).map(|ack| self.control(channel, Control::Ack(ack))),
+            Channel::Command => {
+                serde_json::from_slice(json).map(|command| self.control(channel, Control::Command(command)))
+            }
+            Channel::Config => {
+                serde_json::from_slice(json).map(|config| self.control(channel, Control::Config(config)))
+            }
+            Channel::Birth
+            | Channel::Status
+            | Channel::Telemetry
+            | Channel::Event
+            | Channel::Reply
+            | Channel::Update => {
+                tracing::warn!(%topic, "message on a topic that only this node writes");
+                return;
+            }
+        };
         if let Err(error) = read {
             tracing::warn!(%topic, %error, "message cannot be read and was dropped");
         }
@@ -398,10 +375,10 @@ impl Outlets {
         }
     }
 
-    fn control(&self, control: Control) {
-        if let Err(mpsc::error::TrySendError::Full(control)) = self.control.try_send(control) {
-            // Not all of it: a configuration may hold a password.
-            tracing::warn!(message = control.as_str(), "too many messages at once, one was dropped");
+    fn control(&self, channel: Channel, control: Control) {
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.control.try_send(control) {
+            // Without its text: a configuration may hold a password.
+            tracing::warn!(channel = channel.as_str(), "too many messages at once, one was dropped");
         }
     }
 }
@@ -418,13 +395,5 @@ mod tests {
         assert!(rejects_certificate("SSL alert number 45: certificate expired"));
         assert!(!rejects_certificate("SSL alert number 40"), "no cipher in common");
         assert!(!rejects_certificate("Connection reset by peer (os error 104)"));
-    }
-
-    #[test]
-    fn pauses_are_spread_over_the_whole_span_and_never_longer() {
-        let pauses: Vec<_> = (0..200).map(|_| jitter(Duration::from_secs(10))).collect();
-        assert!(pauses.iter().all(|pause| *pause <= Duration::from_secs(10)));
-        assert!(pauses.iter().any(|pause| *pause < Duration::from_secs(5)));
-        assert!(pauses.iter().any(|pause| *pause > Duration::from_secs(5)));
     }
 }

@@ -9,31 +9,8 @@ use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
 use support::board::Board;
+use support::follow::{end, exit, installation, reply, state, with_downgrade};
 use support::{Fleet, Running, order, until};
-
-/// The update's state, once it is this one.
-fn state(fleet: &Fleet, kind: &str) -> Value {
-    fleet.message("update", |update| update["state"]["kind"] == kind)
-}
-
-fn reply(fleet: &Fleet, id: &str) -> Value {
-    fleet.message("reply", |reply| reply["id"] == id)["fault"].clone()
-}
-
-fn installation(fleet: &Fleet) -> Value {
-    fleet.message("birth", |birth| birth["installation"] != Value::Null)["installation"].clone()
-}
-
-fn exit(mut agent: Running) -> Option<i32> {
-    agent.wait().code()
-}
-
-fn end(agent: Running, fleet: &Fleet, helper: Running) {
-    agent.signal(Signal::SIGTERM);
-    assert_eq!(exit(agent), Some(0));
-    drop(helper);
-    fleet.no_process_is_left();
-}
 
 #[test]
 fn a_bundle_is_fetched_through_a_cut_installed_booted_and_committed_once_it_is_healthy() {
@@ -198,105 +175,6 @@ fn a_power_cut_while_root_installs_leads_to_the_same_order_again() {
 }
 
 #[test]
-fn packages_are_installed_by_the_guard_and_the_next_ones_have_a_way_back() {
-    let fleet = Fleet::start();
-    let board = Board::with_packages(&fleet);
-    let helper = board.helper();
-    let agent = fleet.agent();
-    fleet.publish("command", &board.deb_order("u2", "2"));
-    assert_eq!(exit(agent), Some(6), "the new program is started by the service manager");
-    assert_eq!(board.get("installed"), "2");
-    let agent = fleet.silent_agent();
-    state(&fleet, "done");
-    board.no_guard_is_left();
-
-    fleet.publish("command", &board.deb_order("u3", "3"));
-    assert_eq!(exit(agent), Some(6));
-    // Its agent never comes.
-    board.time("first boot", 161);
-    until("the guard brings version 2 back", || board.get("installed") == "2");
-    board.no_guard_is_left();
-    assert!(board.was_asked("systemctl restart headwater-agent.service"));
-    let agent = fleet.silent_agent();
-    let update = state(&fleet, "rolled_back");
-    assert_eq!((&update["id"], &update["state"]["fault"]["code"]), (&json!("u3"), &json!("unhealthy")));
-
-    end(agent, &fleet, helper);
-}
-
-#[test]
-fn the_first_packages_have_a_way_back_to_what_was_installed_by_hand() {
-    let fleet = Fleet::start();
-    let board = Board::with_packages(&fleet);
-    let helper = board.helper();
-    let agent = fleet.agent();
-    fleet.publish("command", &board.deb_order("u2", "2"));
-    assert_eq!(exit(agent), Some(6));
-    assert_eq!(board.get("installed"), "2");
-    // Its agent never comes.
-    board.time("first boot", 161);
-    until("the guard brings version 1 back", || board.get("installed") == "1");
-    board.no_guard_is_left();
-    let agent = fleet.silent_agent();
-    let update = state(&fleet, "rolled_back");
-    assert_eq!(update["state"]["fault"]["code"], "unhealthy", "{update}");
-
-    // What was packed is still there: once is enough.
-    fleet.publish("command", &board.deb_order("u3", "3"));
-    assert_eq!(exit(agent), Some(6));
-    let agent = fleet.silent_agent();
-    fleet.message("update", |update| update["id"] == "u3" && update["state"]["kind"] == "done");
-    board.no_guard_is_left();
-    assert_eq!(board.get("calls").matches("dpkg-repack").count(), 1);
-    end(agent, &fleet, helper);
-}
-
-#[test]
-fn real_dpkg_and_dpkg_repack_bring_back_the_version_before_and_leave_the_owners_configuration() {
-    let fleet = Fleet::start();
-    let board = Board::with_dpkg(&fleet);
-    let configuration = "root/etc/headwater/agent.toml";
-    board.set(configuration, "# of the owner");
-    let helper = board.helper();
-    let agent = fleet.agent();
-    fleet.publish("command", &board.deb_order("u2", "2"));
-    assert_eq!(exit(agent), Some(6));
-    assert_eq!(board.installed(), "ii 2");
-    // Its agent never comes.
-    board.time("first boot", 161);
-    until("the guard brings version 1 back", || board.installed() == "ii 1");
-    board.no_guard_is_left();
-    assert_eq!(board.get(configuration), "# of the owner");
-    let agent = fleet.silent_agent();
-    state(&fleet, "rolled_back");
-    end(agent, &fleet, helper);
-}
-
-#[test]
-fn without_a_way_back_the_first_packages_stay_and_are_committed_when_they_prove_themselves() {
-    let fleet = Fleet::start();
-    let board = Board::with_packages(&fleet);
-    board.set("repack-fails", "");
-    let helper = board.helper();
-    let agent = fleet.agent();
-    fleet.publish("command", &board.deb_order("u2", "2"));
-    assert_eq!(exit(agent), Some(6));
-    board.time("first boot", 161);
-    board.no_guard_is_left();
-    let log = std::fs::read_to_string(fleet.home.path().join("system.log")).unwrap();
-    assert!(log.contains("not to be packed") && log.contains("it stays"), "{log}");
-    assert_eq!(board.get("installed"), "2");
-    let agent = fleet.silent_agent();
-    state(&fleet, "done");
-    end(agent, &fleet, helper);
-}
-
-fn with_downgrade(mut order: Value) -> Value {
-    order["command"]["update"]["allow_downgrade"] = json!(true);
-    order
-}
-
-#[test]
 fn an_older_image_is_refused_before_it_is_fetched_unless_the_order_says_so() {
     let fleet = Fleet::start();
     let board = Board::with_slots(&fleet);
@@ -352,29 +230,6 @@ fn root_refuses_what_is_older_whatever_the_agent_and_the_order_say() {
     assert!(!board.get("calls").contains("rauc install"));
     drop(helper);
     fleet.no_process_is_left();
-}
-
-#[test]
-fn an_older_package_in_a_newer_bundle_is_refused_too() {
-    let fleet = Fleet::start();
-    let board = Board::with_packages(&fleet);
-    board.set("installed", "2");
-    let helper = board.helper();
-    let agent = fleet.agent();
-    // The manifest's version is the bundle's alone.
-    fleet.publish("command", &board.deb_order_of("u3", "3", "1"));
-    let update = state(&fleet, "failed");
-    let text = update["state"]["fault"]["text"].as_str().unwrap();
-    assert!(text.contains("headwater-agent 1 is older than the installed 2"), "{update}");
-    fleet.publish("command", &board.deb_order("u1", "1"));
-    assert!(reply(&fleet, "command-u1")["text"].as_str().unwrap().contains("1 is older than 2, which runs"));
-    fleet.publish("command", &with_downgrade(board.deb_order("u2", "1")));
-    assert_eq!(exit(agent), Some(6));
-    assert_eq!(board.get("installed"), "1");
-    let agent = fleet.silent_agent();
-    state(&fleet, "done");
-    board.no_guard_is_left();
-    end(agent, &fleet, helper);
 }
 
 #[test]

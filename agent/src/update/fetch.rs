@@ -14,8 +14,8 @@ use tokio::io::{AsyncWriteExt, BufWriter};
 use tokio::time::timeout;
 
 use crate::files;
+use crate::jitter::jitter;
 use crate::media::Media;
-use crate::mqtt::jitter;
 
 /// Written at once; small writes wear flash.
 const BUFFER: usize = 256 * 1024;

@@ -2,6 +2,7 @@
 //! binary, and a worker that has faults on demand. The gateway's side of MQTT is `mosquitto_sub` and `mosquitto_pub`.
 
 pub(crate) mod board;
+pub(crate) mod follow;
 pub(crate) mod pki;
 pub(crate) mod proxy;
 pub(crate) mod server;

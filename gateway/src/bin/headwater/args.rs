@@ -387,6 +387,16 @@ mod tests {
     }
 
     #[test]
+    fn the_manual_goes_into_a_folder_as_that_of_the_other_programs_does() {
+        let folder = |args: &[&str]| match Cli::try_parse_from(args).unwrap().command {
+            Command::Man { dir } => dir,
+            _ => None,
+        };
+        assert_eq!(folder(&["headwater", "man", "pages"]), Some(PathBuf::from("pages")));
+        assert_eq!(folder(&["headwater", "man"]), None);
+    }
+
+    #[test]
     fn a_gateway_below_a_path_keeps_its_path() {
         let url = gateway_url("https://example.org/hw").unwrap();
         assert_eq!(url.join("api/v1/nodes").unwrap().as_str(), "https://example.org/hw/api/v1/nodes");
