@@ -317,6 +317,15 @@ fn a_life_that_begins_in_the_middle_goes_on_where_the_last_one_was() {
 }
 
 #[test]
+fn an_update_of_one_node_ends_with_it_and_soaks_for_nobody() {
+    let mut play = Play::new(1, plan("5%,25%,100%", "1"));
+    assert_eq!(play.look().len(), 1);
+    play.all_say(0, &UpdateState::Done);
+    play.look();
+    assert_eq!(play.campaign.head.state, State::Done);
+}
+
+#[test]
 fn nodes_that_cannot_take_the_bundle_are_skipped_with_the_reason() {
     let bundle = bundle("0.2.0");
     let why = |change: fn(&mut headwater_protocol::update::Installation)| {
