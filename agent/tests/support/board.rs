@@ -75,7 +75,7 @@ const REAL: [(&str, &str); 4] = [
         r#"
 case "$1" in
 --print-architecture) echo board ;;
-*) exec /usr/bin/dpkg --force-not-root --root="$PWD/root" "$@" ;;
+*) PATH=$PATH:/usr/sbin:/sbin exec /usr/bin/dpkg --log=/dev/null --force-not-root --root="$PWD/root" "$@" ;;
 esac
 "#,
     ),
@@ -85,7 +85,7 @@ esac
         "apt-get",
         r#"
 debs=; for file; do case "$file" in *.deb) debs="$debs $file" ;; esac; done
-exec /usr/bin/dpkg --force-not-root --force-confold --root="$PWD/root" --install $debs
+PATH=$PATH:/usr/sbin:/sbin exec /usr/bin/dpkg --log=/dev/null --force-not-root --force-confold --root="$PWD/root" --install $debs
 "#,
     ),
 ];
