@@ -11,7 +11,7 @@ set -eu
 
 build="build-essential pkg-config libssl-dev libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev"
 demo="mosquitto gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav ca-certificates"
-test="ffmpeg curl openssl chromium chromium-driver mosquitto-clients rauc squashfs-tools grub-common"
+test="ffmpeg curl openssl chromium chromium-driver mosquitto-clients rauc squashfs-tools grub-common tinyproxy-bin dpkg-repack"
 bench="linux-perf"
 packages="mmdebstrap dpkg-dev binutils util-linux"
 # The kernel itself is fetched by vm/build.sh and unpacked beside the build, not installed.
@@ -23,7 +23,7 @@ cross="build-essential pkg-config mmdebstrap python3-venv util-linux"
 # systemd: its systemctl and systemd-sysusers work on a folder; nothing of it is started.
 image="$cross systemd genimage mtools dosfstools grub-common rauc squashfs-tools e2fsprogs kmod cpio openssl"
 image_test="$image libssl-dev mosquitto ffmpeg qemu-system-arm qemu-efi-aarch64 ipxe-qemu openssh-client"
-test_arm64="$cross qemu-user-static ffmpeg mosquitto mosquitto-clients curl openssl"
+test_arm64="$cross qemu-user-static ffmpeg mosquitto mosquitto-clients curl openssl tinyproxy-bin dpkg-repack"
 
 case "${1:-}" in
     build) wanted="$build" ;;

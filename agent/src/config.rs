@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use headwater_protocol::message::{Board, Limits as WireLimits};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::proxy::{self, Proxy};
 
 pub(crate) const DEFAULT_PATH: &str = "/etc/headwater/agent.toml";
 
@@ -12,8 +15,9 @@ pub(crate) const DEFAULT_PATH: &str = "/etc/headwater/agent.toml";
 pub(crate) enum ConfigError {
     #[error("cannot read {path}: {source}")]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("{path} is not a valid configuration: {source}")]
-    Parse { path: PathBuf, source: Box<toml::de::Error> },
+    /// Without the line itself: it may hold a password.
+    #[error("{path} is not a valid configuration: line {line}: {text}")]
+    Parse { path: PathBuf, line: usize, text: String },
     #[error("{key} is {value}; it must be {must}")]
     Range { key: &'static str, value: u64, must: &'static str },
 }
@@ -25,6 +29,9 @@ pub(crate) struct Config {
     pub(crate) state_dir: PathBuf,
     /// None: beside this program, then in `PATH`.
     pub(crate) worker: Option<PathBuf>,
+    /// For everything that leaves the board.
+    #[serde(deserialize_with = "proxy::read")]
+    pub(crate) proxy: Option<Proxy>,
     pub(crate) limits: Limits,
     pub(crate) telemetry: Telemetry,
     pub(crate) mqtt: Mqtt,
@@ -111,6 +118,7 @@ impl Default for Config {
         Self {
             state_dir: PathBuf::from("/var/lib/headwater-agent"),
             worker: None,
+            proxy: None,
             limits: Limits::default(),
             telemetry: Telemetry::default(),
             mqtt: Mqtt::default(),
@@ -188,19 +196,28 @@ pub(crate) fn read(path: Option<&Path>, usual: &str) -> Result<(PathBuf, String)
     Ok((path.to_owned(), text))
 }
 
+/// `path` is for the error.
+pub(crate) fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
+    toml::from_str(text).map_err(|error| {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        ConfigError::Parse { path: path.to_owned(), line, text: error.message().to_owned() }
+    })
+}
+
 impl Config {
     /// Reads `path`, as settings and as it is written. Without one, reads the default place, where a missing file means
     /// defaults.
     pub(crate) fn load(path: Option<&Path>) -> Result<(Self, toml::Table), ConfigError> {
         let (path, text) = read(path, DEFAULT_PATH)?;
-        let parse = |source| ConfigError::Parse { path: path.clone(), source: Box::new(source) };
-        let config: Self = toml::from_str(&text).map_err(parse)?;
+        let config: Self = parse(&path, &text)?;
         config.check()?;
-        Ok((config, toml::from_str(&text).map_err(parse)?))
+        Ok((config, parse(&path, &text)?))
     }
 
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        let Self { state_dir: _, worker: _, limits, telemetry, mqtt, deadlines, log, system } = self;
+        let Self { state_dir: _, worker: _, proxy: _, limits, telemetry, mqtt, deadlines, log, system } =
+            self;
         let range = |key, value: u64, low, high, must| {
             if (low..=high).contains(&value) { Ok(()) } else { Err(ConfigError::Range { key, value, must }) }
         };
@@ -293,13 +310,20 @@ mod tests {
         assert_eq!(config, Config::default());
         config.check().unwrap();
         let keys = uncommented.lines().filter(|line| line.contains(" = ") && !line.starts_with('#')).count();
-        assert_eq!(keys, 25, "a key is missing from dist/agent.toml, or this count is old");
+        assert_eq!(keys, 26, "a key is missing from dist/agent.toml, or this count is old");
     }
 
     #[test]
     fn a_misspelt_key_and_a_wild_value_are_refused_by_name() {
-        let error = toml::from_str::<Config>("[limits]\nworker = 1").unwrap_err().to_string();
-        assert!(error.contains("worker"), "{error}");
+        let parse = |text: &str| parse::<Config>(Path::new("a.toml"), text).unwrap_err().to_string();
+        let error = parse("[limits]\nqueue = 2\nworker = 1");
+        assert!(error.contains("line 3: unknown field `worker`"), "{error}");
+        for wrong in
+            ["proxy = \"http://me:s3cret@host:port\"", "proxy = \"http://me:s3cret@host:1\nx", "proxy = 3"]
+        {
+            let error = parse(wrong);
+            assert!(error.contains("a.toml is not") && !error.contains("s3cret"), "{error}");
+        }
         let mut config = Config::default();
         config.mqtt.keep_alive_seconds = 1;
         assert!(config.check().unwrap_err().to_string().contains("mqtt.keep_alive_seconds is 1"));

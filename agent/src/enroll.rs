@@ -15,9 +15,10 @@ use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
 use openssl::x509::{X509, X509NameBuilder, X509ReqBuilder};
-use reqwest::{Certificate, Client, ClientBuilder, StatusCode};
+use reqwest::{Certificate, Client, ClientBuilder, StatusCode, Url};
 
 use crate::identity::{Identity, IdentityError, Node};
+use crate::proxy::{self, Proxy, ProxyError};
 
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// A certificate and a sentence fit many times.
@@ -27,6 +28,8 @@ const MAX_ANSWER: usize = 64 * 1024;
 pub(crate) enum EnrollError {
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
     #[error("cannot {verb} at {url}: {text}; check the address, the network and this board's clock")]
     Unreachable { verb: &'static str, url: String, text: String },
     #[error(
@@ -44,13 +47,25 @@ pub(crate) enum EnrollError {
 }
 
 /// Enrols this node; on any error nothing is left behind.
-pub(crate) async fn enroll(token: &Token, state_dir: &Path, force: bool) -> Result<Node, EnrollError> {
+pub(crate) async fn enroll(
+    token: &Token,
+    state_dir: &Path,
+    proxy: Option<&Proxy>,
+    force: bool,
+) -> Result<Node, EnrollError> {
     Identity::may_store(state_dir, force)?;
     let base = token.url.trim_end_matches('/');
-    let ca = fetch_ca(token, base).await?;
+    // First of all: what a client says of a proxy that does not let it through does not help a person.
+    if let Some(proxy) = proxy
+        && let Ok(url) = Url::parse(base)
+        && let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default())
+    {
+        proxy.try_out(host, port).await?;
+    }
+    let ca = fetch_ca(token, base, proxy).await?;
     let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
     let key = PKey::from_ec_key(EcKey::generate(&group)?)?;
-    let grant = post_request(token, base, &ca, &key).await?;
+    let grant = post_request(token, base, &ca, &key, proxy).await?;
     check(token, &grant, &ca, &key)?;
     let identity = Identity {
         node: Node {
@@ -68,8 +83,9 @@ pub(crate) async fn enroll(token: &Token, state_dir: &Path, force: bool) -> Resu
     Ok(identity.node)
 }
 
-fn client() -> ClientBuilder {
-    Client::builder().timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none()).http1_only().no_proxy()
+fn client(proxy: Option<&Proxy>) -> Result<ClientBuilder, reqwest::Error> {
+    let client = Client::builder().timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none()).http1_only();
+    proxy::through(client, proxy)
 }
 
 fn unreachable(verb: &'static str, url: &str) -> impl FnOnce(reqwest::Error) -> EnrollError {
@@ -77,10 +93,11 @@ fn unreachable(verb: &'static str, url: &str) -> impl FnOnce(reqwest::Error) -> 
     move |error| EnrollError::Unreachable { verb, url, text: headwater_protocol::error::in_one_line(&error) }
 }
 
-async fn fetch_ca(token: &Token, base: &str) -> Result<X509, EnrollError> {
+async fn fetch_ca(token: &Token, base: &str, proxy: Option<&Proxy>) -> Result<X509, EnrollError> {
     let verb = "fetch the CA certificate";
     // Nothing is known about the server yet; the fingerprint below is the check, and nothing secret is sent.
-    let client = client().tls_danger_accept_invalid_certs(true).build().map_err(unreachable(verb, base))?;
+    let client = client(proxy).and_then(|client| client.tls_danger_accept_invalid_certs(true).build());
+    let client = client.map_err(unreachable(verb, base))?;
     let response = client.get(format!("{base}{CA_PATH}")).send().await.map_err(unreachable(verb, base))?;
     let (status, body) = read(response).await.map_err(unreachable(verb, base))?;
     if status != StatusCode::OK {
@@ -103,6 +120,7 @@ async fn post_request(
     base: &str,
     ca: &X509,
     key: &PKey<Private>,
+    proxy: Option<&Proxy>,
 ) -> Result<Grant, EnrollError> {
     let verb = "ask for a certificate";
     let mut name = X509NameBuilder::new()?;
@@ -115,7 +133,8 @@ async fn post_request(
     let csr =
         String::from_utf8(csr.build().to_pem()?).map_err(|_| EnrollError::BadGrant("its CSR is not text"))?;
     let root = Certificate::from_pem(&ca.to_pem()?).map_err(unreachable(verb, base))?;
-    let client = client().tls_certs_only([root]).build().map_err(unreachable(verb, base))?;
+    let client = client(proxy).and_then(|client| client.tls_certs_only([root]).build());
+    let client = client.map_err(unreachable(verb, base))?;
     let request = Request { node: token.node.clone(), secret: token.secret.clone(), csr };
     let sent = client.post(format!("{base}{CERTIFICATE_PATH}")).json(&request).send().await;
     let (status, body) =

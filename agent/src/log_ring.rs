@@ -128,7 +128,7 @@ fn redact_word(word: &str, secret_follows: &mut bool) -> String {
         return format!("{}hw1/{HIDDEN}", &word[..at]);
     }
     if let Some((scheme, rest)) = word.split_once("://")
-        && let Some((_, host)) = rest.split_once('@')
+        && let Some((_, host)) = rest.rsplit_once('@')
     {
         return format!("{scheme}://{HIDDEN}@{host}");
     }
@@ -176,6 +176,7 @@ mod tests {
             ("enrolling with hw1/home/orin/aa/s3cret/https://gw:9936 now", "s3cret"),
             ("fetching https://user:s3cret@gw/x and more", "s3cret"),
             ("GET /x?token=s3cret&y=1", "s3cret"),
+            ("proxy http://me:p@s3cret@proxy:3128", "s3cret"),
             ("Authorization: Bearer s3cret", "s3cret"),
             (r#"{"password":"s3cret","user":"me"}"#, "s3cret"),
             ("operator_secret: s3cret tail", "s3cret"),

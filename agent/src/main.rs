@@ -20,6 +20,7 @@ mod exit;
 mod files;
 mod helper;
 mod identity;
+mod jitter;
 mod lane;
 mod log_ring;
 mod logging;
@@ -31,6 +32,7 @@ mod outbox;
 mod overlay;
 mod owner;
 mod probe;
+mod proxy;
 mod quarantine;
 mod spare;
 mod system;
@@ -151,7 +153,8 @@ fn start(Cli { common, command }: Cli) -> anyhow::Result<Exit> {
             let token = read_token(token)?;
             owner::become_owner(&config.state_dir)?;
             let runtime = begin(&config)?;
-            let result = runtime.block_on(enroll::enroll(&token, &config.state_dir, force));
+            let enrolment = enroll::enroll(&token, &config.state_dir, config.proxy.as_ref(), force);
+            let result = runtime.block_on(enrolment);
             runtime.shutdown_background();
             let node = result?;
             println!("enrolled: node {} of fleet {}, gateway {}", node.node, node.fleet, node.gateway_url);
@@ -235,7 +238,9 @@ fn exit_of(error: &anyhow::Error) -> Exit {
                 Exit::EnrolmentRefused
             }
             EnrollError::Answer { .. } => Exit::EnrolmentRefused,
-            EnrollError::Unreachable { .. } | EnrollError::Crypto(_) => Exit::Internal,
+            EnrollError::Proxy(_) | EnrollError::Unreachable { .. } | EnrollError::Crypto(_) => {
+                Exit::Internal
+            }
         };
     }
     if let Some(error) = error.downcast_ref::<OwnerError>() {

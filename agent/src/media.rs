@@ -21,6 +21,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::proxy::{self, Proxy};
+
 /// Chunks of about 16 KiB that wait between the network and the worker. Full: TCP slows the gateway down.
 const FETCH_CHUNKS: usize = 64;
 /// Frames of at most 256 KiB that wait for one upload. Full: the worker's socket is not read, so the worker waits.
@@ -47,6 +49,7 @@ impl Media {
     pub(crate) fn new(
         gateway_url: &str,
         tls: native_tls::TlsConnector,
+        proxy: Option<&Proxy>,
         max_input: u64,
         silence: Duration,
     ) -> Result<Self, reqwest::Error> {
@@ -54,12 +57,11 @@ impl Media {
             .tls_backend_preconfigured(tls)
             .https_only(true)
             .http1_only()
-            .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(POOL_IDLE)
-            .tcp_nodelay(true)
-            .build()?;
+            .tcp_nodelay(true);
+        let client = proxy::through(client, proxy)?.build()?;
         let base = gateway_url.trim_end_matches('/').into();
         Ok(Self { client, base, max_input, silence })
     }

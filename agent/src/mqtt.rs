@@ -16,6 +16,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use headwater_protocol::error::in_one_line;
 use headwater_protocol::message::{Ack, Command, DesiredConfig, MAX_MESSAGE, Offer, Revoke};
 use headwater_protocol::topic::{Channel, Topic, node_filters};
 use rumqttc::v5::mqttbytes::QoS;
@@ -24,11 +25,13 @@ use rumqttc::v5::mqttbytes::v5::{
     SubscribeReasonCode,
 };
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
-use rumqttc::{NetworkOptions, Outgoing, TlsConfiguration, Transport};
+use rumqttc::{NetworkOptions, Outgoing, ProxyAuth, ProxyType, TlsConfiguration, Transport};
 use tokio::sync::{mpsc, watch};
 
 use crate::identity::Node;
+use crate::jitter::jitter;
 use crate::node::AttemptId;
+use crate::proxy::{Login, Proxy, ProxyError};
 
 /// Unacknowledged publishes each way. The library's default of 65535 costs 14 MB.
 const INFLIGHT: u16 = 32;
@@ -51,6 +54,7 @@ const STABLE: Duration = Duration::from_secs(30);
 pub(crate) struct Settings {
     pub(crate) node: Node,
     pub(crate) tls: native_tls::TlsConnector,
+    pub(crate) proxy: Option<Proxy>,
     pub(crate) keep_alive: Duration,
     pub(crate) session_expiry_s: u32,
     /// Makes the last will's payload, for each connection anew.
@@ -193,10 +197,11 @@ async fn run(settings: Settings, outlets: Outlets) {
             Ok(()) => return,
             Err(error) => error,
         };
-        let why = headwater_protocol::error::in_one_line(&error);
+        let proxy = of_the_proxy(&settings, &error);
+        let why = proxy.as_ref().map_or_else(|| in_one_line(&error), ToString::to_string);
         let refused = is_refusal(&error) || rejects_certificate(&why);
         failures = if began.elapsed() > STABLE { 0 } else { failures + 1 };
-        let pause = if refused {
+        let pause = if refused || proxy.as_ref().is_some_and(ProxyError::is_firm) {
             // Nobody at the other end will change their mind within seconds.
             MAX_PAUSE / 2 + jitter(MAX_PAUSE / 2)
         } else {
@@ -212,15 +217,22 @@ async fn run(settings: Settings, outlets: Outlets) {
     }
 }
 
-/// Full jitter: anything from nothing to `most`.
-pub(crate) fn jitter(most: Duration) -> Duration {
-    let mut bytes = [0; 4];
-    // Without randomness every node would come at once, which is still better than not coming.
-    let share = match openssl::rand::rand_bytes(&mut bytes) {
-        Ok(()) => f64::from(u32::from_ne_bytes(bytes)) / f64::from(u32::MAX),
-        Err(_) => 1.0,
-    };
-    most.mul_f64(share)
+/// What the proxy has to do with it, where there is one.
+fn of_the_proxy(settings: &Settings, error: &ConnectionError) -> Option<ProxyError> {
+    let (node, proxy) = (&settings.node, settings.proxy.as_ref()?);
+    match error {
+        ConnectionError::Proxy(error) => {
+            Some(proxy.explain(error, &format!("{}:{}", node.broker_host, node.broker_port)))
+        }
+        // A broker that is silent behind it looks the same.
+        ConnectionError::Timeout(_) => Some(ProxyError::Silent { at: proxy.to_string() }),
+        ConnectionError::MqttState(_)
+        | ConnectionError::Tls(_)
+        | ConnectionError::Io(_)
+        | ConnectionError::ConnectionRefused(_)
+        | ConnectionError::NotConnAck(_)
+        | ConnectionError::RequestsDone => None,
+    }
 }
 
 fn is_refusal(error: &ConnectionError) -> bool {
@@ -245,7 +257,7 @@ fn rejects_certificate(why: &str) -> bool {
 }
 
 fn options(settings: &Settings) -> MqttOptions {
-    let Settings { node, tls, keep_alive, session_expiry_s, will } = settings;
+    let Settings { node, tls, proxy, keep_alive, session_expiry_s, will } = settings;
     let max_packet = MAX_MESSAGE + PACKET_ROOM;
     let mut options = MqttOptions::new(node.node.as_str(), &node.broker_host, node.broker_port);
     options
@@ -264,6 +276,13 @@ fn options(settings: &Settings) -> MqttOptions {
     network.set_tcp_nodelay(true);
     network.set_connection_timeout(CONNECT_TIMEOUT_S);
     options.set_network_options(network);
+    if let Some(Proxy { host, port, login }) = proxy {
+        let auth = match login.clone() {
+            Some(Login { user, password }) => ProxyAuth::Basic { username: user, password },
+            None => ProxyAuth::None,
+        };
+        options.set_proxy(rumqttc::Proxy { ty: ProxyType::Http, auth, addr: host.clone(), port: *port });
+    }
     let topic = Publisher::topic(node, Channel::Status);
     options.set_last_will(LastWill::new(topic, will(), QoS::AtLeastOnce, true, None));
     options
@@ -320,28 +339,29 @@ impl Outlets {
                 return;
             }
         };
-        let read =
-            match channel {
-                Channel::Offer => serde_json::from_slice(&publish.payload).map(|offer| self.offer(offer)),
-                Channel::Revoke => serde_json::from_slice(&publish.payload)
-                    .map(|revoke| self.control(Control::Revoke(revoke))),
-                Channel::Ack => {
-                    serde_json::from_slice(&publish.payload).map(|ack| self.control(Control::Ack(ack)))
-                }
-                Channel::Command => serde_json::from_slice(&publish.payload)
-                    .map(|command| self.control(Control::Command(command))),
-                Channel::Config => serde_json::from_slice(&publish.payload)
-                    .map(|config| self.control(Control::Config(config))),
-                Channel::Birth
-                | Channel::Status
-                | Channel::Telemetry
-                | Channel::Event
-                | Channel::Reply
-                | Channel::Update => {
-                    tracing::warn!(%topic, "message on a topic that only this node writes");
-                    return;
-                }
-            };
+        let json = publish.payload.as_ref();
+        let read = match channel {
+            Channel::Offer => serde_json::from_slice(json).map(|offer| self.offer(offer)),
+            Channel::Revoke => {
+                serde_json::from_slice(json).map(|revoke| self.control(channel, Control::Revoke(revoke)))
+            }
+            Channel::Ack => serde_json::from_slice(json).map(|ack| self.control(channel, Control::Ack(ack))),
+            Channel::Command => {
+                serde_json::from_slice(json).map(|command| self.control(channel, Control::Command(command)))
+            }
+            Channel::Config => {
+                serde_json::from_slice(json).map(|config| self.control(channel, Control::Config(config)))
+            }
+            Channel::Birth
+            | Channel::Status
+            | Channel::Telemetry
+            | Channel::Event
+            | Channel::Reply
+            | Channel::Update => {
+                tracing::warn!(%topic, "message on a topic that only this node writes");
+                return;
+            }
+        };
         if let Err(error) = read {
             tracing::warn!(%topic, %error, "message cannot be read and was dropped");
         }
@@ -355,9 +375,10 @@ impl Outlets {
         }
     }
 
-    fn control(&self, control: Control) {
-        if let Err(mpsc::error::TrySendError::Full(control)) = self.control.try_send(control) {
-            tracing::warn!(?control, "too many messages at once, one was dropped");
+    fn control(&self, channel: Channel, control: Control) {
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.control.try_send(control) {
+            // Without its text: a configuration may hold a password.
+            tracing::warn!(channel = channel.as_str(), "too many messages at once, one was dropped");
         }
     }
 }
@@ -374,13 +395,5 @@ mod tests {
         assert!(rejects_certificate("SSL alert number 45: certificate expired"));
         assert!(!rejects_certificate("SSL alert number 40"), "no cipher in common");
         assert!(!rejects_certificate("Connection reset by peer (os error 104)"));
-    }
-
-    #[test]
-    fn pauses_are_spread_over_the_whole_span_and_never_longer() {
-        let pauses: Vec<_> = (0..200).map(|_| jitter(Duration::from_secs(10))).collect();
-        assert!(pauses.iter().all(|pause| *pause <= Duration::from_secs(10)));
-        assert!(pauses.iter().any(|pause| *pause < Duration::from_secs(5)));
-        assert!(pauses.iter().any(|pause| *pause > Duration::from_secs(5)));
     }
 }

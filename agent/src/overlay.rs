@@ -21,6 +21,8 @@ use crate::files;
 const STARTS: u8 = 3;
 /// Of this board, and not to be changed from afar: they would cut it off, or lead its programs elsewhere.
 const OWN: [&str; 3] = ["state_dir", "worker", "system"];
+/// In no section, and the operator's.
+const ALONE: [&str; 1] = ["proxy"];
 
 type Settings = Map<String, Value>;
 
@@ -162,21 +164,25 @@ fn lay(file: &toml::Table, settings: &Settings) -> Result<Config, Fault> {
     for (section, value) in settings {
         match value {
             Value::Object(keys) => {
-                leaves.extend(keys.iter().map(|(key, value)| (section.as_str(), key.as_str(), value)));
+                leaves.extend(keys.iter().map(|(key, value)| (Some(section), key.as_str(), value)));
             }
+            _ if ALONE.contains(&section.as_str()) => leaves.push((None, section, value)),
             _ => return bad(section, "there is no such key outside a section"),
         }
     }
     let mut laid = file.clone();
     for (section, key, value) in leaves {
-        let name = format!("{section}.{key}");
+        let name = section.map_or_else(|| key.to_owned(), |section| format!("{section}.{key}"));
         let Ok(value) = serde_json::from_value::<toml::Value>(value.clone()) else {
             return bad(&name, "the value is of no kind that a configuration has");
         };
         let empty = || toml::Value::Table(toml::Table::new());
-        if let toml::Value::Table(section) = laid.entry(section).or_insert_with(empty) {
-            section.insert(key.to_owned(), value);
-        }
+        let table = match section {
+            Some(section) => laid.entry(section).or_insert_with(empty).as_table_mut(),
+            None => Some(&mut laid),
+        };
+        let Some(table) = table else { return bad(&name, "there is no such section") };
+        table.insert(key.to_owned(), value);
         // After each key, so that the first one that is wrong is named.
         let config = laid.clone().try_into::<Config>();
         let checked = config.map_err(|error| error.message().to_owned());
@@ -274,6 +280,9 @@ mod tests {
             (json!({ "limits": { "workers": null } }), "limits.workers"),
             (json!({ "limit": { "workers": 3 } }), "limit"),
             (json!({ "workers": 3 }), "workers"),
+            (json!({ "proxy": 3 }), "proxy"),
+            (json!({ "proxy": "https://me:s3cret@proxy:3128" }), "proxy"),
+            (json!({ "proxy": { "host": "x" } }), "proxy.host"),
             (json!({ "worker": "/tmp/x" }), "worker"),
             (json!({ "state_dir": "/tmp" }), "state_dir"),
             (json!({ "system": { "socket": "/tmp/x" } }), "system"),
@@ -282,8 +291,19 @@ mod tests {
             assert_eq!(overlay.read(&table, desired(1, settings)), Some(Err(())));
             let fault = overlay.reported.unwrap().fault.unwrap();
             assert_eq!(fault.code, Code::BadConfig);
-            assert!(fault.text.starts_with(word), "{}", fault.text);
+            assert!(fault.text.starts_with(word) && !fault.text.contains("s3cret"), "{}", fault.text);
         }
+    }
+
+    #[test]
+    fn a_proxy_is_set_and_one_of_the_nodes_file_is_taken_away() {
+        let table: toml::Table = toml::from_str("proxy = \"http://a:1\"").unwrap();
+        let set = |proxy: &str| {
+            let settings = json!({ "proxy": proxy });
+            lay(&table, settings.as_object().unwrap()).unwrap().proxy.map(|proxy| proxy.to_string())
+        };
+        assert_eq!(set("http://me:s3cret@b:2").as_deref(), Some("b:2"));
+        assert_eq!(set(""), None);
     }
 
     #[test]

@@ -9,31 +9,8 @@ use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
 use support::board::Board;
+use support::follow::{end, exit, installation, reply, state, with_downgrade};
 use support::{Fleet, Running, order, until};
-
-/// The update's state, once it is this one.
-fn state(fleet: &Fleet, kind: &str) -> Value {
-    fleet.message("update", |update| update["state"]["kind"] == kind)
-}
-
-fn reply(fleet: &Fleet, id: &str) -> Value {
-    fleet.message("reply", |reply| reply["id"] == id)["fault"].clone()
-}
-
-fn installation(fleet: &Fleet) -> Value {
-    fleet.message("birth", |birth| birth["installation"] != Value::Null)["installation"].clone()
-}
-
-fn exit(mut agent: Running) -> Option<i32> {
-    agent.wait().code()
-}
-
-fn end(agent: Running, fleet: &Fleet, helper: Running) {
-    agent.signal(Signal::SIGTERM);
-    assert_eq!(exit(agent), Some(0));
-    drop(helper);
-    fleet.no_process_is_left();
-}
 
 #[test]
 fn a_bundle_is_fetched_through_a_cut_installed_booted_and_committed_once_it_is_healthy() {
@@ -198,36 +175,61 @@ fn a_power_cut_while_root_installs_leads_to_the_same_order_again() {
 }
 
 #[test]
-fn packages_are_installed_by_the_guard_and_the_next_ones_have_a_way_back() {
+fn an_older_image_is_refused_before_it_is_fetched_unless_the_order_says_so() {
     let fleet = Fleet::start();
-    let board = Board::with_packages(&fleet);
+    let board = Board::with_slots(&fleet);
     let helper = board.helper();
     let agent = fleet.agent();
-    fleet.publish("command", &board.deb_order("u2", "2"));
-    assert_eq!(exit(agent), Some(6), "the new program is started by the service manager");
-    assert_eq!(board.get("installed"), "2");
-    let agent = fleet.silent_agent();
-    state(&fleet, "done");
-    board.no_guard_is_left();
+    fleet.publish("command", &board.rauc_order("older", "0.9"));
+    let fault = reply(&fleet, "command-older");
+    assert_eq!(fault["code"], "bad_bundle");
+    assert!(fault["text"].as_str().unwrap().contains("0.9 is older than 1, which runs"), "{fault}");
+    assert!(fleet.server.state.lock().unwrap().ranges.is_empty());
+    assert!(!board.get("calls").contains("rauc install"));
+    fleet.publish("command", &with_downgrade(board.rauc_order("meant", "0.9")));
+    assert_eq!(exit(agent), Some(7));
+    assert_eq!(board.get("version-B"), "0.9");
+    drop(helper);
+    fleet.no_process_is_left();
+}
 
-    fleet.publish("command", &board.deb_order("u3", "3"));
-    assert_eq!(exit(agent), Some(6));
-    // Its agent never comes.
-    board.time("first boot", 161);
-    until("the guard brings version 2 back", || board.get("installed") == "2");
-    board.no_guard_is_left();
-    assert!(board.was_asked("systemctl restart headwater-agent.service"));
-    let agent = fleet.silent_agent();
-    let update = state(&fleet, "rolled_back");
-    assert_eq!((&update["id"], &update["state"]["fault"]["code"]), (&json!("u3"), &json!("unhealthy")));
-
-    fleet.publish("command", &board.deb_order("u1", "1"));
-    let update = state(&fleet, "failed");
-    assert!(
-        update["state"]["fault"]["text"].as_str().unwrap().contains("older than the installed 2"),
-        "{update}"
-    );
-    end(agent, &fleet, helper);
+#[test]
+fn root_refuses_what_is_older_whatever_the_agent_and_the_order_say() {
+    let fleet = Fleet::start();
+    let board = Board::with_slots(&fleet);
+    board.forbids_downgrades();
+    let helper = board.helper();
+    let ask = |order: &Value| {
+        // As an agent that somebody has taken over would.
+        let order = &order["command"]["update"];
+        let folder = fleet.state_dir().join("update");
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = order["bundle"]["path"].as_str().unwrap();
+        let bytes = fleet.server.state.lock().unwrap().inputs[path].clone();
+        std::fs::write(folder.join(order["bundle"]["sha256"].as_str().unwrap()), bytes).unwrap();
+        let mut stream =
+            std::os::unix::net::UnixStream::connect(fleet.home.path().join("system.sock")).unwrap();
+        std::io::Write::write_all(
+            &mut stream,
+            format!("{}\n", json!({ "install": { "order": order } })).as_bytes(),
+        )
+        .unwrap();
+        let mut said = String::new();
+        std::io::Read::read_to_string(&mut stream, &mut said).unwrap();
+        serde_json::from_str::<Value>(said.lines().last().unwrap()).unwrap()
+    };
+    let said = ask(&board.rauc_order("u1", "0.9"));
+    assert!(said["fault"]["text"].as_str().unwrap().contains("0.9 is older than 1"), "{said}");
+    let said = ask(&with_downgrade(board.rauc_order("u2", "0.9")));
+    assert!(said["fault"]["text"].as_str().unwrap().contains("does not allow downgrades"), "{said}");
+    // The order lies about a bundle that is older.
+    let mut lie = board.rauc_order("u3", "0.9");
+    lie["command"]["update"]["bundle"]["version"] = json!("3");
+    let said = ask(&lie);
+    assert!(said["fault"]["text"].as_str().unwrap().contains("version \"0.9\", and version \"3\""), "{said}");
+    assert!(!board.get("calls").contains("rauc install"));
+    drop(helper);
+    fleet.no_process_is_left();
 }
 
 #[test]

@@ -42,10 +42,7 @@ describe() {
     program=$1 share=$2
     mkdir -p "$share/man/man1" "$share/bash-completion/completions" "$share/zsh/vendor-completions" \
         "$share/fish/vendor_completions.d"
-    case "$program" in
-        */headwater) run "$program" man --dir "$share/man/man1" ;;
-        *) run "$program" man "$share/man/man1" ;;
-    esac
+    run "$program" man "$share/man/man1"
     name=$(basename "$program")
     run "$program" completions bash >"$share/bash-completion/completions/$name"
     run "$program" completions zsh >"$share/zsh/vendor-completions/_$name"

@@ -83,7 +83,7 @@ impl Depot {
         for entry in std::fs::read_dir(&self.dir)? {
             found.extend(entry?.file_name().to_str().and_then(|name| self.get(name)));
         }
-        found.sort_by(|a, b| crate::version::compare(&a.about.version, &b.about.version));
+        found.sort_by(|a, b| headwater_protocol::version::compare(&a.about.version, &b.about.version));
         Ok(found)
     }
 

@@ -37,5 +37,6 @@ pub mod selector;
 pub mod serve;
 pub mod state_dir;
 pub mod store;
-pub mod version;
+#[cfg(test)]
+mod testing;
 pub mod views;

@@ -129,6 +129,8 @@ impl Metrics {
             | Write::Update(_)
             | Write::UpdateNode { .. }
             | Write::Config { .. }
+            | Write::Birth { .. }
+            | Write::Seen { .. }
             | Write::Evidence { .. } => {}
         }
     }

@@ -17,9 +17,8 @@ use std::str::FromStr;
 
 use headwater_protocol::NodeId;
 use headwater_protocol::message::{Birth, NodeState};
+use headwater_protocol::version;
 use wildmatch::WildMatch;
-
-use crate::version;
 
 #[derive(Debug, Clone)]
 pub struct Selector {

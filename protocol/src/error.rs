@@ -92,7 +92,7 @@ codes! {
     UploadFailed = "upload_failed", Transient;
     /// The node cannot do what the command asks, and says why.
     Unsupported = "unsupported", Capability;
-    /// The bundle is damaged, not signed by whom the node trusts, or for another kind of board.
+    /// The bundle is damaged, not signed by whom the node trusts, for another kind of board, or older than what runs.
     BadBundle = "bad_bundle", Input;
     /// The bundle is right and could not be installed.
     InstallFailed = "install_failed", Node;

@@ -7,7 +7,7 @@
 //!                  └─ livepeer                           what callers write
 //! ```
 //!
-//! Everything here is plain data with serde; nothing opens a socket, reads a clock or starts a thread.
+//! Everything here is plain data with serde, and how versions are ordered; nothing opens a socket, reads a clock or starts a thread.
 //! A value that exists is valid: ids, units and ladders are checked where they are made or parsed.
 
 pub mod enroll;
@@ -17,11 +17,13 @@ pub mod ids;
 pub mod livepeer;
 pub mod media;
 pub mod message;
+pub mod packages;
 pub mod rendition;
 pub mod sound;
 pub mod topic;
 pub mod units;
 pub mod update;
+pub mod version;
 pub mod worker;
 
 pub use error::{Class, Code, Fault};

@@ -60,9 +60,17 @@ pub struct UpdateOrder {
     /// Fetching is done at once; installing waits for the window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<Window>,
+    /// The operator's word that the bundle may be older than what the node runs; else it is refused.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub allow_downgrade: bool,
     /// How long the node may take, from its start with the new version, until it is connected and its probe has
     /// passed. Then the earlier version comes back.
     pub health: Millis,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde asks")]
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// Where a node is with an update. Each state is on its disk before the step that it names begins.
@@ -93,6 +101,20 @@ pub enum UpdateState {
 }
 
 impl UpdateState {
+    /// For people.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            UpdateState::Fetching { .. } => "fetching",
+            UpdateState::Waiting => "waiting",
+            UpdateState::Installing { .. } => "installing",
+            UpdateState::Restarting => "restarting",
+            UpdateState::Verifying => "verifying",
+            UpdateState::Done => "done",
+            UpdateState::RolledBack { .. } => "rolled back",
+            UpdateState::Failed { .. } => "failed",
+        }
+    }
+
     /// Nothing comes after it.
     pub fn is_terminal(&self) -> bool {
         match self {

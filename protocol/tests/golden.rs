@@ -340,9 +340,12 @@ fn what_manages_a_fleet_is_written_as_released() {
             path: format!("/v1/bundles/{}", "69b1ec2a".repeat(8)),
         },
         window: Some(Window { from: 120, until: 300 }),
+        allow_downgrade: false,
         health: Millis(600_000),
     };
-    check("command-update", &command(CommandKind::Update(Box::new(order))));
+    check("command-update", &command(CommandKind::Update(Box::new(order.clone()))));
+    let older = UpdateOrder { allow_downgrade: true, ..order };
+    check("command-update-downgrade", &command(CommandKind::Update(Box::new(older))));
     check("command-cancel-update", &command(CommandKind::CancelUpdate { id: id.clone() }));
     check(
         "command-logs",

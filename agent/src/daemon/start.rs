@@ -72,6 +72,7 @@ pub(crate) async fn run(setup: Setup) -> Result<Exit, DaemonError> {
     let (poller, inbox) = mqtt::session(Settings {
         node: identity.node.clone(),
         tls: tls.clone(),
+        proxy: config.proxy.clone(),
         keep_alive: Duration::from_secs(config.mqtt.keep_alive_seconds),
         session_expiry_s: config.mqtt.session_expiry_seconds,
         will,
@@ -89,7 +90,13 @@ pub(crate) async fn run(setup: Setup) -> Result<Exit, DaemonError> {
     let (avoid, avoided) = watch::channel(quarantine.avoid());
     let silence = Duration::from_secs(config.deadlines.transfer_silence_seconds);
     let shop = Shop {
-        media: Media::new(&identity.node.gateway_url, tls, limits.max_input_bytes, silence)?,
+        media: Media::new(
+            &identity.node.gateway_url,
+            tls,
+            config.proxy.as_ref(),
+            limits.max_input_bytes,
+            silence,
+        )?,
         spare: Spare::new(&worker, config.limits.spare_worker(&machine)),
         avoid: avoided,
         in_flight: limits.in_flight,

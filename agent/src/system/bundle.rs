@@ -8,6 +8,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use headwater_protocol::packages::{MANIFEST, MAX_TEXT, Package, PackageManifest, SIGNATURE, is_ours};
 use headwater_protocol::{Code, Fault};
 use openssl::cms::{CMSOptions, CmsContentInfo};
 use openssl::error::ErrorStack;
@@ -15,29 +16,7 @@ use openssl::sha::Sha256;
 use openssl::x509::X509;
 use openssl::x509::store::{X509Store, X509StoreBuilder};
 use openssl::x509::verify::X509VerifyFlags;
-use serde::{Deserialize, Serialize};
 use tar::{Archive, Entry, EntryType};
-
-pub(super) const MANIFEST: &str = "manifest.json";
-const SIGNATURE: &str = "manifest.p7s";
-/// Of the manifest and of its signature; a dozen packages need a twentieth.
-const MAX_TEXT: u64 = 64 * 1024;
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Manifest {
-    pub(super) kind: String,
-    pub(super) architecture: String,
-    pub(super) version: String,
-    pub(super) packages: Vec<Package>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Package {
-    pub(super) file: String,
-    pub(super) package: String,
-    pub(super) version: String,
-    pub(super) sha256: String,
-}
 
 fn bad(text: impl Into<String>) -> Fault {
     Fault::new(Code::BadBundle, text)
@@ -48,14 +27,14 @@ fn damaged(error: io::Error) -> Fault {
 }
 
 /// Verifies a bundle and writes its packages and its manifest into `folder`.
-pub(super) fn unpack(bundle: &Path, keyring: &Path, folder: &Path) -> Result<Manifest, Fault> {
+pub(super) fn unpack(bundle: &Path, keyring: &Path, folder: &Path) -> Result<PackageManifest, Fault> {
     let store = trusted(keyring)?;
     let (json, signature) = words(bundle)?;
     verify(&store, &json, &signature)?;
-    let manifest: Manifest = serde_json::from_slice(&json)
+    let manifest: PackageManifest = serde_json::from_slice(&json)
         .map_err(|error| bad(format!("the manifest cannot be read: {error}")))?;
     for Package { file, package, .. } in &manifest.packages {
-        if package != "headwater" && !package.starts_with("headwater-") {
+        if !is_ours(package) {
             return Err(bad(format!(
                 "the bundle has package {package:?}; only headwater's own are installed"
             )));

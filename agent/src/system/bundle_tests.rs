@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use headwater_protocol::update::BundleKind;
+
 use super::*;
 
 struct Maker {
@@ -59,8 +61,12 @@ impl Maker {
     }
 
     fn sign(&self, by: &str, packages: Vec<Package>) {
-        let manifest =
-            Manifest { kind: "deb".into(), architecture: "arm64".into(), version: "2".into(), packages };
+        let manifest = PackageManifest {
+            kind: BundleKind::Deb,
+            architecture: "arm64".into(),
+            version: "2".into(),
+            packages,
+        };
         fs::write(self.path("in/manifest.json"), serde_json::to_vec(&manifest).unwrap()).unwrap();
         self.run(
             "openssl",
@@ -82,12 +88,12 @@ impl Maker {
         );
     }
 
-    fn unpack(&self) -> Result<Manifest, Fault> {
+    fn unpack(&self) -> Result<PackageManifest, Fault> {
         self.run("tar", &["-cf", "bundle", "-C", "in", "."]);
         self.read()
     }
 
-    fn read(&self) -> Result<Manifest, Fault> {
+    fn read(&self) -> Result<PackageManifest, Fault> {
         let out = self.path("out");
         let _ = fs::remove_dir_all(&out);
         fs::create_dir(&out).unwrap();

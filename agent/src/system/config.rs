@@ -16,7 +16,7 @@ pub(crate) struct Config {
     pub(crate) state_dir: PathBuf,
     pub(crate) bundles: PathBuf,
     pub(crate) update_keyring: PathBuf,
-    pub(crate) allow_older: bool,
+    pub(crate) allow_downgrade: bool,
     pub(crate) rauc_config: PathBuf,
     pub(crate) idle_seconds: u64,
     pub(crate) install_seconds: u64,
@@ -30,7 +30,7 @@ impl Default for Config {
             state_dir: "/var/lib/headwater-system".into(),
             bundles: "/var/lib/headwater-agent/update".into(),
             update_keyring: "/etc/headwater/update-keyring.pem".into(),
-            allow_older: false,
+            allow_downgrade: true,
             rauc_config: "/etc/rauc/system.conf".into(),
             idle_seconds: 10,
             install_seconds: 3600,
@@ -43,7 +43,7 @@ impl Config {
     /// Reads `path`. Without one, reads the default place, where a missing file means defaults.
     pub(crate) fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
         let (path, text) = config::read(path, DEFAULT_PATH)?;
-        toml::from_str(&text).map_err(|source| ConfigError::Parse { path, source: Box::new(source) })
+        config::parse(&path, &text)
     }
 }
 

@@ -129,6 +129,16 @@ impl System {
             Verdict::Install => {
                 record.tries += 1;
                 self.journal.store(record)?;
+                // Not once the package manager may have replaced something.
+                if !record.way_back && record.tries == 1 {
+                    match packages::repack(&self.config) {
+                        Ok(()) => {
+                            record.way_back = packages::way_back(&self.config, &record.from.version);
+                            self.journal.store(record)?;
+                        }
+                        Err(error) => tracing::warn!(error, "there will be no way back from these packages"),
+                    }
+                }
                 let phase = match packages::install(&self.config) {
                     Ok(()) => Phase::Installed,
                     // Half installed is not "nothing was changed".

@@ -9,7 +9,7 @@ use headwater_protocol::{Code, Fault, UpdateId};
 
 use super::record::{Moment, Phase, Record};
 use super::wire::{Answer, Standing, Status};
-use super::{Lock, System, packages, rauc, stage, tool};
+use super::{Lock, System, packages, rauc, stage, tool, wire};
 use crate::board;
 
 /// Between two looks at what the guard does.
@@ -28,7 +28,7 @@ impl System {
     pub(super) fn install(&self, order: &UpdateOrder, progress: &mut dyn FnMut(u8)) -> Result<Answer, Fault> {
         let lock = self.work()?;
         let status = self.installation();
-        self.fits(&status, order)?;
+        wire::fits(&status, order, self.config.allow_downgrade)?;
         if let Some(record) = self.journal.load() {
             let standing = self.standing(&record, &status)?;
             let mine = record.order == order.id;
@@ -65,7 +65,7 @@ impl System {
                 result
             }
             BundleKind::Deb => {
-                let unpacked = packages::unpack(&self.config, &bundle, &order.bundle);
+                let unpacked = packages::unpack(&self.config, &bundle, order);
                 let _ = fs::remove_file(&bundle);
                 unpacked?;
                 let way_back = packages::way_back(&self.config, &record.from.version);
@@ -81,26 +81,6 @@ impl System {
     fn standing(&self, record: &Record, status: &Status) -> Result<Standing, Fault> {
         let standing = record.standing(&board::boot_id(), status.slot.as_deref(), false);
         standing.ok_or_else(|| Fault::new(Code::InstallFailed, &*status.explanation))
-    }
-
-    fn fits(&self, status: &Status, order: &UpdateOrder) -> Result<(), Fault> {
-        let Some(kind) = status.updates_by else {
-            return Err(Fault::new(Code::Unsupported, &*status.explanation));
-        };
-        let name = |kind| match kind {
-            BundleKind::Rauc => "RAUC bundles",
-            BundleKind::Deb => "bundles of packages",
-        };
-        if kind != order.bundle.kind {
-            let text = format!("this node is updated by {}, not by {}", name(kind), name(order.bundle.kind));
-            return Err(Fault::new(Code::Unsupported, text));
-        }
-        if status.compatible != order.bundle.compatible {
-            let text =
-                format!("the bundle is for {:?}, this is {:?}", order.bundle.compatible, status.compatible);
-            return Err(Fault::new(Code::BadBundle, text));
-        }
-        Ok(())
     }
 
     fn rauc(

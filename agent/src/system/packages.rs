@@ -1,8 +1,9 @@
 //! Our own Debian packages: installed by the package manager, with those of the earlier version kept to go back to.
 //!
 //! ```text
-//! packages/next      verified, to be installed            ─ commit ─▶ packages/current
-//! packages/current   what runs, where a bundle brought it ◀─ go back
+//! packages/next      verified, to be installed                ─ commit ─▶ packages/current
+//! packages/current   what runs, brought by a bundle or        ◀─ go back
+//!                    packed anew from what is installed
 //! ```
 
 use std::fs;
@@ -10,16 +11,19 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use headwater_protocol::update::Bundle;
+use headwater_protocol::packages::{MANIFEST, Package, PackageManifest};
+use headwater_protocol::update::{BundleKind, UpdateOrder};
 use headwater_protocol::{Code, Fault};
 
-use super::bundle::{self, MANIFEST, Manifest};
+use super::bundle;
 use super::config::Config;
 use super::install::storage;
 use super::tool::{self, ToolError};
 use crate::files;
 
 const AGENT: &str = "headwater-agent";
+/// For one package of ours to be packed anew; a slow card needs a twentieth.
+const REPACK: Duration = Duration::from_secs(300);
 
 fn next(config: &Config) -> PathBuf {
     config.state_dir.join("packages/next")
@@ -43,22 +47,23 @@ fn version_of(package: &str) -> Option<String> {
 }
 
 /// Verifies a bundle and makes its packages ready to be installed.
-pub(super) fn unpack(config: &Config, path: &Path, ordered: &Bundle) -> Result<(), Fault> {
+pub(super) fn unpack(config: &Config, path: &Path, order: &UpdateOrder) -> Result<(), Fault> {
     let folder = next(config);
     empty(&folder).map_err(storage)?;
     let checked = bundle::unpack(path, &config.update_keyring, &folder)
-        .and_then(|manifest| check(config, &manifest, ordered));
+        .and_then(|manifest| check(config, &manifest, order));
     if checked.is_err() {
         empty(&folder).map_err(storage)?;
     }
     checked
 }
 
-fn check(config: &Config, manifest: &Manifest, ordered: &Bundle) -> Result<(), Fault> {
+fn check(config: &Config, manifest: &PackageManifest, order: &UpdateOrder) -> Result<(), Fault> {
+    let ordered = &order.bundle;
     let bad = |text: String| Err(Fault::new(Code::BadBundle, text));
-    let Manifest { kind, architecture, version, packages } = manifest;
-    if kind != "deb" {
-        return bad(format!("the manifest is for {kind:?}, not for packages"));
+    let PackageManifest { kind, architecture, version, packages } = manifest;
+    if *kind != BundleKind::Deb {
+        return bad("the manifest is not for packages".to_owned());
     }
     if *architecture != ordered.compatible {
         return bad(format!("the packages are for {architecture}, this board is {}", ordered.compatible));
@@ -80,11 +85,11 @@ fn check(config: &Config, manifest: &Manifest, ordered: &Bundle) -> Result<(), F
             return bad(format!("{} is not the package that the manifest names", package.file));
         }
         if let Some(installed) = version_of(&package.package)
-            && !config.allow_older
+            && !(order.allow_downgrade && config.allow_downgrade)
             && tool::ask("dpkg", &["--compare-versions", &package.version, "ge", &installed]).is_err()
         {
             return bad(format!(
-                "{} {} is older than the installed {installed}; root may set allow_older in system.toml",
+                "{} {} is older than the installed {installed}; order it with --allow-downgrade",
                 package.package, package.version
             ));
         }
@@ -118,19 +123,61 @@ fn run(config: &Config, folder: &Path) -> Result<(), ToolError> {
     tool::run("apt-get", &args, deadline, log).map(|_| ())
 }
 
+fn manifest(folder: &Path) -> Option<PackageManifest> {
+    serde_json::from_slice(&fs::read(folder.join(MANIFEST)).ok()?).ok()
+}
+
+/// Packs what is installed and is about to be replaced, as no bundle has brought it here: a way back for the first one.
+/// What the bundle brings for the first time has none, and stays.
+pub(super) fn repack(config: &Config) -> Result<(), String> {
+    let folder = config.state_dir.join("packages/repacked");
+    let Some(next) = manifest(&next(config)) else {
+        return Err("the new packages have no manifest".to_owned());
+    };
+    let broken = |error: io::Error| format!("{}: {error}", folder.display());
+    empty(&folder).map_err(broken)?;
+    let mut packages = Vec::new();
+    for Package { package, .. } in next.packages {
+        let Some(version) = version_of(&package) else { continue };
+        // Quick, and read by every dpkg.
+        let args = ["--tag=none", "--deb-option=-Zgzip", &package];
+        tool::run_in(&folder, "dpkg-repack", &args, REPACK, |_| {})
+            .map_err(|error| format!("{error}: {}; is dpkg-repack installed?", error.text()))?;
+        let begin = format!("{package}_");
+        let mut names = fs::read_dir(&folder).map_err(broken)?.flatten().map(|entry| entry.file_name());
+        let name = names.find_map(|name| name.into_string().ok().filter(|name| name.starts_with(&begin)));
+        let file = name.ok_or_else(|| format!("dpkg-repack left no package of {package}"))?;
+        let path = folder.join(&file);
+        let sha256 =
+            fs::File::open(&path).and_then(|file| file.sync_all()).and_then(|()| files::sha256(&path));
+        packages.push(Package { file, package, version, sha256: sha256.map_err(broken)? });
+    }
+    let Some(agent) = packages.iter().find(|package| package.package == AGENT) else {
+        return Err(format!("{AGENT} is not installed"));
+    };
+    let manifest = PackageManifest { version: agent.version.clone(), packages, ..next };
+    let text = serde_json::to_vec_pretty(&manifest).map_err(|error| error.to_string())?;
+    let current = current(config);
+    files::write_atomically(&folder.join(MANIFEST), &text, 0o644)
+        .and_then(|()| remove(&current))
+        .and_then(|()| fs::rename(&folder, &current))
+        .and_then(|()| files::sync_parent(&current))
+        .map_err(broken)
+}
+
 /// Whether what runs can come back.
 pub(super) fn way_back(config: &Config, version: &str) -> bool {
-    let manifest = fs::read(current(config).join(MANIFEST)).ok();
-    let manifest: Option<Manifest> = manifest.and_then(|json| serde_json::from_slice(&json).ok());
-    let agent = |manifest: Manifest| manifest.packages.into_iter().find(|package| package.package == AGENT);
-    manifest.and_then(agent).is_some_and(|agent| agent.version == version)
+    let agent =
+        |manifest: PackageManifest| manifest.packages.into_iter().find(|package| package.package == AGENT);
+    manifest(&current(config)).and_then(agent).is_some_and(|agent| agent.version == version)
 }
 
 /// Brings the earlier packages back and starts their agent.
 pub(super) fn go_back(config: &Config, version: &str) -> Result<(), String> {
     if !way_back(config, version) {
         return Err(format!(
-            "no way back: the packages of version {version} are not kept, since no update brought them; install them by hand"
+            "no way back: the packages of version {version} are not kept, as neither an update brought them nor dpkg-repack \
+             could pack them; install them by hand"
         ));
     }
     run(config, &current(config)).map_err(|error| format!("no way back: {error}: {}", error.text()))?;

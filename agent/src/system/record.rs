@@ -186,7 +186,13 @@ mod tests {
             sha256: "0".repeat(64),
             path: "/b".into(),
         };
-        UpdateOrder { id: UpdateId::new("u1").unwrap(), bundle, window: None, health: Millis(600_000) }
+        UpdateOrder {
+            id: UpdateId::new("u1").unwrap(),
+            bundle,
+            window: None,
+            allow_downgrade: false,
+            health: Millis(600_000),
+        }
     }
 
     fn record(kind: BundleKind, phase: Phase) -> Record {

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
@@ -41,11 +42,22 @@ pub(crate) fn run(
     program: &str,
     args: &[&str],
     deadline: Duration,
+    line: impl FnMut(&str),
+) -> Result<String, ToolError> {
+    run_in(Path::new("."), program, args, deadline, line)
+}
+
+/// The same, for a program that writes into its working folder.
+pub(crate) fn run_in(
+    folder: &Path,
+    program: &str,
+    args: &[&str],
+    deadline: Duration,
     mut line: impl FnMut(&str),
 ) -> Result<String, ToolError> {
     let failed = |source| ToolError::Run { program: program.to_owned(), source };
     let mut command = Command::new(program);
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.args(args).current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // A group of its own, so that its children can be ended with it. Texts are compared: no translations.
     command.process_group(0).env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive");
     let mut child = command.spawn().map_err(failed)?;

@@ -1,8 +1,7 @@
 //! What agent and helper say to each other: one request in a line of JSON, then answers in lines until the last one.
 
-use headwater_protocol::Fault;
-use headwater_protocol::UpdateId;
 use headwater_protocol::update::{BundleKind, UpdateOrder};
+use headwater_protocol::{Code, Fault, UpdateId, version};
 use serde::{Deserialize, Serialize};
 
 pub(crate) const SOCKET: &str = "/run/headwater/system.sock";
@@ -59,6 +58,39 @@ pub(crate) struct Status {
     pub(crate) pending: Option<Pending>,
 }
 
+/// What speaks against an order, from what is known of the system: for the agent before it fetches anything, and for root,
+/// who does not believe the agent. `downgrades`: whether an order may ask for an older version at all.
+pub(crate) fn fits(status: &Status, order: &UpdateOrder, downgrades: bool) -> Result<(), Fault> {
+    let bundle = &order.bundle;
+    let Some(kind) = status.updates_by else {
+        return Err(Fault::new(Code::Unsupported, &*status.explanation));
+    };
+    let name = |kind| match kind {
+        BundleKind::Rauc => "RAUC bundles",
+        BundleKind::Deb => "bundles of packages",
+    };
+    if kind != bundle.kind {
+        let text = format!("this node is updated by {}, not by {}", name(kind), name(bundle.kind));
+        return Err(Fault::new(Code::Unsupported, text));
+    }
+    if status.compatible != bundle.compatible {
+        let text = format!("the bundle is for {:?}, this is {:?}", bundle.compatible, status.compatible);
+        return Err(Fault::new(Code::BadBundle, text));
+    }
+    // What was flashed may not say what it is.
+    if !status.version.is_empty() && version::compare(&bundle.version, &status.version).is_lt() {
+        let older = format!("{} is older than {}, which runs", bundle.version, status.version);
+        if !order.allow_downgrade {
+            return Err(Fault::new(Code::BadBundle, format!("{older}; order it with --allow-downgrade")));
+        }
+        if !downgrades {
+            let text = format!("{older}, and this board's system.toml does not allow downgrades");
+            return Err(Fault::new(Code::BadBundle, text));
+        }
+    }
+    Ok(())
+}
+
 /// The newest update, as root sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Pending {
@@ -86,4 +118,46 @@ pub(crate) enum Standing {
     Failed {
         fault: Fault,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use headwater_protocol::Millis;
+    use headwater_protocol::update::Bundle;
+
+    /// What is said of a bundle of version 2, where this version runs.
+    fn said(runs: &str, allow_downgrade: bool, downgrades: bool) -> Result<(), String> {
+        let status = Status {
+            updates_by: Some(BundleKind::Rauc),
+            compatible: "board".into(),
+            version: runs.into(),
+            ..Status::default()
+        };
+        let bundle = Bundle {
+            kind: BundleKind::Rauc,
+            compatible: "board".into(),
+            version: "2".into(),
+            bytes: 1,
+            sha256: String::new(),
+            path: String::new(),
+        };
+        let id = UpdateId::new("u1").unwrap();
+        let order = UpdateOrder { id, bundle, window: None, allow_downgrade, health: Millis(1) };
+        fits(&status, &order, downgrades).map_err(|fault| fault.text)
+    }
+
+    #[test]
+    fn an_older_version_comes_only_where_the_order_and_root_allow_it() {
+        for runs in ["1.9", "2~rc1", "2", ""] {
+            assert_eq!(said(runs, false, false), Ok(()), "{runs}");
+        }
+        assert!(
+            said("2.0.1", false, true)
+                .unwrap_err()
+                .contains("2 is older than 2.0.1, which runs; order it with")
+        );
+        assert!(said("10", true, false).unwrap_err().contains("system.toml does not allow downgrades"));
+        assert_eq!(said("10", true, true), Ok(()));
+    }
 }

@@ -1,22 +1,21 @@
 //! A bundle onto the data partition, by ranges: what has come stays over cut connections and restarts.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use headwater_protocol::error::in_one_line;
 use headwater_protocol::update::Bundle;
 use headwater_protocol::{Code, Fault};
-use openssl::sha::Sha256;
 use reqwest::StatusCode;
 use reqwest::header::{CONTENT_RANGE, RANGE};
 use tokio::io::{AsyncWriteExt, BufWriter};
 use tokio::time::timeout;
 
 use crate::files;
+use crate::jitter::jitter;
 use crate::media::Media;
-use crate::mqtt::jitter;
 
 /// Written at once; small writes wear flash.
 const BUFFER: usize = 256 * 1024;
@@ -92,7 +91,7 @@ pub(crate) async fn fetch(
         }
     }
     let (path, expected) = (part.clone(), bundle.sha256.clone());
-    let digest = tokio::task::spawn_blocking(move || digest(&path)).await;
+    let digest = tokio::task::spawn_blocking(move || files::sha256(&path)).await;
     let digest = digest.map_err(io::Error::other).and_then(|digest| digest).map_err(storage)?;
     if digest != expected {
         tracing::error!(%digest, expected, "the bundle has come whole and is another");
@@ -186,16 +185,4 @@ async fn go_on(media: &Media, part: &Path, bundle: &Bundle, progress: &impl Fn(u
     file.flush().await?;
     file.get_ref().sync_all().await?;
     result
-}
-
-fn digest(path: &Path) -> io::Result<String> {
-    let mut file = fs::File::open(path)?;
-    let (mut digest, mut chunk) = (Sha256::new(), vec![0; BUFFER]);
-    loop {
-        let n = file.read(&mut chunk)?;
-        if n == 0 {
-            return Ok(digest.finish().iter().map(|byte| format!("{byte:02x}")).collect());
-        }
-        digest.update(&chunk[..n]);
-    }
 }

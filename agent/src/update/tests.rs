@@ -16,7 +16,8 @@ fn order(id: &str) -> Box<UpdateOrder> {
         path: "/b".into(),
     };
     let window = Some(Window { from: 0, until: 60 });
-    Box::new(UpdateOrder { id: UpdateId::new(id).unwrap(), bundle, window, health: Millis(60_000) })
+    let id = UpdateId::new(id).unwrap();
+    Box::new(UpdateOrder { id, bundle, window, allow_downgrade: false, health: Millis(60_000) })
 }
 
 fn ordered(updater: &mut Updater, id: &str) -> Vec<Action> {

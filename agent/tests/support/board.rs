@@ -53,11 +53,42 @@ for package; do :; done
 [ "$package" = headwater-agent ] && [ -e installed ] && printf 'ii %s' "$(cat installed)"
 "#;
 
+/// Like 1.52: into the folder that it is called in.
+const DPKG_REPACK: &str = r#"
+for package; do :; done
+[ -e repack-fails ] && { echo "dpkg-repack: error: not to be packed" >&2; exit 2; }
+mkdir -p repack/DEBIAN
+printf 'Package: %s\nVersion: %s\nArchitecture: all\nMaintainer: t\nDescription: t\n' "$package" "$(cat installed)" > repack/DEBIAN/control
+dpkg-deb --root-owner-group --build repack "$from/${package}_$(cat installed)_all.deb" > /dev/null
+"#;
+
 const APT_GET: &str = r#"
 for file; do :; done
 [ -e apt-fails ] && { echo 'E: Unmet dependencies' >&2; exit 100; }
 dpkg-deb -f "$file" Version > installed
 "#;
+
+/// The system's own, on a system in a folder.
+const REAL: [(&str, &str); 4] = [
+    (
+        "dpkg",
+        r#"
+case "$1" in
+--print-architecture) echo board ;;
+*) PATH=$PATH:/usr/sbin:/sbin exec /usr/bin/dpkg --log=/dev/null --force-not-root --root="$PWD/root" "$@" ;;
+esac
+"#,
+    ),
+    ("dpkg-query", "exec /usr/bin/dpkg-query --admindir=root/var/lib/dpkg \"$@\"\n"),
+    ("dpkg-repack", "root=$PWD/root; cd \"$from\"; exec /usr/bin/dpkg-repack --root=\"$root\" \"$@\"\n"),
+    (
+        "apt-get",
+        r#"
+debs=; for file; do case "$file" in *.deb) debs="$debs $file" ;; esac; done
+PATH=$PATH:/usr/sbin:/sbin exec /usr/bin/dpkg --log=/dev/null --force-not-root --force-confold --root="$PWD/root" --install $debs
+"#,
+    ),
+];
 
 pub(crate) struct Board<'a> {
     fleet: &'a Fleet,
@@ -74,13 +105,10 @@ impl<'a> Board<'a> {
             ("systemctl", SYSTEMCTL),
             ("dpkg", DPKG),
             ("dpkg-query", DPKG_QUERY),
+            ("dpkg-repack", DPKG_REPACK),
             ("apt-get", APT_GET),
         ] {
-            let path = fleet.home.path().join("bin").join(name);
-            let folder = fleet.home.path().join("board");
-            let head = format!("#!/bin/sh\ncd {}\necho \"{name} $*\" >> calls\n", folder.display());
-            fs::write(&path, head + script).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            board.program(name, script);
         }
         let own = User::from_uid(geteuid()).unwrap().unwrap();
         board.serves(&own.name);
@@ -101,6 +129,13 @@ impl<'a> Board<'a> {
         fs::write(self.fleet.home.path().join("system.toml"), text).unwrap();
     }
 
+    /// As root on the board may say.
+    pub(crate) fn forbids_downgrades(&self) {
+        let path = self.fleet.home.path().join("system.toml");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(path, text + "allow_downgrade = false\n").unwrap();
+    }
+
     pub(crate) fn with_slots(fleet: &'a Fleet) -> Self {
         let board = Self::new(fleet, true);
         for (name, text) in
@@ -115,6 +150,41 @@ impl<'a> Board<'a> {
         let board = Self::new(fleet, false);
         board.set("installed", "1");
         board
+    }
+
+    /// The same by real tools: `headwater-agent` of version 1 is installed.
+    pub(crate) fn with_dpkg(fleet: &'a Fleet) -> Self {
+        let board = Self::new(fleet, false);
+        for (name, script) in REAL {
+            board.program(name, script);
+        }
+        for folder in ["info", "updates"] {
+            fs::create_dir_all(board.path("root/var/lib/dpkg").join(folder)).unwrap();
+        }
+        board.set("root/var/lib/dpkg/status", "");
+        board.deb_order("by-hand", "1");
+        let deb = fleet.home.path().join("make/bundle/headwater-agent_all.deb");
+        let mut dpkg = Command::new(fleet.home.path().join("bin/dpkg"));
+        let installed = dpkg.arg("--install").arg(deb).output().unwrap();
+        assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr));
+        board
+    }
+
+    /// What real dpkg says of the agent.
+    pub(crate) fn installed(&self) -> String {
+        let mut query = Command::new("/usr/bin/dpkg-query");
+        query.arg("--admindir").arg(self.path("root/var/lib/dpkg"));
+        let said =
+            query.args(["-W", "-f", "${db:Status-Abbrev}${Version}", "headwater-agent"]).output().unwrap();
+        String::from_utf8_lossy(&said.stdout).into_owned()
+    }
+
+    fn program(&self, name: &str, script: &str) {
+        let path = self.fleet.home.path().join("bin").join(name);
+        let folder = self.fleet.home.path().join("board");
+        let head = format!("#!/bin/sh\nfrom=$PWD\ncd {}\necho \"{name} $*\" >> calls\n", folder.display());
+        fs::write(&path, head + script).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -201,20 +271,30 @@ impl<'a> Board<'a> {
 
     /// A signed bundle with one small package, made as an operator makes it.
     pub(crate) fn deb_order(&self, id: &str, version: &str) -> Value {
+        self.deb_order_of(id, version, version)
+    }
+
+    /// The same, with a package of another version.
+    pub(crate) fn deb_order_of(&self, id: &str, version: &str, package: &str) -> Value {
         let script = r#"
             set -e
-            rm -rf make; mkdir -p make/root/DEBIAN make/bundle
-            printf 'Package: headwater-agent\nVersion: %s\nArchitecture: all\nMaintainer: t\nDescription: t\n' "$1" > make/root/DEBIAN/control
-            dpkg-deb --root-owner-group --build make/root make/bundle/headwater-agent_all.deb > /dev/null
+            umask 022; rm -rf make; mkdir -p make/root/DEBIAN make/root/etc/headwater make/bundle
+            echo "of = $2" > make/root/etc/headwater/agent.toml; echo /etc/headwater/agent.toml > make/root/DEBIAN/conffiles
+            printf 'Package: headwater-agent\nVersion: %s\nArchitecture: all\nMaintainer: t\nDescription: t\n' "$2" > make/root/DEBIAN/control
+            dpkg-deb --build make/root make/bundle/headwater-agent_all.deb > /dev/null
             [ -e keyring.pem ] || openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 \
                 -subj /CN=release -keyout release.key -out keyring.pem 2> /dev/null
             sha=$(sha256sum make/bundle/headwater-agent_all.deb | cut -d ' ' -f 1)
-            printf '{"kind":"deb","architecture":"board","version":"%s","packages":[{"file":"headwater-agent_all.deb","package":"headwater-agent","version":"%s","sha256":"%s"}]}' "$1" "$1" "$sha" > make/bundle/manifest.json
+            printf '{"kind":"deb","architecture":"board","version":"%s","packages":[{"file":"headwater-agent_all.deb","package":"headwater-agent","version":"%s","sha256":"%s"}]}' "$1" "$2" "$sha" > make/bundle/manifest.json
             openssl cms -sign -binary -in make/bundle/manifest.json -signer keyring.pem -inkey release.key -outform DER -out make/bundle/manifest.p7s
             tar -C make/bundle -cf make/bundle.tar manifest.json manifest.p7s headwater-agent_all.deb
         "#;
         let home = self.fleet.home.path();
-        let made = Command::new("sh").args(["-c", script, "sh", version]).current_dir(home).status().unwrap();
+        let made = Command::new("sh")
+            .args(["-c", script, "sh", version, package])
+            .current_dir(home)
+            .status()
+            .unwrap();
         assert!(made.success());
         self.order(id, version, "deb", fs::read(home.join("make/bundle.tar")).unwrap())
     }

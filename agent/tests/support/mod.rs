@@ -2,7 +2,9 @@
 //! binary, and a worker that has faults on demand. The gateway's side of MQTT is `mosquitto_sub` and `mosquitto_pub`.
 
 pub(crate) mod board;
+pub(crate) mod follow;
 pub(crate) mod pki;
+pub(crate) mod proxy;
 pub(crate) mod server;
 
 use std::fs;
@@ -98,6 +100,7 @@ pub(crate) struct Fleet {
     pub(crate) config_limit: u32,
     /// `reserve_mib`.
     pub(crate) reserve: u32,
+    pub(crate) proxy: String,
 }
 
 impl Fleet {
@@ -123,6 +126,7 @@ impl Fleet {
             idle: 30,
             config_limit: 300,
             reserve: 0,
+            proxy: String::new(),
         }
     }
 
@@ -143,9 +147,10 @@ impl Fleet {
     pub(crate) fn command(&self) -> Command {
         let config = self.home.path().join("agent.toml");
         let text = format!(
-            "[limits]\nworkers = 1\nqueue = 1\nsegments_in_flight = {}\nspare_worker = {}\nworker_idle_seconds = {}\n[telemetry]\ninterval_seconds = 1\n[mqtt]\nkeep_alive_seconds = 5\n\
+            "proxy = {:?}\n[limits]\nworkers = 1\nqueue = 1\nsegments_in_flight = {}\nspare_worker = {}\nworker_idle_seconds = {}\n[telemetry]\ninterval_seconds = 1\n[mqtt]\nkeep_alive_seconds = 5\n\
              [deadlines]\nworker_silence_seconds = 2\ndrain_seconds = 20\n\
              worker_start_seconds = 300\nprobe_seconds = 60\ntransfer_silence_seconds = 300\nconfig_seconds = {}\n[log]\nlevel = \"debug\"\n[system]\nsocket = {:?}\nreserve_mib = {}\n",
+            self.proxy,
             self.in_flight,
             self.spare,
             self.idle,

@@ -5,13 +5,14 @@ use std::io::{self, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use headwater_protocol::packages::{MANIFEST, Package, PackageManifest, SIGNATURE, is_ours};
 use headwater_protocol::update::BundleKind;
 use openssl::cms::{CMSOptions, CmsContentInfo};
 use openssl::pkey::PKey;
 use openssl::stack::Stack;
 use openssl::x509::X509;
 
-use super::packages::{MANIFEST, Package, PackageManifest, SIGNATURE, sha256};
+use super::packages::sha256;
 
 /// Its version is the bundle's, where it is among the packages.
 const FIRST: &str = "headwater-agent";
@@ -76,7 +77,7 @@ fn manifest(debs: &[PathBuf]) -> Result<PackageManifest, MakeError> {
     let mut architecture: Option<String> = None;
     for path in debs {
         let [package, version, of] = fields(path)?;
-        if package != "headwater" && !package.starts_with("headwater-") {
+        if !is_ours(&package) {
             return Err(MakeError::Foreign(package));
         }
         match &architecture {

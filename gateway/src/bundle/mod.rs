@@ -10,11 +10,11 @@ mod rauc;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
+use headwater_protocol::packages::Package;
 use headwater_protocol::update::BundleKind;
 use serde::{Deserialize, Serialize};
 
 pub use make::{MakeError, make};
-pub use packages::{Package, PackageManifest};
 
 /// What a bundle says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,36 +6,13 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Read};
 
+use headwater_protocol::packages::{MANIFEST, MAX_TEXT, Package, PackageManifest, SIGNATURE};
 use headwater_protocol::update::BundleKind;
 use openssl::cms::{CMSOptions, CmsContentInfo};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{About, BundleError, signers};
 use crate::secret::hex;
-
-pub(super) const MANIFEST: &str = "manifest.json";
-pub(super) const SIGNATURE: &str = "manifest.p7s";
-/// Both are small: a line per package, some certificates.
-const MAX_PART: u64 = 64 * 1024;
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PackageManifest {
-    pub kind: BundleKind,
-    /// Debian's: `amd64`, `arm64`, `armhf`
-    pub architecture: String,
-    pub version: String,
-    pub packages: Vec<Package>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Package {
-    /// Its name in the bundle.
-    pub file: String,
-    pub package: String,
-    pub version: String,
-    pub sha256: String,
-}
 
 pub(super) fn read(file: File) -> Result<About, BundleError> {
     let mut archive = tar::Archive::new(BufReader::new(file));
@@ -47,7 +24,7 @@ pub(super) fn read(file: File) -> Result<About, BundleError> {
         Ok(Some((String::from_utf8_lossy(&entry.path_bytes()).into_owned(), entry)))
     };
     let mut part = |wanted: &'static str| match next()? {
-        Some((name, mut entry)) if name == wanted && entry.size() <= MAX_PART => {
+        Some((name, mut entry)) if name == wanted && entry.size() <= MAX_TEXT => {
             let mut bytes = Vec::new();
             entry.read_to_end(&mut bytes)?;
             Ok(bytes)

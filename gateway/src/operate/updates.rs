@@ -78,7 +78,7 @@ fn refused(why: &UpdateError) -> Response<Body> {
     let status = match why {
         UpdateError::Plan(_) => StatusCode::BAD_REQUEST,
         UpdateError::Nobody(_) | UpdateError::Unknown(_) => StatusCode::NOT_FOUND,
-        UpdateError::TooMany | UpdateError::NotNow(_) => StatusCode::CONFLICT,
+        UpdateError::TooMany | UpdateError::NotNow(_) | UpdateError::Older { .. } => StatusCode::CONFLICT,
         UpdateError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
     error(status, why)

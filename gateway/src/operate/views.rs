@@ -96,8 +96,44 @@ pub struct DesiredView {
 
 impl From<Configured> for ConfigView {
     fn from(Configured { desired, reported }: Configured) -> Self {
-        let desired =
-            desired.map(|desired| DesiredView { revision: desired.revision, settings: desired.settings });
+        let desired = desired.map(|mut desired| {
+            desired.settings.values_mut().for_each(hide);
+            DesiredView { revision: desired.revision, settings: desired.settings }
+        });
         Self { desired, reported }
+    }
+}
+
+/// Who may look need not know the user and password in an address, a proxy's.
+fn hide(value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            if let Some((scheme, rest)) = text.split_once("://")
+                && let Some((_, host)) = rest.rsplit_once('@')
+            {
+                *text = format!("{scheme}://***@{host}");
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(hide),
+        Value::Object(values) => values.values_mut().for_each(hide),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Desired;
+    use serde_json::json;
+
+    #[test]
+    fn passwords_in_addresses_are_not_shown() {
+        let settings = json!({"proxy": "http://me:p@s3cret@proxy:3128", "log": {"level": "debug", "to": ["ftp://s3cret@x"]}});
+        let desired = Some(Desired { revision: 1, settings: settings.as_object().cloned().unwrap() });
+        let view = ConfigView::from(Configured { desired, reported: None });
+        assert_eq!(
+            Value::Object(view.desired.unwrap().settings),
+            json!({"proxy": "http://***@proxy:3128", "log": {"level": "debug", "to": ["ftp://***@x"]}})
+        );
     }
 }

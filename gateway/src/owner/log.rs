@@ -56,6 +56,8 @@ impl Running {
             | Write::Update(_)
             | Write::UpdateNode { .. }
             | Write::Config { .. }
+            | Write::Birth { .. }
+            | Write::Seen { .. }
             | Write::Evidence { .. } => {}
         }
     }

@@ -23,7 +23,7 @@ impl Running {
             return;
         }
         let result = match topic.channel {
-            Channel::Birth => read::<Birth>(payload).map(|birth| {
+            Channel::Birth => read::<Birth>(payload).and_then(|birth| own(node, birth)).map(|birth| {
                 self.remind(node, &birth, now);
                 self.owner.core.birth(node, birth, now);
                 self.node_returned(node);
@@ -90,8 +90,15 @@ pub(super) fn send(
 enum Unread {
     #[error("version {0} is not {VERSION}")]
     Version(u64),
+    #[error("it is the birth of {0}")]
+    Stranger(NodeId),
     #[error(transparent)]
     Json(#[from] serde_json::Error),
+}
+
+/// The broker vouches for the topic; what is kept of a node is only what it wrote there of itself.
+fn own(node: &NodeId, birth: Birth) -> Result<Birth, Unread> {
+    if birth.node == *node { Ok(birth) } else { Err(Unread::Stranger(birth.node)) }
 }
 
 fn read<T: serde::de::DeserializeOwned>(payload: &[u8]) -> Result<T, Unread> {

@@ -12,7 +12,7 @@ use super::commands::COMMAND_LIFE;
 use super::{Event, Handle, Running, Stopped, send};
 use crate::operate::views::UpdateView;
 use crate::rollout::{
-    Action, BadPlan, Campaign, Candidate, Head, NotNow, Plan, State, check, enlist, step, suits,
+    Action, BadPlan, Campaign, Candidate, Head, NotNow, Plan, State, check, enlist, is_older, step, suits,
 };
 use crate::schedule::Now;
 use crate::selector::{Facts, Selector};
@@ -53,6 +53,10 @@ pub enum UpdateError {
     Nobody(String),
     #[error("{OPEN} updates have not ended; cancel those that are not needed")]
     TooMany,
+    #[error(
+        "{node} runs {runs}, which is newer than {version}, and no other node can take it; --allow-downgrade takes it back"
+    )]
+    Older { node: NodeId, runs: String, version: String },
     #[error("no update is called {0}")]
     Unknown(UpdateId),
     #[error(transparent)]
@@ -183,13 +187,24 @@ impl Running {
             .map(|(node, known)| Candidate {
                 node: node.clone(),
                 online: known.is_there(),
-                suits: busy(node).map_or_else(|| suits(&bundle, known.birth.as_ref()), Err),
+                suits: busy(node).map_or_else(|| suits(&bundle, &plan, known.birth.as_ref()), Err),
             })
             .collect();
         if candidates.is_empty() {
             return Err(UpdateError::Nobody(selector.to_string()));
         }
         let at = Millis(now.unix);
+        // A slip, most likely. Where others can take it, those that cannot are only skipped.
+        let older = candidates.iter().find_map(|candidate| {
+            let runs = is_older(&bundle, fleet.get(&candidate.node)?.birth.as_ref()?)?;
+            Some((candidate.node.clone(), runs.to_owned()))
+        });
+        if let Some((node, runs)) = older
+            && !plan.allow_downgrade
+            && candidates.iter().all(|candidate| candidate.suits.is_err())
+        {
+            return Err(UpdateError::Older { node, runs, version: bundle.version });
+        }
         let members = enlist(&id, &plan, candidates, at);
         let head = Head { state: State::Running, wave: 0, soaking: None, forgiven: 0, round: 0 };
         Ok(Campaign { id, name, selector: selector.to_string(), bundle, plan, created: at, head, members })
@@ -314,6 +329,7 @@ fn command(campaign: &Campaign, action: Action) -> (NodeId, String, CommandKind)
                 id: order,
                 bundle: campaign.bundle.clone(),
                 window: campaign.plan.window,
+                allow_downgrade: campaign.plan.allow_downgrade,
                 health: campaign.plan.health,
             };
             (node, id, CommandKind::Update(Box::new(order)))

@@ -27,7 +27,7 @@ use headwater_protocol::{Millis, NodeId, UpdateId};
 use serde::{Deserialize, Serialize};
 
 pub use events::NotNow;
-pub use plan::{BadPlan, Candidate, check, enlist, suits};
+pub use plan::{BadPlan, Candidate, check, enlist, is_older, suits};
 pub use step::{ABSENT, Action, Fleet, RESEND, SILENT, Seen, Step, step};
 
 /// A part of the nodes: `5%`, or a count, `3`.
@@ -106,6 +106,9 @@ pub struct Plan {
     pub stop_after: Share,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<Window>,
+    /// Nodes may get an older version than they run.
+    #[serde(default)]
+    pub allow_downgrade: bool,
     /// Time for a node with the new version to prove itself.
     pub health: Millis,
 }
@@ -212,16 +215,7 @@ impl Progress {
             Progress::Ordered => "ordered",
             Progress::Silent => "silent",
             Progress::Recalled => "recalled",
-            Progress::Node { state } => match state {
-                UpdateState::Fetching { .. } => "fetching",
-                UpdateState::Waiting => "waiting",
-                UpdateState::Installing { .. } => "installing",
-                UpdateState::Restarting => "restarting",
-                UpdateState::Verifying => "verifying",
-                UpdateState::Done => "done",
-                UpdateState::RolledBack { .. } => "rolled back",
-                UpdateState::Failed { .. } => "failed",
-            },
+            Progress::Node { state } => state.as_str(),
         }
     }
 }

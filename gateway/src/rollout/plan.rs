@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use headwater_protocol::message::Birth;
 use headwater_protocol::update::{Bundle, BundleKind};
-use headwater_protocol::{Millis, NodeId, UpdateId};
+use headwater_protocol::{Millis, NodeId, UpdateId, version};
 
 use super::{Member, Plan, Progress, Share};
 use crate::secret::sha256_hex;
@@ -29,7 +29,7 @@ const DAY: u64 = 24 * 3600 * 1000;
 
 /// The rules that no single field can show.
 pub fn check(plan: &Plan) -> Result<(), BadPlan> {
-    let Plan { waves, stop_after: _, window, health } = plan;
+    let Plan { waves, stop_after: _, window, allow_downgrade: _, health } = plan;
     let Some(last) = waves.last().filter(|_| waves.len() <= 20) else { return Err(BadPlan::Waves) };
     if last.upto != Share::Percent(100) {
         return Err(BadPlan::Last(last.upto));
@@ -56,8 +56,14 @@ pub fn check(plan: &Plan) -> Result<(), BadPlan> {
     }
 }
 
+/// What a node runs, where the bundle would take it back to something older. An image may not say what it is.
+pub fn is_older<'a>(bundle: &Bundle, birth: &'a Birth) -> Option<&'a str> {
+    let runs = &birth.installation.as_ref()?.version;
+    (!runs.is_empty() && version::compare(&bundle.version, runs).is_lt()).then_some(runs)
+}
+
 /// Whether a node can take the bundle, and has not got it already.
-pub fn suits(bundle: &Bundle, birth: Option<&Birth>) -> Result<(), String> {
+pub fn suits(bundle: &Bundle, plan: &Plan, birth: Option<&Birth>) -> Result<(), String> {
     let Some(birth) = birth else { return Err("it has not said yet what it is".to_owned()) };
     let Some(installed) = &birth.installation else {
         return Err(format!("its agent, {}, does not know updates yet", birth.agent_version));
@@ -81,6 +87,9 @@ pub fn suits(bundle: &Bundle, birth: Option<&Birth>) -> Result<(), String> {
     }
     if installed.version == bundle.version {
         return Err(format!("it runs {} already", bundle.version));
+    }
+    if let Some(runs) = is_older(bundle, birth).filter(|_| !plan.allow_downgrade) {
+        return Err(format!("it runs {runs}, which is newer; --allow-downgrade takes it back"));
     }
     Ok(())
 }

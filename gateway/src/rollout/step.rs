@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use headwater_protocol::message::Birth;
 use headwater_protocol::{Millis, NodeId, UpdateId};
 
-use super::{Campaign, Progress, State, suits};
+use super::{Campaign, Member, Progress, State, suits};
 
 /// An order that the node's own word does not show is sent again after this.
 pub const RESEND: u64 = 30_000;
@@ -99,7 +99,9 @@ fn advance(campaign: &mut Campaign, fleet: &Fleet<'_>, now: Millis, step: &mut S
             campaign.head.soaking = None;
             return;
         }
-        if wave + 1 >= campaign.plan.waves.len() {
+        // Also where the waves after it have nobody: there is no one to soak for.
+        let follows = |m: &Member| m.wave > wave && !matches!(m.progress, Progress::Skipped { .. });
+        if !campaign.members.values().any(follows) {
             if campaign.members.values().all(|member| member.progress.is_over()) {
                 campaign.head.state = State::Done;
             }
@@ -134,7 +136,7 @@ fn order(campaign: &mut Campaign, fleet: &Fleet<'_>, now: Millis, step: &mut Ste
         member.away = None;
         // It may have changed since the plan was made; what was ordered once is left to the node.
         if member.progress == Progress::Pending
-            && let Err(reason) = suits(&campaign.bundle, seen.birth)
+            && let Err(reason) = suits(&campaign.bundle, &campaign.plan, seen.birth)
         {
             (member.progress, member.since) = (Progress::Skipped { reason }, now);
             step.touched.insert(node.clone());

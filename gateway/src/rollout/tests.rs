@@ -2,8 +2,9 @@ use headwater_protocol::message::{Birth, Extra};
 use headwater_protocol::update::UpdateStatus;
 use headwater_protocol::{Code, Fault};
 
-use super::testing::{birth, bundle, header};
+use super::testing::{birth, bundle};
 use super::*;
+use crate::testing::header;
 
 const MINUTE: u64 = 60_000;
 
@@ -22,7 +23,13 @@ fn node(name: &str) -> NodeId {
 fn plan(waves: &str, stop_after: &str) -> Plan {
     let wave = |upto: &str| Wave { upto: upto.parse().unwrap(), soak: Millis(30 * MINUTE) };
     let waves = waves.split(',').map(wave).collect();
-    Plan { waves, stop_after: stop_after.parse().unwrap(), window: None, health: Millis(10 * MINUTE) }
+    Plan {
+        waves,
+        stop_after: stop_after.parse().unwrap(),
+        window: None,
+        allow_downgrade: false,
+        health: Millis(10 * MINUTE),
+    }
 }
 
 impl Play {
@@ -35,7 +42,7 @@ impl Play {
         let candidates = births.iter().map(|(node, birth)| Candidate {
             node: node.clone(),
             online: true,
-            suits: suits(&bundle, Some(birth)),
+            suits: suits(&bundle, &plan, Some(birth)),
         });
         let members = enlist(&id, &plan, candidates.collect(), Millis(0));
         let head = Head { state: State::Running, wave: 0, soaking: None, forgiven: 0, round: 0 };
@@ -310,12 +317,21 @@ fn a_life_that_begins_in_the_middle_goes_on_where_the_last_one_was() {
 }
 
 #[test]
+fn an_update_of_one_node_ends_with_it_and_soaks_for_nobody() {
+    let mut play = Play::new(1, plan("5%,25%,100%", "1"));
+    assert_eq!(play.look().len(), 1);
+    play.all_say(0, &UpdateState::Done);
+    play.look();
+    assert_eq!(play.campaign.head.state, State::Done);
+}
+
+#[test]
 fn nodes_that_cannot_take_the_bundle_are_skipped_with_the_reason() {
     let bundle = bundle("0.2.0");
     let why = |change: fn(&mut headwater_protocol::update::Installation)| {
         let mut birth = birth("a", "0.1.0");
         change(birth.installation.as_mut().unwrap());
-        suits(&bundle, Some(&birth)).unwrap_err()
+        suits(&bundle, &plan("100%", "1"), Some(&birth)).unwrap_err()
     };
     use headwater_protocol::update::BundleKind;
     assert_eq!(
@@ -325,8 +341,16 @@ fn nodes_that_cannot_take_the_bundle_are_skipped_with_the_reason() {
     assert!(why(|i| i.updates_by = None).contains("by hand"));
     assert_eq!(why(|i| i.compatible = "y".into()), "it is \"y\", the bundle is for \"board-x\"");
     assert_eq!(why(|i| i.version = "0.2.0".into()), "it runs 0.2.0 already");
+    assert!(why(|i| i.version = "0.10.0".into()).contains("it runs 0.10.0, which is newer"));
+    let allowed = Plan { allow_downgrade: true, ..plan("100%", "1") };
+    assert_eq!(suits(&bundle, &allowed, Some(&birth("a", "0.10.0"))), Ok(()));
+    assert_eq!(
+        suits(&bundle, &plan("100%", "1"), Some(&birth("a", ""))),
+        Ok(()),
+        "it does not say what it runs"
+    );
     assert!(why(|i| i.privileged = false).contains("no rights"));
-    assert!(suits(&bundle, None).is_err());
+    assert!(suits(&bundle, &plan("100%", "1"), None).is_err());
     // What became so while it waited for its turn is seen at its turn.
     let mut play = Play::new(1, plan("100%", "1"));
     let installation = play.births.get_mut(&node("n1")).unwrap().installation.as_mut().unwrap();

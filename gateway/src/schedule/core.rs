@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use headwater_protocol::message::{Extra, Header, Revoke, TimeSource};
 use headwater_protocol::{Code, Epoch, Fault, Millis, NodeId, StreamId, TaskId, VERSION};
 
-use super::{Action, Attempt, IDLE_MS, Node, Now, Outcome, Phase, Policy, Stream, Submission, Task};
+use super::{Action, Attempt, IDLE_MS, Node, Now, Outcome, Phase, Policy, SEEN_MS, Stream, Submission, Task};
 use crate::store::{Ending, Remembered, Write};
 use crate::views::{AttemptView, NodeView};
 
@@ -23,6 +23,8 @@ pub struct Core {
     /// Until then (mono) a node that was online before the broker went may be heard of again.
     pub(super) returning_until: u64,
     pub(super) out: Vec<Action>,
+    /// When signs of life were stored last (mono).
+    seen_stored: u64,
     next_run: u64,
     seq: u64,
 }
@@ -30,16 +32,21 @@ pub struct Core {
 impl Core {
     pub fn new(policy: Policy, remembered: Remembered) -> Self {
         // The owner has taken the rest.
-        let Remembered { positions, counts, next_run, campaigns: _, configs: _ } = remembered;
+        let Remembered { positions, counts, next_run, births, campaigns: _, configs: _ } = remembered;
+        let nodes = births.into_iter().map(|(node, (seen, birth))| {
+            let known = Node { birth: Some(birth), ..Node::new(seen) };
+            (node, known)
+        });
         Self {
             policy,
-            nodes: BTreeMap::new(),
+            nodes: nodes.collect(),
             streams: HashMap::new(),
             tasks: BTreeMap::new(),
             positions,
             counts,
             returning_until: 0,
             out: Vec::new(),
+            seen_stored: 0,
             next_run,
             seq: 0,
         }
@@ -189,6 +196,12 @@ impl Core {
         for stream in idle {
             self.streams.remove(&stream);
             self.out.push(Action::Write(Write::StreamEnded { stream }));
+        }
+        if now.mono >= self.seen_stored + SEEN_MS {
+            self.seen_stored = now.mono;
+            let there = self.nodes.iter().filter(|(_, node)| node.is_there());
+            let seen = there.map(|(id, node)| Write::Seen { node: id.clone(), at: node.last_seen });
+            self.out.extend(seen.map(Action::Write));
         }
         self.place_waiting(now);
     }

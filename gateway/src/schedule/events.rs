@@ -9,19 +9,14 @@ use super::{Action, Attempt, GRACE_MS, Node, Now, Phase, Puts, Task};
 use crate::store::Write;
 
 impl Core {
+    /// For retained messages, which may be old: a node that is known was seen when it was.
+    fn known(&mut self, id: &NodeId, now: Now) -> &mut Node {
+        self.nodes.entry(id.clone()).or_insert_with(|| Node::new(now.unix))
+    }
+
+    /// For a sign of life.
     fn node(&mut self, id: &NodeId, now: Now) -> &mut Node {
-        let node = self.nodes.entry(id.clone()).or_insert_with(|| Node {
-            state: NodeState::Offline,
-            heard: false,
-            birth: None,
-            telemetry: None,
-            update: None,
-            last_seen: now.unix,
-            strikes: 0,
-            rests_until: 0,
-            rests_until_unix: 0,
-            busy_until: 0,
-        });
+        let node = self.known(id, now);
         node.last_seen = now.unix;
         node
     }
@@ -41,14 +36,16 @@ impl Core {
     }
 
     pub fn birth(&mut self, id: &NodeId, birth: Birth, now: Now) {
-        let node = self.node(id, now);
-        node.birth = Some(birth);
+        let node = self.known(id, now);
+        node.birth = Some(birth.clone());
+        let seen = node.last_seen;
+        self.out.push(Action::Write(Write::Birth { birth: Box::new(birth), seen }));
         self.out.push(Action::NodesChanged);
         self.place_waiting(now);
     }
 
     pub fn updated(&mut self, id: &NodeId, status: UpdateStatus, now: Now) {
-        self.node(id, now).update = Some(status);
+        self.known(id, now).update = Some(status);
         self.out.push(Action::NodesChanged);
     }
 
@@ -58,7 +55,7 @@ impl Core {
     }
 
     pub fn status(&mut self, id: &NodeId, status: &Status, now: Now) {
-        let node = self.node(id, now);
+        let node = self.known(id, now);
         let old_boot = node.birth.as_ref().is_some_and(|birth| {
             !status.header.boot_id.is_empty() && birth.header.boot_id != status.header.boot_id
         });
@@ -66,6 +63,12 @@ impl Core {
             // The will of a connection before the node's last boot, delivered late.
             return;
         }
+        // The end of a connection that was there, or a beginning; not a last will that the broker kept.
+        if node.is_there() || status.state != NodeState::Offline {
+            node.last_seen = now.unix;
+            self.out.push(Action::Write(Write::Seen { node: id.clone(), at: now.unix }));
+        }
+        let Some(node) = self.nodes.get_mut(id) else { return };
         node.heard = true;
         node.state = status.state;
         self.out.push(Action::NodesChanged);

@@ -55,6 +55,8 @@ pub struct Policy {
 
 /// A stream without a segment for so long has ended.
 pub const IDLE_MS: u64 = 60_000;
+/// A node's last sign of life is stored this often, so that a killed gateway knows it about as well.
+pub const SEEN_MS: u64 = 10 * 60_000;
 /// How long a task whose nodes all went away waits for one to come back.
 pub const GRACE_MS: u64 = 10_000;
 
@@ -154,6 +156,7 @@ pub struct Node {
     pub telemetry: Option<Telemetry>,
     /// Its word on its newest update.
     pub update: Option<UpdateStatus>,
+    /// Its last sign of life, since 1970; what the broker kept of it is none.
     pub last_seen: u64,
     /// Faults of its own in a row.
     pub strikes: u32,
@@ -165,6 +168,22 @@ pub struct Node {
 }
 
 impl Node {
+    /// Known, and not heard of.
+    pub(crate) fn new(last_seen: u64) -> Self {
+        Self {
+            state: NodeState::Offline,
+            heard: false,
+            birth: None,
+            telemetry: None,
+            update: None,
+            last_seen,
+            strikes: 0,
+            rests_until: 0,
+            rests_until_unix: 0,
+            busy_until: 0,
+        }
+    }
+
     /// Connected, for all we know.
     pub fn is_there(&self) -> bool {
         self.state() != NodeState::Offline

@@ -1,23 +1,16 @@
 //! The state machine without a clock, a broker or a store.
 
-use headwater_protocol::message::{
-    Board, Event, EventKind, EventNumber, Extra, Header, Limits, Status, TimeSource,
-};
-use headwater_protocol::{
-    Capability, CapabilityKind, Codec, Container, InputFacts, Pixels, RenditionReport, SegmentReport,
-};
+use headwater_protocol::message::{Event, EventKind, EventNumber, Extra, Limits, Status};
+use headwater_protocol::{Container, InputFacts, Pixels, RenditionReport, SegmentReport};
 
 use super::*;
 use crate::store::Remembered;
+use crate::testing::header;
 
 struct World {
     core: Core,
     now: u64,
     sent: u64,
-}
-
-fn header() -> Header {
-    Header { v: 1, ts: Millis(0), ts_src: TimeSource::Ntp, boot_id: "b".into(), seq: 0 }
 }
 
 fn node(name: &str) -> NodeId {
@@ -139,37 +132,8 @@ impl World {
 use headwater_protocol::Code;
 
 fn birth(name: &str) -> Birth {
-    Birth {
-        header: header(),
-        node: node(name),
-        fleet: FleetId::new("f").unwrap(),
-        agent_version: String::new(),
-        worker_version: String::new(),
-        board: Board {
-            profile: String::new(),
-            model: String::new(),
-            arch: String::new(),
-            os: String::new(),
-            kernel: String::new(),
-            cpus: 1,
-            memory_bytes: 0,
-        },
-        capabilities: vec![Capability {
-            kind: CapabilityKind::Encode,
-            codec: Some(Codec::H264),
-            element: String::new(),
-            memory: String::new(),
-            speed_fps: 1.0,
-            width: Pixels(1),
-            height: Pixels(1),
-            instances: None,
-        }],
-        avoids: Vec::new(),
-        limits: Limits { workers: 1, in_flight: 2, queue: 1, max_input_bytes: 100 },
-        installation: None,
-        config: None,
-        extra: Extra::new(),
-    }
+    let limits = Limits { workers: 1, in_flight: 2, queue: 1, max_input_bytes: 100 };
+    Birth { limits, ..crate::testing::birth(name) }
 }
 
 fn report() -> SegmentReport {
@@ -382,4 +346,31 @@ fn a_segment_that_kills_workers_on_two_nodes_is_not_tried_on_a_third_and_rests_n
     let views = world.core.node_views(world.at());
     assert!(views.iter().all(|view| view.resting_until.is_none()));
     assert_eq!(offered(&world.submit()).as_deref(), Some("a/1"), "the next one is welcome");
+}
+
+#[test]
+fn a_node_of_an_earlier_life_is_known_offline_and_seen_when_it_was() {
+    let mut world = World::new(&[]);
+    let births = [(node("a"), (500, birth("a")))].into();
+    world.core = Core::new(world.core.policy.clone(), Remembered { births, ..Remembered::default() });
+    world.now = 10_000;
+    let view = |world: &World| world.core.node_views(world.at()).remove(0);
+    assert_eq!((view(&world).state, view(&world).last_seen), (NodeState::Offline, Millis(500)));
+    assert!(view(&world).birth.is_some());
+    // The broker has kept its birth and its last will: neither is a sign of life.
+    world.core.birth(&node("a"), birth("a"), world.at());
+    world.status("a", NodeState::Offline);
+    assert_eq!((view(&world).state, view(&world).last_seen), (NodeState::Offline, Millis(500)));
+    world.now = 20_000;
+    let stored = |actions: &[Action]| {
+        actions.iter().find_map(|action| match action {
+            Action::Write(Write::Seen { at, .. }) => Some(*at),
+            _ => None,
+        })
+    };
+    assert_eq!(stored(&world.status("a", NodeState::Online)), Some(20_000));
+    world.wait(SEEN_MS);
+    world.core.node_views(world.at());
+    assert_eq!(stored(&world.status("a", NodeState::Offline)), Some(world.now), "the end of its connection");
+    assert_eq!(stored(&world.wait(2 * SEEN_MS)), None, "nothing new of a node that is away");
 }

@@ -1,7 +1,8 @@
-//! Updates and desired configurations: kept as they are, found by their ids.
+//! Updates, desired configurations and births: kept as they are, found by their ids.
 
 use std::collections::BTreeMap;
 
+use headwater_protocol::message::Birth;
 use headwater_protocol::{NodeId, UpdateId};
 use rusqlite::{Connection, Row, params};
 use serde_json::{Map, Value};
@@ -10,6 +11,8 @@ use crate::rollout::{Campaign, Member};
 
 /// Ended updates that are remembered, the newest ones.
 const REMEMBERED: i64 = 100;
+/// Nodes whose births are, those heard of last; each is a message of at most 64 KiB.
+const BIRTHS: i64 = 10_000;
 
 /// What the operator wants of a node's configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -57,6 +60,37 @@ pub(super) fn configs(connection: &Connection) -> rusqlite::Result<BTreeMap<Node
         }
     }
     Ok(found)
+}
+
+/// The last birth of each node, and when it was heard of last, since 1970.
+pub(super) fn births(connection: &Connection) -> rusqlite::Result<BTreeMap<NodeId, (u64, Birth)>> {
+    let mut found = BTreeMap::new();
+    let mut statement = connection.prepare("SELECT seen, birth FROM births")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let seen: i64 = row.get(0)?;
+        if let Some(birth) = parsed::<Birth>(row, 1)? {
+            found.insert(birth.node.clone(), (seen.cast_unsigned(), birth));
+        }
+    }
+    Ok(found)
+}
+
+pub(super) fn save_birth(connection: &Connection, birth: &Birth, seen: u64) -> rusqlite::Result<usize> {
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO births(node, seen, birth) VALUES(?,?,?)")?
+        .execute(params![birth.node.as_str(), seen.cast_signed(), super::write::json(birth)?])?;
+    connection
+        .prepare_cached(
+            "DELETE FROM births WHERE node NOT IN (SELECT node FROM births ORDER BY seen DESC LIMIT ?)",
+        )?
+        .execute(params![BIRTHS])
+}
+
+pub(super) fn save_seen(connection: &Connection, node: &NodeId, seen: u64) -> rusqlite::Result<usize> {
+    connection
+        .prepare_cached("UPDATE births SET seen=? WHERE node=?")?
+        .execute(params![seen.cast_signed(), node.as_str()])
 }
 
 /// The update as a whole; its nodes are rows of their own.

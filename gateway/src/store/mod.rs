@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use headwater_protocol::message::Birth;
 use headwater_protocol::{NodeId, UpdateId};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
@@ -87,6 +88,8 @@ pub struct Remembered {
     pub next_run: u64,
     pub campaigns: BTreeMap<UpdateId, Campaign>,
     pub configs: BTreeMap<NodeId, Desired>,
+    /// And when each was heard of last, since 1970.
+    pub births: BTreeMap<NodeId, (u64, Birth)>,
 }
 
 /// Joined on the way out, so that everything is stored when the process ends.

@@ -40,6 +40,9 @@ const STEPS: &[&str] = &["
     CREATE TABLE update_nodes(
         update_id TEXT NOT NULL, node TEXT NOT NULL, body TEXT NOT NULL, PRIMARY KEY(update_id, node)) STRICT;
     CREATE TABLE configs(node TEXT PRIMARY KEY, revision INTEGER NOT NULL, settings TEXT NOT NULL) STRICT;
+", "
+    CREATE TABLE births(node TEXT PRIMARY KEY, seen INTEGER NOT NULL, birth TEXT NOT NULL) STRICT;
+    CREATE INDEX births_by_age ON births(seen);
 "];
 
 pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
@@ -94,6 +97,7 @@ pub(super) fn recover(connection: &mut Connection) -> Result<Remembered, StoreEr
     let last: Option<i64> = connection.query_row("SELECT max(run) FROM streams", [], |row| row.get(0))?;
     remembered.campaigns = fleet::campaigns(connection)?;
     remembered.configs = fleet::configs(connection)?;
+    remembered.births = fleet::births(connection)?;
     remembered.next_run = last.unwrap_or(0).cast_unsigned() + 1;
     Ok(remembered)
 }

@@ -205,3 +205,27 @@ async fn updates_and_configurations_come_back_and_only_the_newest_ended_ones_sta
     assert_eq!(remembered.campaigns.len(), 101);
     assert!(!remembered.campaigns.contains_key(&UpdateId::new("u5").unwrap()));
 }
+
+#[tokio::test]
+async fn the_last_birth_of_a_node_comes_back_with_its_last_sign_of_life() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let (store, remembered, threads) = Store::open(&path).unwrap();
+    assert!(remembered.births.is_empty());
+    let write = |name: &str, version: &str, seen| {
+        let birth = crate::rollout::testing::birth(name, version);
+        Write::Birth { birth: Box::new(birth), seen }
+    };
+    let late = Write::Seen { node: node("a"), at: 9 };
+    let stranger = Write::Seen { node: node("c"), at: 9 };
+    store
+        .write(vec![write("a", "1", 1), write("b", "1", 2), write("a", "2", 3), late, stranger], vec![])
+        .await;
+    drop(store);
+    threads.join();
+    let (_store, remembered, _threads) = Store::open(&path).unwrap();
+    let known: Vec<_> =
+        remembered.births.values().map(|(seen, birth)| (birth.node.as_str(), *seen)).collect();
+    assert_eq!(known, [("a", 9), ("b", 2)]);
+    assert_eq!(remembered.births[&node("a")].1, crate::rollout::testing::birth("a", "2"));
+}

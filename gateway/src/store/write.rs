@@ -1,6 +1,6 @@
 //! Changes, and the SQL that makes them.
 
-use headwater_protocol::message::EventNumber;
+use headwater_protocol::message::{Birth, EventNumber};
 use headwater_protocol::{
     Code, Container, Epoch, Evidence, Fault, Ladder, Millis, NodeId, SegmentReport, StreamId, TaskId,
     UpdateId,
@@ -110,6 +110,15 @@ pub enum Write {
     Config {
         node: NodeId,
         desired: Desired,
+    },
+    Birth {
+        birth: Box<Birth>,
+        seen: u64,
+    },
+    /// When a node was heard of last.
+    Seen {
+        node: NodeId,
+        at: u64,
     },
 }
 
@@ -248,6 +257,8 @@ fn apply(tx: &Transaction<'_>, write: &Write) -> rusqlite::Result<()> {
         Write::Update(campaign) => fleet::save(tx, campaign)?,
         Write::UpdateNode { update, node, member } => fleet::save_node(tx, update, node, member)?,
         Write::Config { node, desired } => fleet::save_config(tx, node, desired)?,
+        Write::Birth { birth, seen } => fleet::save_birth(tx, birth, *seen)?,
+        Write::Seen { node, at } => fleet::save_seen(tx, node, *at)?,
         Write::TasksRemoved { tasks } => {
             for task in tasks {
                 // A number that was pushed twice is one entry of a playlist.

@@ -35,6 +35,8 @@ pub(crate) struct Memory {
     config: Mutex<Option<ReportedConfig>>,
     /// Ids of orders it took, each once.
     pub(crate) orders: Mutex<Vec<UpdateId>>,
+    /// Whether each of them might be a downgrade.
+    pub(crate) allowed: Mutex<Vec<bool>>,
 }
 
 pub(crate) const LOG: &str = "first line\nlast line\n";
@@ -47,11 +49,16 @@ impl Memory {
             version: Mutex::new("0.1.0".into()),
             config: Mutex::new(None),
             orders: Mutex::new(Vec::new()),
+            allowed: Mutex::new(Vec::new()),
         })
     }
 
     pub(crate) fn version(&self) -> String {
         self.version.lock().unwrap().clone()
+    }
+
+    pub(crate) fn runs(&self, version: &str) {
+        *self.version.lock().unwrap() = version.to_owned();
     }
 
     fn fate(&self) -> Fate {
@@ -120,6 +127,7 @@ impl Board {
                         let new = !orders.contains(&order.id);
                         if new {
                             orders.push(order.id.clone());
+                            self.memory.allowed.lock().unwrap().push(order.allow_downgrade);
                         }
                         new
                     };

@@ -5,6 +5,8 @@ mod board;
 mod certificate;
 mod harness;
 mod node;
+#[path = "../../src/testing.rs"]
+mod testing;
 
 mod bad_input;
 mod bundles;

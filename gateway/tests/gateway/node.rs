@@ -4,13 +4,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use headwater_protocol::message::{
-    Ack, Birth, Board as Machine, Command, CommandKind, DesiredConfig, Event, EventKind, EventNumber, Extra,
-    Header, Limits, NodeState, Offer, Reply, Status, TimeSource,
+    Ack, Command, CommandKind, DesiredConfig, Event, EventKind, EventNumber, Extra, Header, NodeState, Offer,
+    Reply, Status,
 };
 use headwater_protocol::topic::{Channel, Topic, node_filters};
 use headwater_protocol::{
-    Capability, CapabilityKind, Codec, Container, Fault, FleetId, InputFacts, Millis, NodeId, Pixels,
-    RenditionReport, SegmentReport,
+    Container, Fault, FleetId, InputFacts, Millis, NodeId, RenditionReport, SegmentReport,
 };
 use reqwest::Client;
 use rumqttc::v5::mqttbytes::QoS;
@@ -22,6 +21,7 @@ pub(crate) use crate::certificate::{Certificate, enroll};
 
 use crate::board::{Board, Fate, Memory};
 use crate::harness::Gateway;
+use crate::testing;
 
 /// What a node does with an offer.
 #[derive(Clone)]
@@ -56,7 +56,7 @@ pub(crate) fn fleet() -> FleetId {
 }
 
 pub(crate) fn header(seq: u64) -> Header {
-    Header { v: 1, ts: Millis(1), ts_src: TimeSource::Rtc, boot_id: "boot".into(), seq }
+    Header { seq, ..testing::header() }
 }
 
 pub(crate) fn content(rendition: &str) -> Vec<u8> {
@@ -123,7 +123,7 @@ impl Node {
             client: client.clone(),
             https: certificate.https(),
             base: format!("https://{}", gateway.nodes),
-            birth: birth(&name),
+            birth: testing::birth(name.as_str()),
         };
         let filters: Vec<Filter> =
             node_filters(&fleet(), &name).map(|filter| Filter::new(filter, QoS::AtLeastOnce)).collect();
@@ -340,40 +340,5 @@ pub(crate) fn report(offer: &Offer) -> SegmentReport {
         wall_us: 1000,
         cpu_us: 1000,
         warm: false,
-    }
-}
-
-fn birth(name: &NodeId) -> Birth {
-    let capability = |kind| Capability {
-        kind,
-        codec: Some(Codec::H264),
-        element: "test".into(),
-        memory: "system".into(),
-        speed_fps: 100.0,
-        width: Pixels(1280),
-        height: Pixels(720),
-        instances: None,
-    };
-    Birth {
-        header: header(0),
-        node: name.clone(),
-        fleet: fleet(),
-        agent_version: "0".into(),
-        worker_version: "0".into(),
-        board: Machine {
-            profile: "generic".into(),
-            model: String::new(),
-            arch: "x86_64".into(),
-            os: String::new(),
-            kernel: String::new(),
-            cpus: 1,
-            memory_bytes: 1,
-        },
-        capabilities: vec![capability(CapabilityKind::Decode), capability(CapabilityKind::Encode)],
-        avoids: Vec::new(),
-        limits: Limits { workers: 4, in_flight: 1, queue: 4, max_input_bytes: 1 << 30 },
-        installation: None,
-        config: None,
-        extra: Extra::new(),
     }
 }

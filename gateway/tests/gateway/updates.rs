@@ -129,12 +129,48 @@ async fn a_good_update_reaches_every_node_in_three_waves() {
     }
     assert!(fleet.boards.iter().all(|board| board.board.version() == "0.2.0"));
     assert_eq!(fleet.orders(), 4, "each order counts once");
+    let nodes = fleet.gateway.headwater(&["nodes"]).await;
+    assert_eq!(text(&nodes).matches("0.2.0 done").count(), 4, "{}", text(&nodes));
     let listed = fleet.gateway.headwater(&["updates"]).await;
     assert!(text(&listed).contains("autumn") && text(&listed).contains("3 of 3"), "{}", text(&listed));
 
     let again = fleet.update(&["--follow"]).await;
     assert!(again.status.success());
     assert!(text(&again).contains("skipped n1: it runs 0.2.0 already"), "{}", text(&again));
+}
+
+#[tokio::test]
+async fn an_older_version_is_sent_only_where_that_is_said_and_nodes_that_run_less_get_it_all_the_same() {
+    let fleet = Fleet::of(&[Fate::Works, Fate::Works]).await;
+    fleet.boards[0].board.runs("0.3.0");
+    fleet.boards[0].cut();
+    fleet.gateway.wait_state("n1", NodeState::Offline).await;
+    let (certificate, memory) =
+        (Arc::clone(&fleet.boards[0].certificate), Arc::clone(&fleet.boards[0].board));
+    let _again = Node::connect_board(&fleet.gateway, certificate, memory).await;
+    let mixed = fleet.update(&["--waves", "100%", "--follow"]).await;
+    assert!(mixed.status.success(), "{mixed:?}");
+    let said = text(&mixed);
+    assert!(
+        said.contains("skipped n1: it runs 0.3.0, which is newer; --allow-downgrade takes it back"),
+        "{said}"
+    );
+    assert_eq!(fleet.boards[1].board.version(), "0.2.0");
+
+    let bundle = fleet.bundle.to_str().unwrap();
+    let refused = fleet.gateway.headwater(&["update", "n1", bundle, "--follow"]).await;
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(text(&refused).contains("n1 runs 0.3.0, which is newer than 0.2.0"), "{}", text(&refused));
+    assert!(fleet.boards[0].board.orders.lock().unwrap().is_empty());
+
+    let meant = fleet
+        .gateway
+        .headwater(&["update", "n1", bundle, "--waves", "100%", "--allow-downgrade", "--follow"])
+        .await;
+    assert!(meant.status.success(), "{meant:?}");
+    assert_eq!(fleet.boards[0].board.version(), "0.2.0");
+    let allowed = fleet.boards[0].board.allowed.lock().unwrap().clone();
+    assert_eq!(allowed, [true], "the order carries it");
 }
 
 #[tokio::test]
@@ -218,6 +254,38 @@ async fn a_gateway_that_is_killed_in_the_middle_goes_on_where_it_was() {
     }
     let view = fleet.wait(&id, "the end", |view| view.update.head.state == State::Done).await;
     assert_eq!(count(&view, "done"), 3, "{view:?}");
+}
+
+#[tokio::test]
+async fn a_gateway_that_was_killed_still_knows_its_nodes_and_those_that_are_away_get_their_order_when_they_come()
+ {
+    let mut fleet = Fleet::of(&[Fate::Works, Fate::Works]).await;
+    let [here, away]: [Node; 2] = std::mem::take(&mut fleet.boards).try_into().ok().unwrap();
+    let (certificate, memory) = (Arc::clone(&away.certificate), Arc::clone(&away.board));
+    drop(away);
+    fleet.gateway.wait_state("n2", NodeState::Offline).await;
+    let seen = async |fleet: &Fleet| {
+        let nodes = fleet.gateway.nodes_list().await;
+        nodes.into_iter().find(|node| node.node.as_str() == "n2").unwrap().last_seen
+    };
+    let last = seen(&fleet).await;
+    let (n1, n1_memory) = (Arc::clone(&here.certificate), Arc::clone(&here.board));
+    drop(here);
+    fleet.gateway.wait_state("n1", NodeState::Offline).await;
+    fleet.gateway.restart(Signal::SIGKILL).await;
+    let nodes = fleet.gateway.nodes_list().await;
+    assert_eq!(nodes.iter().map(|node| node.node.as_str()).collect::<Vec<_>>(), ["n1", "n2"]);
+    assert!(nodes.iter().all(|node| node.state == NodeState::Offline && node.birth.is_some()), "{nodes:?}");
+    assert_eq!(seen(&fleet).await, last, "offline since the same moment");
+
+    fleet.boards.push(Node::connect_board(&fleet.gateway, n1, n1_memory).await);
+    let id = fleet.begin(&["--waves", "100%"]).await;
+    let view = fleet.wait(&id, "the one that is there", |view| count(view, "done") == 1).await;
+    assert_eq!((count(&view, "pending"), &view.update.head.state), (1, &State::Running), "{view:?}");
+    assert_eq!(seen(&fleet).await, last);
+    fleet.boards.push(Node::connect_board(&fleet.gateway, certificate, memory).await);
+    let view = fleet.wait(&id, "the end", |view| view.update.head.state == State::Done).await;
+    assert_eq!(count(&view, "done"), 2, "{view:?}");
 }
 
 #[tokio::test]

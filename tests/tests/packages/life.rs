@@ -6,11 +6,11 @@ use super::Site;
 use super::machine::Machine;
 
 /// The node is online, with what its worker proved.
-const ONLINE: &str = r#"headwater nodes --json | tr -d ' \n' | grep -q '"capabilities":\[{' &&
+pub(crate) const ONLINE: &str = r#"headwater nodes --json | tr -d ' \n' | grep -q '"capabilities":\[{' &&
     headwater nodes --json | tr -d ' \n' | grep -q '"state":"online"'"#;
 const IDENTITY: &str = "sha256sum /var/lib/headwater-agent/identity/*";
 
-fn enrolled(site: &Site) -> Result<Machine> {
+pub(crate) fn enrolled(site: &Site) -> Result<Machine> {
     let board = site.boot()?;
     board.install("/shared/first/*.deb")?;
     board.wait_for("gateway", "systemctl is-active headwater-gateway && headwater nodes")?;

@@ -8,6 +8,7 @@
 mod contents;
 mod life;
 mod machine;
+mod updates;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -135,12 +136,16 @@ fn prepare(work: &Path) -> Result<Vec<Site>> {
 
 type Case = fn(&Site) -> Result<()>;
 
-const CASES: [(&str, Case); 9] = [
+const CASES: [(&str, Case); 10] = [
     ("one_installation_and_one_token_bring_a_node_that_transcodes", life::one_installation_and_one_token),
     ("an_upgrade_keeps_identity_outbox_and_configuration", life::an_upgrade_keeps_what_is_there),
     ("removal_keeps_state_and_purging_takes_it", life::removal_and_purging),
     ("without_systemd_sysusers_the_user_is_made_all_the_same", life::without_sysusers),
     ("what_was_disabled_or_stopped_stays_so", life::disabled_stays_disabled),
+    (
+        "the_first_update_by_packages_goes_back_where_it_does_not_prove_itself",
+        updates::the_first_one_goes_back,
+    ),
     ("units_are_sound_and_hardened", contents::units_are_sound_and_hardened),
     ("every_library_comes_from_a_named_dependency", contents::every_library_is_depended_on),
     ("a_package_has_manual_completions_licence_and_list_of_parts", contents::a_package_is_whole),

@@ -106,7 +106,7 @@ pub(crate) enum Command {
     /// Print the man page, or write one file per command
     Man {
         /// Folder for the files; without it the main page is printed
-        #[arg(long, value_hint = ValueHint::DirPath)]
+        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
         dir: Option<PathBuf>,
     },
 }
@@ -251,6 +251,9 @@ pub(crate) struct Update {
     /// Time for a node to prove itself with the new version; then it goes back
     #[arg(long, value_name = "SPAN", default_value = "10m", value_parser = human::parse_span)]
     pub(crate) health: Duration,
+    /// Let nodes get an older version than they run, which can bring back holes that were closed
+    #[arg(long)]
+    pub(crate) allow_downgrade: bool,
     /// A name for people
     #[arg(long, value_name = "TEXT")]
     pub(crate) name: Option<String>,
@@ -336,7 +339,7 @@ pub(crate) enum Config {
     Set {
         /// Which nodes
         selector: String,
-        /// Keys of agent.toml with their sections: workers.count=2
+        /// Keys of agent.toml with their sections: limits.workers=2, proxy=http://host:3128
         #[arg(required = true, value_name = "KEY=VALUE", value_parser = crate::config::parse_setting)]
         settings: Vec<(String, serde_json::Value)>,
         #[command(flatten)]
@@ -381,6 +384,16 @@ mod tests {
     #[test]
     fn the_arguments_do_not_contradict_each_other() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_manual_goes_into_a_folder_as_that_of_the_other_programs_does() {
+        let folder = |args: &[&str]| match Cli::try_parse_from(args).unwrap().command {
+            Command::Man { dir } => dir,
+            _ => None,
+        };
+        assert_eq!(folder(&["headwater", "man", "pages"]), Some(PathBuf::from("pages")));
+        assert_eq!(folder(&["headwater", "man"]), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use comfy_table::{
 use headwater_gateway::views::{NodeView, SegmentState, SegmentView, StreamView};
 use headwater_protocol::media::{Capability, CapabilityKind};
 use headwater_protocol::message::NodeState;
+use headwater_protocol::update::{UpdateState, UpdateStatus};
 use headwater_protocol::{Codec, NodeId};
 
 use crate::human;
@@ -44,7 +45,7 @@ pub(crate) struct Narrow {
     pub(crate) spare: &'static [usize],
 }
 
-const NODES: Narrow = Narrow { elastic: 0, spare: &[4, 2, 9, 5] };
+const NODES: Narrow = Narrow { elastic: 0, spare: &[4, 2, 10, 5, 3] };
 const STREAMS: Narrow = Narrow { elastic: 0, spare: &[9, 7, 3] };
 const SEGMENTS: Narrow = Narrow { elastic: 10, spare: &[3, 8, 9, 7, 2] };
 const PUSH: Narrow = Narrow { elastic: 7, spare: &[5] };
@@ -93,7 +94,8 @@ pub(crate) fn or_none<T>(value: Option<T>, text: impl FnOnce(T) -> String) -> St
 }
 
 pub(crate) fn nodes(nodes: &[NodeView], now_ms: u64, colored: bool) -> Table {
-    let header = ["node", "state", "board", "load", "temp", "can", "running", "done", "failed", "last seen"];
+    let header =
+        ["node", "state", "board", "load", "temp", "can", "running", "done", "failed", "update", "last seen"];
     let mut table = table(&header, colored);
     for view in nodes {
         let NodeView {
@@ -102,7 +104,7 @@ pub(crate) fn nodes(nodes: &[NodeView], now_ms: u64, colored: bool) -> Table {
             last_seen,
             birth,
             telemetry,
-            update: _,
+            update,
             running,
             done,
             failed,
@@ -139,10 +141,26 @@ pub(crate) fn nodes(nodes: &[NodeView], now_ms: u64, colored: bool) -> Table {
             Cell::new(busy),
             right(done),
             if *failed > 0 { right(failed).fg(Color::Red) } else { right(failed) },
+            update.as_ref().map_or_else(|| Cell::new(NONE), newest_update),
             Cell::new(human::ago(now_ms, last_seen.0)),
         ]);
     }
     fitted(table, &NODES)
+}
+
+/// `0.2.0 installing 40%`
+fn newest_update(status: &UpdateStatus) -> Cell {
+    let (percent, color) = match &status.state {
+        UpdateState::Installing { percent } => (format!(" {percent}%"), Color::Cyan),
+        UpdateState::Fetching { .. }
+        | UpdateState::Waiting
+        | UpdateState::Restarting
+        | UpdateState::Verifying => (String::new(), Color::Cyan),
+        UpdateState::Done => (String::new(), Color::Green),
+        UpdateState::RolledBack { .. } | UpdateState::Failed { .. } => (String::new(), Color::Red),
+    };
+    let text = format!("{} {}{percent}", human::tame(&status.version), status.state.as_str());
+    Cell::new(text.trim_start()).fg(color)
 }
 
 /// A line for each device that a node does not use any more.
@@ -306,6 +324,21 @@ mod tests {
         assert!(text.contains("orin-1") && text.contains("offline") && text.contains("60 s ago"), "{text}");
         assert!(!text.contains('\x1b'), "colours where none were wanted");
         assert!(nodes(&view, 61_000, true).to_string().contains('\x1b'));
+    }
+
+    #[test]
+    fn a_node_shows_how_far_it_is_with_its_newest_update() {
+        let row = |state: serde_json::Value| {
+            let status = json!({"v": 1, "ts": 1, "ts_src": "rtc", "boot_id": "b", "seq": 1, "id": "u1", "version": "0.2.0",
+                "state": state});
+            let view = json!([{"node": "orin-1", "state": "online", "last_seen": 1000, "running": [], "done": 3,
+                "failed": 1, "update": status}]);
+            nodes(&serde_json::from_value::<Vec<NodeView>>(view).unwrap(), 61_000, false).to_string()
+        };
+        assert!(row(json!({"kind": "installing", "percent": 40})).contains("  0.2.0 installing 40%  "));
+        let fault = json!({"code": "unhealthy", "text": "no"});
+        let text = row(json!({"kind": "rolled_back", "fault": fault}));
+        assert!(text.contains("update") && text.contains("0.2.0 rolled back"), "{text}");
     }
 
     #[test]

@@ -106,7 +106,13 @@ fn plan(args: &Update) -> Result<Plan, UpdateError> {
         Some(Wave { upto: *upto, soak: millis(soak) })
     });
     let waves = waves.collect::<Option<Vec<_>>>().ok_or(wrong)?;
-    Ok(Plan { waves, stop_after: args.stop_after, window: args.window, health: millis(args.health) })
+    Ok(Plan {
+        waves,
+        stop_after: args.stop_after,
+        window: args.window,
+        allow_downgrade: args.allow_downgrade,
+        health: millis(args.health),
+    })
 }
 
 fn millis(span: Duration) -> Millis {
