@@ -281,7 +281,7 @@ fn run(command: Command) -> Result<Exit, (Exit, anyhow::Error)> {
     // What needs no GStreamer does not wait for it.
     if let Some(board) = command.board() {
         environment::enter(board.as_deref()).map_err(|error| (Exit::Start, error.into()))?;
-        if !headwater_scaler::give_back_large_blocks() {
+        if !headwater_scaler::keep_little() {
             tracing::debug!("freed pictures stay in the heap: this C library cannot be told otherwise");
         }
         log::init().map_err(|error| (Exit::Start, error.into()))?;

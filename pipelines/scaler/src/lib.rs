@@ -1,14 +1,14 @@
 //! Scaling of 8-bit 4:2:0 pictures with AVX2, SSSE3 or NEON, where the processor has them.
 //!
 //! The only unsafe code of Headwater is here: loads and stores of vectors, behind checks of every length, memory that
-//! is filled again while others keep it, and one setting of the heap.
+//! is filled again while others keep it, and settings of the heap.
 
 mod convolve;
 mod heap;
 mod slab;
 
 pub use self::convolve::Convolution;
-pub use self::heap::give_back_large_blocks;
+pub use self::heap::keep_little;
 pub use self::slab::{Held, Loose, Slabs};
 
 /// Largest side of a picture; more than any codec here has.

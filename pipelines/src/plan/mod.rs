@@ -191,9 +191,10 @@ pub struct RungPlan {
     pub still: Option<Grid>,
 }
 
-/// More frame threads than this cost more than they give. One for each two cores is enough: of a ladder's work less
-/// than a third is decoding, and each thread has pictures of its own in memory.
-const MAX_DECODER_THREADS: u32 = 4;
+/// Frame threads of a decoder. More cost more than they give: of a ladder's work less than a third is decoding, and
+/// each has pictures of its own in memory. With a single one GStreamer's libav decoders lose pictures after a gap in
+/// the frame numbers, which is where open groups of pictures were cut.
+const DECODER_THREADS: std::ops::RangeInclusive<u32> = 2..=4;
 
 /// Whether input can have lost pictures without a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -232,7 +233,7 @@ pub(crate) fn decode_with(board: &Board, machine: &Machine, one: &Decoder) -> Re
         machine.first_for(&one.factory, used).ok_or_else(|| absent(machine, &one.factory, used))?;
     let mut properties = encode::fixed(facts, &one.set, &one.set_if)?;
     if let Some(threads) = one.threads.as_ref().filter(|name| facts.properties.contains_key(*name)) {
-        let count = machine.cores.div_ceil(2).clamp(1, MAX_DECODER_THREADS);
+        let count = machine.cores.div_ceil(2).clamp(*DECODER_THREADS.start(), *DECODER_THREADS.end());
         properties.insert(threads.clone(), count.to_string());
     }
     let parser = one
