@@ -84,13 +84,12 @@ ARCH ?= $(shell dpkg --print-architecture)
 packages: setup-packages
 	@target="$${CARGO_TARGET_DIR:-target}/packages"; arches='$(ARCH)'; [ "$$arches" != all ] || arches='amd64 arm64'; \
 	for arch in $$arches; do \
-		{ [ $$arch = "$$(dpkg --print-architecture)" ] || ./tests/setup.sh cross; } && \
+		{ [ $$arch = "$$(dpkg --print-architecture)" ] || ./tests/setup.sh packages-emulated; } && \
 		./cross/packages/build.sh $$arch "$$target/$$arch" && \
 		./cross/packages/pack.sh $$arch "$$target/$$arch/bin" "$$target/$$arch/debs" || exit 1; \
 	done
 
 packages-test: packages
-	@$(CARGO) build --locked --workspace --bins
 	@target="$$(realpath "$${CARGO_TARGET_DIR:-target}")/packages"; own="$$target/$$(dpkg --print-architecture)/debs"; \
 	arches='$(ARCH)'; [ "$$arches" != all ] || arches='amd64 arm64'; \
 	for arch in $$arches; do \
@@ -103,6 +102,7 @@ packages-test: packages
 	done
 
 packages-repro: setup-packages
+	@[ '$(ARCH)' = "$$(dpkg --print-architecture)" ] || ./tests/setup.sh packages-emulated
 	@./cross/packages/repro.sh $(ARCH) "$${CARGO_TARGET_DIR:-target}/packages/repro"
 
 bench: setup-bench
