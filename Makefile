@@ -68,11 +68,13 @@ image-test: setup-image-test image
 		HEADWATER_IMAGE="$$image" HEADWATER_TRIAL_BUNDLES="$$image/trial-bundles" \
 		"$${CARGO_TARGET_DIR:-target}/debug/headwater-image-test"
 
-# What emulation of programs cannot: trace a process; say that a program to be started is not there.
+# What emulation of programs cannot: trace a process; say that a program to be started is not there; in a namespace
+# with one user, be another.
 test-arm64: setup-test-arm64
 	@./cross/test.sh arm64 '$(FLOOR)' '$(SUITE)' --no-fail-fast \
 		-p headwater-protocol -p headwater-agent -p headwater-pipelines \
-		-- --skip a_worker_that_not_even_sigkill_ends --skip a_program_that_is_not_there_cannot_be_run
+		-- --skip a_worker_that_not_even_sigkill_ends --skip a_program_that_is_not_there_cannot_be_run \
+		--skip other_users_are_refused_by_the_helper
 
 vm-test: setup-vm
 	@$(CARGO) build --locked -p headwater-pipelines --bins --example v4l2_chains
