@@ -68,11 +68,13 @@ image-test: setup-image-test image
 		HEADWATER_IMAGE="$$image" HEADWATER_TRIAL_BUNDLES="$$image/trial-bundles" \
 		"$${CARGO_TARGET_DIR:-target}/debug/headwater-image-test"
 
-# The one skipped traces a process, which emulation of programs cannot.
+# What emulation of programs cannot: trace a process; say that a program to be started is not there; in a namespace
+# with one user, be another.
 test-arm64: setup-test-arm64
 	@./cross/test.sh arm64 '$(FLOOR)' '$(SUITE)' --no-fail-fast \
 		-p headwater-protocol -p headwater-agent -p headwater-pipelines \
-		-- --skip a_worker_that_not_even_sigkill_ends
+		-- --skip a_worker_that_not_even_sigkill_ends --skip a_program_that_is_not_there_cannot_be_run \
+		--skip other_users_are_refused_by_the_helper
 
 vm-test: setup-vm
 	@$(CARGO) build --locked -p headwater-pipelines --bins --example v4l2_chains
@@ -84,13 +86,12 @@ ARCH ?= $(shell dpkg --print-architecture)
 packages: setup-packages
 	@target="$${CARGO_TARGET_DIR:-target}/packages"; arches='$(ARCH)'; [ "$$arches" != all ] || arches='amd64 arm64'; \
 	for arch in $$arches; do \
-		{ [ $$arch = "$$(dpkg --print-architecture)" ] || ./tests/setup.sh cross; } && \
+		{ [ $$arch = "$$(dpkg --print-architecture)" ] || ./tests/setup.sh packages-emulated; } && \
 		./cross/packages/build.sh $$arch "$$target/$$arch" && \
 		./cross/packages/pack.sh $$arch "$$target/$$arch/bin" "$$target/$$arch/debs" || exit 1; \
 	done
 
 packages-test: packages
-	@$(CARGO) build --locked --workspace --bins
 	@target="$$(realpath "$${CARGO_TARGET_DIR:-target}")/packages"; own="$$target/$$(dpkg --print-architecture)/debs"; \
 	arches='$(ARCH)'; [ "$$arches" != all ] || arches='amd64 arm64'; \
 	for arch in $$arches; do \
@@ -103,6 +104,7 @@ packages-test: packages
 	done
 
 packages-repro: setup-packages
+	@[ '$(ARCH)' = "$$(dpkg --print-architecture)" ] || ./tests/setup.sh packages-emulated
 	@./cross/packages/repro.sh $(ARCH) "$${CARGO_TARGET_DIR:-target}/packages/repro"
 
 bench: setup-bench

@@ -13,7 +13,7 @@ stop() { echo "cross: $*" >&2; exit 1; }
 qemu=$(command -v "qemu-$qemu-static") || stop "qemu-$qemu-static is not here; './tests/setup.sh test-arm64' installs it"
 # Plugins are looked at once for a root, not in each process; the pointer authentication that qemu emulates by
 # default is slow.
-export GST_REGISTRY="$root.registry" GST_REGISTRY_1_0="$root.registry" QEMU_CPU="${QEMU_CPU:-$cpu}"
+export GST_REGISTRY="$root.registry" QEMU_CPU="${QEMU_CPU:-$cpu}"
 # shellcheck disable=SC2016  # for the inner shell
 exec unshare --user --map-root-user --mount sh -euc '
     root=$1 qemu=$2 multiarch=$3 machine=$4

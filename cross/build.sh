@@ -13,12 +13,16 @@ stop() { echo "cross: $*" >&2; exit 1; }
     -p headwater-agent -p headwater-pipelines -p headwater-gateway \
     -p headwater-setup
 
+release="$(built "$floor")/$triple/release"
+set -- headwater-agent headwater-worker headwater-gateway headwater headwater-setup
+for name; do "$here/floor.sh" "$floor" "$release/$name" || broken=1; done
+[ -z "${broken:-}" ] || stop "nothing of this is put into bin"
+
 bin="${CARGO_TARGET_DIR:-target}/cross/$target/$floor/bin"
 mkdir -p "$bin"
-for name in headwater-agent headwater-worker headwater-gateway headwater headwater-setup; do
+for name; do
     # Renamed into place: who runs the old one keeps it.
-    cp -p "$(built "$floor")/$triple/release/$name" "$bin/$name.new"
+    cp -p "$release/$name" "$bin/$name.new"
     mv "$bin/$name.new" "$bin/$name"
 done
-"$here/floor.sh" "$floor" "$bin"/*
 "$here/sizes.sh" "$target" "$floor" "$bin"

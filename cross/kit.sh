@@ -29,6 +29,6 @@ fi
 # Rust's standard library for the target: from rustup, or Debian's own compiler, unpacked.
 if [ -d "$(rustc --print sysroot)/lib/rustlib/$triple" ]; then exit 0; fi
 if command -v rustup >/dev/null && timeout 300 rustup --quiet target add "$triple" >&2; then exit 0; fi
-[ "$target" = arm64 ] || stop "rustup cannot fetch Rust's $triple, and Debian 12's own for $target is older than GStreamer's crates want: no $target from this machine"
+[ "$target" = arm64 ] || stop "Rust's standard library for $triple is not here, and rustup could not fetch it: make 'rustup target add $triple' work, or unpack its rust-std into $(rustc --print sysroot), and try again. Debian 12's own for $target is older than GStreamer's crates want"
 echo "cross: rustup cannot fetch $triple; Debian's rustc-web instead" >&2
 "$here/root.sh" "$kit/$target/rust" bookworm "amd64,$target" rustc-web "libstd-rust-web-dev:$target"

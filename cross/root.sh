@@ -15,16 +15,8 @@ flock 9
 [ "$(cat "$root/.key" 2>/dev/null || true)" != "$key" ] || exit 0
 
 as_root=""; [ "$(id -u)" = 0 ] || as_root=sudo
-# The address of an archive that apt is told to use, by its label.
-archive() { apt-get indextargets --format '$(LABEL)|$(COMPONENT)|$(REPO_URI)' 'Created-By: Packages' |
-    sed -n "s/^$1|main|//p" | head -n 1; }
-archive=$(archive Debian)
-if [ -z "$archive" ]; then
-    $as_root apt-get update -qq
-    archive=$(archive Debian)
-fi
-[ -n "$archive" ] || stop "apt has no Debian archive here; cross-building needs Debian 12 or newer"
-security=$(archive Debian-Security)
+sources=$("$here/archive.sh" "$suite")
+main=$(echo "$sources" | sed -n 1p) security=$(echo "$sources" | sed -n 2p)
 
 rm -rf "$root.new"
 unpack() {
@@ -37,8 +29,7 @@ unpack() {
 }
 packages=$(echo "$*" | tr ' ' ,)
 echo "cross: unpacking $suite $arch into $root" >&2
-main="deb $archive $suite main"
-if [ -z "$security" ] || ! unpack "$main" "deb $security $suite-security main"; then
+if [ -z "$security" ] || ! unpack "$main" "$security"; then
     # Of some architectures and older suites the security archive is not whole.
     [ -z "$security" ] || echo "cross: without the security archive, which could not be used: $(tail -n 1 "$root.log")" >&2
     $as_root rm -rf "$root.new"

@@ -18,5 +18,7 @@ root=$(cd "${CARGO_TARGET_DIR:-target}/cross/$target" && pwd)/board-$suite
 "$here/board.sh" "$root" "$target" "$root/usr/bin/gst-inspect-1.0" --version >/dev/null
 "$here/board.sh" "$root" "$target" "$root/usr/bin/gst-inspect-1.0" identity >/dev/null
 
+# Encoders are 10 to 20 times slower in emulation; the longest deadline that `probe` takes is 300 s.
+export HEADWATER_TEST_PATIENCE="${HEADWATER_TEST_PATIENCE:-5}"
 runner="target.$triple.runner = ['$here/board.sh', '$root', '$target']"
 exec "$here/env.sh" "$target" "$floor" ./tests/cargo.sh --config "$runner" test --locked --features "$features" "$@"

@@ -5,7 +5,7 @@
 #        setup.sh cross | test-arm64               (to build for a board; to run those tests here)
 #        setup.sh image | image-test               (cross, and what makes an image; and what runs one here)
 #        setup.sh yocto                            (what checking the Yocto layer needs; nothing of build)
-#        setup.sh packages                         (build, and what packing, and trying packages, need)
+#        setup.sh packages | packages-emulated     (build, and what packages need; those of another architecture too)
 # Does nothing, and needs no network, where everything is there.
 set -eu
 
@@ -23,7 +23,9 @@ cross="build-essential pkg-config mmdebstrap python3-venv util-linux"
 # systemd: its systemctl and systemd-sysusers work on a folder; nothing of it is started.
 image="$cross systemd genimage mtools dosfstools grub-common rauc squashfs-tools e2fsprogs kmod cpio openssl"
 image_test="$image libssl-dev mosquitto ffmpeg qemu-system-arm qemu-efi-aarch64 ipxe-qemu openssh-client"
-test_arm64="$cross qemu-user-static ffmpeg mosquitto mosquitto-clients curl openssl tinyproxy-bin dpkg-repack"
+# Programs of another architecture print their own manuals when they are packed.
+emulated="qemu-user-static"
+test_arm64="$cross $emulated ffmpeg mosquitto mosquitto-clients curl openssl tinyproxy-bin dpkg-repack"
 
 case "${1:-}" in
     build) wanted="$build" ;;
@@ -32,6 +34,7 @@ case "${1:-}" in
     bench) wanted="$build $demo $test $packages $bench" ;;
     vm) wanted="$build $vm" ;;
     packages) wanted="$build $packages" ;;
+    packages-emulated) wanted="$build $packages $cross $emulated" ;;
     cross) wanted="$cross" ;;
     test-arm64) wanted="$test_arm64" ;;
     image) wanted="$image" ;;

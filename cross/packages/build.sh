@@ -34,7 +34,7 @@ fi
 # shellcheck disable=SC2154  # of the floor
 "$@" ./tests/cargo.sh auditable build --release --locked --bins --target-dir "$folder/cargo" --features "$features" \
     -p headwater-agent -p headwater-pipelines -p headwater-gateway >&2
-for name in headwater-agent headwater-worker headwater-gateway headwater; do
-    install -m 755 "$built/$name" "$folder/bin/$name"
-done
-"$here/../floor.sh" "$floor" "$folder"/bin/*
+set -- headwater-agent headwater-worker headwater-gateway headwater
+for name; do "$here/../floor.sh" "$floor" "$built/$name" || broken=1; done
+[ -z "${broken:-}" ] || { echo "packages: nothing of this is packed" >&2; exit 1; }
+for name; do install -m 755 "$built/$name" "$folder/bin/$name"; done

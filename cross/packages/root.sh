@@ -4,6 +4,7 @@
 # usage: root.sh FOLDER SUITE ARCHITECTURE DEPENDENCY...      as in a Depends field: 'a (>= 1)' 'b | c'
 # A root of the same list is kept. Packages come from where this machine's apt has its own.
 set -eu
+here=$(cd "$(dirname "$0")" && pwd)
 root=$1 suite=$2 arch=$3
 shift 3
 
@@ -16,16 +17,8 @@ exec 9>"$root.lock"
 flock 9
 [ "$(cat "$root/.key" 2>/dev/null || true)" != "$key" ] || exit 0
 
-# The address of an archive that apt is told to use, by its label.
-archive() { apt-get indextargets --format '$(LABEL)|$(COMPONENT)|$(REPO_URI)' 'Created-By: Packages' |
-    sed -n "s/^$1|main|//p" | head -n 1; }
-debian=$(archive Debian)
-if [ -z "$debian" ]; then
-    $as_root apt-get update -qq
-    debian=$(archive Debian)
-fi
-[ -n "$debian" ] || stop "apt has no Debian archive here; roots are made on Debian 12 or newer"
-security=$(archive Debian-Security)
+sources=$("$here/../archive.sh" "$suite")
+main=$(echo "$sources" | sed -n 1p) security=$(echo "$sources" | sed -n 2p)
 
 echo "packages: making a root of $suite $arch in $root" >&2
 # systemd as on every board; the rest of a minimal system comes with it.
@@ -40,8 +33,7 @@ make() {
         --customize-hook='rm "$1/usr/sbin/policy-rc.d"' \
         "$suite" "$root.new" "$@" 2>"$root.log"
 }
-main="deb $debian $suite main"
-if [ -z "$security" ] || ! make "$main" "deb $security $suite-security main"; then
+if [ -z "$security" ] || ! make "$main" "$security"; then
     # Of some architectures the security archive is not whole.
     [ -z "$security" ] || echo "packages: without the security archive: $(tail -n 1 "$root.log")" >&2
     make "$main" || { cat "$root.log" >&2; stop "no root of $suite $arch; see $root.log"; }

@@ -141,6 +141,10 @@ mod tests {
         assert_eq!(ask("sh", &["-c", script, "0"]).unwrap(), "good");
         let error = ask("sh", &["-c", script, "3"]).unwrap_err();
         assert!(error.text().contains("good") && error.text().contains("bad"), "{error:?}");
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_cannot_be_run() {
         assert!(matches!(ask("no-such-program", &[]), Err(ToolError::Run { .. })));
     }
 }

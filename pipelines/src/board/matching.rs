@@ -88,7 +88,8 @@ impl Match {
             expression(&rule.regex).filter(|rule| rule.is_match(text))
         };
         if !self.file.is_empty() && !self.file.iter().any(|rule| says(rule).is_some()) {
-            return Err(Mismatch::File(self.file.iter().map(|rule| rule.path.clone()).collect()));
+            let paths: Vec<&str> = self.file.iter().map(|rule| rule.path.as_str()).collect();
+            return Err(Mismatch::File(paths.join(" or ")));
         }
         let drives = |rule: &String| {
             let named = expression(rule);
@@ -134,5 +135,18 @@ impl Board {
     /// Ok where this profile may be used on the machine.
     pub fn check(&self, machine: &Machine) -> Result<(), Mismatch> {
         if self.is_abstract { Err(Mismatch::Abstract) } else { self.rules.check(machine) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_that_would_do_is_named() {
+        let file = |path: &str| FileRule { path: path.to_owned(), regex: String::new() };
+        let rules = Match { file: vec![file("/a"), file("/b")], ..Match::default() };
+        let why = rules.check(&Machine::default()).unwrap_err().to_string();
+        assert_eq!(why, "/a or /b is not there or says something else");
     }
 }
