@@ -55,18 +55,19 @@ test: setup-test
 cross: setup-cross
 	@./cross/build.sh '$(TARGET)' '$(FLOOR)'
 
-image: setup-image cross
+image: setup-image
+	@./cross/build.sh arm64 current board
 	@./cross/image/build.sh "$${CARGO_TARGET_DIR:-target}/image"
 
 # Made together: an update brings what a flashed card has.
 bundle: image
 
-image-test: setup-image-test image
-	@$(CARGO) build --locked -p headwater-gateway -p headwater-tests --bins
-	@image="$${CARGO_TARGET_DIR:-target}/image" && \
-		./cross/image/trial-bundles.sh "$$image" "$$image/trial-bundles" && \
-		HEADWATER_IMAGE="$$image" HEADWATER_TRIAL_BUNDLES="$$image/trial-bundles" \
-		"$${CARGO_TARGET_DIR:-target}/debug/headwater-image-test"
+# Where the network or emulation is missing it says so, and is no failure.
+image-test:
+	@target="$${CARGO_TARGET_DIR:-target}"; ./cross/image/ready.sh "$$target" || exit 0; \
+		$(MAKE) --no-print-directory image && \
+		$(CARGO) build --locked -p headwater-gateway -p headwater-tests --bins && \
+		HEADWATER_IMAGE="$$target/image" exec "$$target/debug/headwater-image-test"
 
 # The one skipped traces a process, which emulation of programs cannot.
 test-arm64: setup-test-arm64

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use headwater_protocol::{CapabilityKind, Codec};
 use serde::{Deserialize, Serialize};
 
+use super::{PICTURES, SOFTWARE_PICTURES};
 use crate::board::{Board, SYSTEM};
 use crate::machine::{Machine, Use};
 
@@ -33,6 +34,11 @@ pub struct Candidate {
 pub const OWN_SCALER: &str = "headwater";
 
 impl Candidate {
+    /// Pictures it must get through.
+    pub(super) fn pictures(&self) -> u64 {
+        if self.software { SOFTWARE_PICTURES } else { PICTURES }
+    }
+
     /// The use that this proves; None for Headwater's own scaler, which no plan asks for.
     fn used(&self) -> Option<Use<'_>> {
         match (self.kind, self.codec, &self.from) {

@@ -17,7 +17,7 @@ use super::instances::AtOnce;
 use super::pictures::{Luma, draw, info, psnr};
 use super::prove::{ALIKE, Bench, proof, speed};
 use super::sample::{self, Clip};
-use super::{PICTURES, SIZE, words};
+use super::{SIZE, SOFTWARE_FEW, words};
 use crate::board::{Board, Encoder, SYSTEM};
 use crate::es::{CLOCK, Frame, Rotation, Ticks};
 use crate::fit::Size;
@@ -59,14 +59,15 @@ pub(super) fn prove(bench: &Bench<'_>) -> Result<(Proof, Option<AtOnce>), Fault>
     let (entry, rung, source) = plan(bench, codec)?;
     let trial = Trial { bench, codec, rung, source };
     let (driven, shelf) = trial.build()?;
-    let ran = trial.run(&driven, PICTURES, bench.first, false);
-    let (coded, time) = trial.judge(ran, take(&shelf), PICTURES)?;
+    let pictures = candidate.pictures();
+    let ran = trial.run(&driven, pictures, bench.first, false);
+    let (coded, time) = trial.judge(ran, take(&shelf), pictures)?;
     // Still pictures have neither a distance of keyframes nor a bitrate.
     if codec != Codec::Jpeg {
         trial.keyframes(&coded)?;
         trial.bits(&coded)?;
     }
-    let mut found = proof(speed(PICTURES, time));
+    let mut found = proof(speed(pictures, time));
     trial.again(driven, &shelf, &mut found)?;
     trial.likeness(&coded, &mut found)?;
     let at_once = (!candidate.software).then(|| trial.at_once(&entry)).flatten();
@@ -244,9 +245,10 @@ impl Trial<'_> {
             let text = format!("did not get through a second segment: {}", fault.text);
             words::wrong(bench.candidate, text).with_detail(fault.detail)
         };
+        let few = if bench.candidate.software { SOFTWARE_FEW } else { FEW };
         if !self.rung.fresh {
-            let ran = self.run(&driven, FEW, bench.again, true);
-            match self.judge(ran, take(shelf), FEW) {
+            let ran = self.run(&driven, few, bench.again, true);
+            match self.judge(ran, take(shelf), few) {
                 Ok(_) => return Ok(()),
                 Err(fault) if bench.candidate.software => return Err(second(fault)),
                 Err(fault) => {
@@ -257,8 +259,8 @@ impl Trial<'_> {
         }
         drop(driven);
         let (driven, shelf) = self.build()?;
-        let ran = self.run(&driven, FEW, bench.again, false);
-        self.judge(ran, take(&shelf), FEW).map(drop).map_err(second)
+        let ran = self.run(&driven, few, bench.again, false);
+        self.judge(ran, take(&shelf), few).map(drop).map_err(second)
     }
 
     /// What a software decoder makes of the frames, against what went in.

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::dice::Dice;
 use super::disk::Disk;
-use super::{BOOTED, Board, HOST, Parts, write_on_card};
+use super::{BOOTED, Board, HOST, Parts, Plug, write_on_card};
 use crate::Fleet;
 use crate::fleet::Options;
 use crate::push::Answer;
@@ -59,7 +59,7 @@ pub struct Setting {
 
 impl Rig {
     /// A card is flashed, its `headwater.toml` written, and the board switched on; it is not waited for.
-    pub async fn start(setting: &Setting) -> Result<Self> {
+    pub async fn start(setting: &Setting, plug: Plug) -> Result<Self> {
         let folder = &setting.folder;
         let _ = fs::remove_dir_all(folder);
         fs::create_dir_all(folder)?;
@@ -86,7 +86,7 @@ impl Rig {
         );
         write_on_card(&card, "headwater.toml", &text, folder)?;
         let parts = Parts { folder: folder.clone(), firmware: setting.firmware.clone() };
-        let board = Board::new(parts, disk)?;
+        let board = Board::new(parts, disk, plug)?;
         Ok(Self {
             folder: folder.clone(),
             bundles: setting.bundles.clone(),
@@ -132,6 +132,7 @@ impl Rig {
             if wanted(&node) {
                 return Ok(node);
             }
+            self.board.alive()?;
             if Instant::now() > deadline {
                 let console = self.board.console();
                 let lines: Vec<&str> = console.lines().collect();

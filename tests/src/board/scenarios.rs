@@ -27,33 +27,36 @@ pub struct Scenario {
     pub name: &'static str,
     /// Part of the short run.
     pub short: bool,
+    /// Names of the bundles that it needs; `cross/image/trial-bundles.sh` makes them.
+    pub bundles: &'static [&'static str],
     pub step: Step,
 }
 
 macro_rules! scenarios {
-    ($($name:ident $short:literal),* $(,)?) => {
+    ($($name:ident $short:literal [$($bundle:literal)*]),* $(,)?) => {
         /// All, in their order.
         pub const ALL: &[Scenario] = &[$(Scenario {
             name: stringify!($name),
             short: $short,
+            bundles: &[$($bundle),*],
             step: |rig, amount| Box::pin($name(rig, amount)),
         }),*];
     };
 }
 
 scenarios! {
-    a_flashed_board_enrols_by_its_file_and_forgets_the_token true,
-    a_board_takes_a_job true,
-    an_update_is_installed_proves_itself_and_stays true,
-    an_update_whose_agent_never_speaks_is_taken_back true,
-    an_update_that_hangs_the_kernel_is_taken_back_by_the_watchdog false,
-    a_bundle_of_a_stranger_is_refused false,
-    a_bundle_for_another_board_is_refused false,
-    a_bundle_that_is_cut_off_or_damaged_is_refused false,
-    a_full_data_partition_stops_an_update_and_not_the_board false,
-    power_cuts_during_updates_end_on_a_whole_slot false,
-    power_cuts_during_jobs_lose_no_answer false,
-    flash_writes false,
+    a_flashed_board_enrols_by_its_file_and_forgets_the_token true [],
+    a_board_takes_a_job true [],
+    an_update_is_installed_proves_itself_and_stays true ["good"],
+    an_update_whose_agent_never_speaks_is_taken_back true ["mute"],
+    an_update_that_hangs_the_kernel_is_taken_back_by_the_watchdog false ["hanging"],
+    a_bundle_of_a_stranger_is_refused false ["stranger"],
+    a_bundle_for_another_board_is_refused false ["other-board"],
+    a_bundle_that_is_cut_off_or_damaged_is_refused false ["cut" "better" "damaged"],
+    a_full_data_partition_stops_an_update_and_not_the_board false ["good" "better"],
+    power_cuts_during_updates_end_on_a_whole_slot false ["good" "better"],
+    power_cuts_during_jobs_lose_no_answer false [],
+    flash_writes false [],
 }
 
 /// Every board begins so; the others need it.
