@@ -67,11 +67,17 @@ pub(super) fn prove(bench: &Bench<'_>) -> Result<(Proof, Option<AtOnce>), Fault>
         trial.keyframes(&coded)?;
         trial.bits(&coded)?;
     }
-    let mut found = proof(speed(pictures, time));
+    // Told as of whole pictures: an encoder's time goes by their pixels.
+    let share = area(candidate.size()) / area(SIZE);
+    let mut found = proof(speed(pictures, time.div_f64(share)));
     trial.again(driven, &shelf, &mut found)?;
     trial.likeness(&coded, &mut found)?;
     let at_once = (!candidate.software).then(|| trial.at_once(&entry)).flatten();
     Ok((found, at_once))
+}
+
+fn area(size: Size) -> f64 {
+    f64::from(size.width) * f64::from(size.height)
 }
 
 /// The profile's entry with no other name for it, what it is told, and where its pictures come from.
@@ -87,8 +93,8 @@ fn plan(bench: &Bench<'_>, codec: Codec) -> Result<(Encoder, RungPlan, Source), 
     let rendition = Rendition {
         name: RenditionName::new("probe").map_err(|bad| wrong(bad.to_string()))?,
         codec,
-        width: Pixels(SIZE.width),
-        height: Pixels(SIZE.height),
+        width: Pixels(candidate.size().width),
+        height: Pixels(candidate.size().height),
         fps: None,
         rate: if still { Rate::Quality(QUALITY) } else { Rate::Bitrate(BitsPerSecond(BITRATE)) },
         gop: if still { Gop::Segment } else { Gop::Every(Millis(GOP as u64 * 1000 / 30)) },
@@ -102,7 +108,7 @@ fn plan(bench: &Bench<'_>, codec: Codec) -> Result<(Encoder, RungPlan, Source), 
     // Nothing else to choose from.
     let board = Board { encoders: vec![entry.clone()], ..bench.board.clone() };
     let picture = |format: &str| plan::Picture {
-        coded: SIZE,
+        coded: candidate.size(),
         aspect: (1, 1),
         rotation: Rotation::None,
         rate: FrameRate::new(30, 1).ok(),

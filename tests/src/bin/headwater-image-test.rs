@@ -121,9 +121,16 @@ async fn run() -> Result<End> {
         }
         results.push(json!({ "scenario": scenario.name, "passed": ok, "seconds": seconds, "facts": facts }));
         passed &= ok;
-        // Later ones begin where this one should have ended.
+        // The next begins where this one should have ended: with a board that is up and has proved itself.
         if !ok {
-            break;
+            let again = tokio::select! {
+                again = rig.start_anew() => again,
+                _ = &mut stopped => return Ok(End::Stopped),
+            };
+            if let Err(error) = again {
+                eprintln!("the board does not come back: {error:#}");
+                break;
+            }
         }
     }
     report(&setting, seed, &results)?;

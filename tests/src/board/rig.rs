@@ -25,7 +25,7 @@ pub const UPDATED: Duration = Duration::from_secs(1800);
 /// How long a new version may take to prove itself: emulated, a probe takes minutes.
 pub const HEALTH: &str = "12m";
 /// The same for one that never will.
-pub const SOON: &str = "90s";
+pub const SOON: &str = "45s";
 /// How an update ends.
 pub const OVER: [&str; 3] = ["done", "rolled_back", "failed"];
 /// The emulated processor is some 20 times slower than this one.
@@ -163,6 +163,14 @@ impl Rig {
                 && birth["capabilities"].as_array().is_some_and(|all| !all.is_empty())
         };
         self.until("proved", UPDATED, proved).await.map(|_| ())
+    }
+
+    /// Switched off and on, after something went wrong; up and proved at the end.
+    pub async fn start_anew(&mut self) -> Result<()> {
+        self.board.cut_power(&mut self.dice)?;
+        self.board.switch_on()?;
+        self.connected_anew().await?;
+        self.proved().await
     }
 
     /// Orders an update; the gateway goes on with it by itself.

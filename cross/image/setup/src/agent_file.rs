@@ -35,8 +35,8 @@ fn with_proxy(text: &str, proxy: Option<&str>) -> String {
     for line in text.split_inclusive('\n') {
         let begin = line.trim_start();
         tables |= begin.starts_with('[');
-        let is_proxy = !tables
-            && begin.strip_prefix("proxy").is_some_and(|rest| rest.trim_start().starts_with('='));
+        let is_proxy =
+            !tables && begin.strip_prefix("proxy").is_some_and(|rest| rest.trim_start().starts_with('='));
         let is_mark = line.trim_end() == MARK;
         if !(is_mark || is_proxy && (ours || proxy.is_some())) {
             kept.push_str(line);
@@ -102,8 +102,7 @@ mod tests {
     fn the_cards_proxy_stands_in_place_of_another_and_a_persons_own_stays_without_one() {
         let own = "proxy=\"http://other:1\"\n[proxy]\nproxy = \"of a table\"\n";
         assert_eq!(with_proxy(own, None), own);
-        let table: toml::Table =
-            with_proxy("proxy = \"http://other:1\"\n", Some(PROXY)).parse().unwrap();
+        let table: toml::Table = with_proxy("proxy = \"http://other:1\"\n", Some(PROXY)).parse().unwrap();
         assert_eq!(table["proxy"].as_str(), Some(PROXY));
         assert!(with_proxy(own, Some(PROXY)).contains("[proxy]\nproxy = \"of a table\"\n"));
     }
