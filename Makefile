@@ -56,7 +56,7 @@ cross: setup-cross
 	@./cross/build.sh '$(TARGET)' '$(FLOOR)'
 
 image: setup-image
-	@./cross/build.sh arm64 current board
+	@./cross/image/programs.sh
 	@./cross/image/build.sh "$${CARGO_TARGET_DIR:-target}/image"
 
 # Made together: an update brings what a flashed card has.
@@ -66,7 +66,7 @@ bundle: image
 image-test:
 	@target="$${CARGO_TARGET_DIR:-target}"; ./cross/image/ready.sh "$$target" || exit 0; \
 		$(MAKE) --no-print-directory image && \
-		$(CARGO) build --locked -p headwater-gateway -p headwater-tests --bins && \
+		$(CARGO) build --locked --workspace --bins && \
 		HEADWATER_IMAGE="$$target/image" exec "$$target/debug/headwater-image-test"
 
 # The one skipped traces a process, which emulation of programs cannot.
