@@ -168,8 +168,9 @@ async fn a_bundle_for_another_board_is_refused(rig: &mut Rig, _: &Amount) -> Tol
         "rauc install /data/other-board.raucb; code=$?; rm /data/other-board.raucb; exit $code",
         BOOTED,
     )?;
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(!output.status.success() && errors.contains("ompatible"), "{}: {errors}", output.status);
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    ensure!(!output.status.success() && said.contains("ompatible"), "{}: {said}", output.status);
     ensure!(rig.running()? == before);
     Ok(Value::Null)
 }
