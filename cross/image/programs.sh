@@ -13,12 +13,15 @@ if [ -n "${XDG_CACHE_HOME:-${HOME:-}}" ]; then
     if ! mkdir -p "$cache" 2>/dev/null || [ ! -w "$cache" ]; then cache=""; fi
 fi
 # All that goes into them; tests do not.
-key=$({
-    rustc -vV
-    env | LC_ALL=C sort | grep -E '^(RUSTFLAGS|CARGO_(BUILD|PROFILE|ENCODED)_)' || true
-    find Cargo.toml Cargo.lock protocol agent pipelines cross/image/setup cross/floors cross/*.* -type f ! -path '*/tests/*' -print0 |
-        LC_ALL=C sort -z | xargs -0 sha256sum
-} | sha256sum | cut -c 1-16)
+sources() {
+    {
+        rustc -vV
+        env | LC_ALL=C sort | grep -E '^(RUSTFLAGS|CARGO_(BUILD|PROFILE|ENCODED)_)' || true
+        find Cargo.toml Cargo.lock protocol agent pipelines cross/image/setup cross/floors cross/*.* -type f \
+            ! -path '*/tests/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
+    } | sha256sum | cut -c 1-16
+}
+key=$(sources)
 
 if [ -n "$cache" ] && [ -d "$cache/$key" ]; then
     echo "image: the board's programs are those of an earlier build of the same sources" >&2
@@ -31,7 +34,8 @@ if [ -n "$cache" ] && [ -d "$cache/$key" ]; then
     exit 0
 fi
 ./cross/build.sh arm64 current board
-[ -n "$cache" ] || exit 0
+# Sources that were changed while they were built made nobody knows what.
+if [ -z "$cache" ] || [ "$(sources)" != "$key" ]; then exit 0; fi
 new="$cache/new-$$"
 trap 'rm -rf "$new"' EXIT
 trap 'exit 1' INT TERM HUP
