@@ -21,7 +21,7 @@ yocto="python3 python3-venv openssl rauc dbus-daemon squashfs-tools e2fsprogs gr
 # No development packages: a board's come from a folder of their own.
 cross="build-essential pkg-config mmdebstrap python3-venv util-linux"
 # systemd: its systemctl and systemd-sysusers work on a folder; nothing of it is started.
-image="$cross systemd genimage mtools dosfstools grub-common rauc squashfs-tools e2fsprogs kmod cpio openssl"
+image="$cross systemd genimage mtools dosfstools grub-common rauc squashfs-tools e2fsprogs kmod cpio openssl zstd"
 image_test="$image libssl-dev mosquitto ffmpeg qemu-system-arm qemu-efi-aarch64 ipxe-qemu openssh-client"
 # Programs of another architecture print their own manuals when they are packed.
 emulated="qemu-user-static"

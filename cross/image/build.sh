@@ -3,7 +3,7 @@
 # usage: build.sh FOLDER      leaves FOLDER/headwater-arm64.img and FOLDER/headwater-arm64.raucb
 #   HEADWATER_BINARIES   folder of the arm64 programs; `make cross TARGET=arm64` fills the one that is taken without it
 #   KEY, CERT, CA        PEM files: what signs the bundle, and what the image trusts; made for development without them
-# What needs the network (the packages) is kept in FOLDER for as long as the list of packages stays as it is.
+# What needs the network (the packages) is kept, see root.sh.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1"
@@ -26,7 +26,7 @@ version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$repository/Cargo.toml" | head -n
 archive=$("$here/root.sh" "$folder")
 # Nothing is made again that would come out the same.
 key=$({
-    cat "$archive.key" 2>/dev/null || echo "$archive"
+    echo "$archive $(stat -c %Y "$archive")"
     find "$here" "$repository/agent/dist" -type f -not -path '*/setup/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
     sha256sum "$binaries"/headwater-agent "$binaries"/headwater-worker "$binaries"/headwater-setup "$CA" "$CERT"
     echo "$version"

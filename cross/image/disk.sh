@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes the disk image: boot partition (GRUB, headwater.toml), slot A, an empty slot B, a small data partition.
-# usage: disk.sh ROOT.tar SLOT.ext4 FOLDER      leaves FOLDER/headwater-arm64.img
+# usage: disk.sh ROOT.tar.zst SLOT.ext4 FOLDER      leaves FOLDER/headwater-arm64.img
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 archive=$1 slot=$2 folder=$3

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes the content of a root slot: a tree out of the packages, our files and programs, and the slot's ext4 of it.
-# usage: slot.sh ROOT.tar BINARIES KEYRING.pem VERSION FOLDER      leaves FOLDER/tree and FOLDER/slot.ext4
+# usage: slot.sh ROOT.tar.zst BINARIES KEYRING.pem VERSION FOLDER      leaves FOLDER/tree and FOLDER/slot.ext4
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 archive=$1 binaries=$2 keyring=$3 version=$4 folder=$5
@@ -66,6 +66,7 @@ rm -rf early
 # --- our files and programs
 cp -a "$here/root/." .
 install -m 755 "$binaries/headwater-agent" "$binaries/headwater-worker" "$binaries/headwater-setup" usr/bin/
+mkdir -p usr/lib/headwater
 install -m 755 "$here/boot-slot.sh" usr/lib/headwater/boot-slot
 mkdir -p etc/rauc
 install -m 644 "$keyring" etc/rauc/keyring.pem

@@ -118,8 +118,8 @@ pub fn look_at_usable(machine: &mut Machine, board: &Board) {
     look_at(machine, names.iter().map(String::as_str));
 }
 
-/// Looks at what a test of `element` may work with: software, and what shares its plugin or its kinds of memory. The
-/// plugins of other devices are left alone.
+/// Looks at what a test of `element` may work with: software of its codec, and what shares its plugin or its kinds of
+/// memory. The plugins of other devices are left alone, and those of other codecs, which take a small board seconds.
 pub fn look_at_one(machine: &mut Machine, board: &Board, element: &str) {
     let all = probe::candidates(board, machine);
     let own: BTreeSet<&str> = all.iter().filter(|one| one.element == element).flat_map(memories).collect();
@@ -127,11 +127,16 @@ pub fn look_at_one(machine: &mut Machine, board: &Board, element: &str) {
     let shares = |one: &&Candidate| memories(one).any(|memory| memory != SYSTEM && own.contains(memory));
     let partners: BTreeSet<String> = all.iter().filter(shares).map(|one| one.element.clone()).collect();
     let hardware = board.hardware();
+    let codecs: Vec<_> = all.iter().filter(|one| one.element == element).map(|one| one.codec).collect();
+    let of_another_codec = |name: &str| {
+        let mut uses = all.iter().filter(|one| one.element == name).peekable();
+        uses.peek().is_some() && uses.all(|one| !codecs.contains(&one.codec))
+    };
     let names: Vec<&str> = board
         .factories()
         .filter(|name| {
             *name == element
-                || !hardware.contains(*name)
+                || !hardware.contains(*name) && !of_another_codec(name)
                 || partners.contains(*name)
                 || machine.elements.get(*name).map(|facts| &facts.plugin) == plugin.as_ref()
         })

@@ -12,6 +12,7 @@ pub mod fleet;
 pub mod media;
 pub mod process;
 pub mod push;
+pub mod stop;
 pub mod worker;
 
 pub use fleet::Fleet;

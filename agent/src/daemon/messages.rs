@@ -1,6 +1,6 @@
 //! What the node says of itself, and what it answers.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use headwater_protocol::message::{Birth, Command, CommandKind, NodeState, Reply, Telemetry};
 use headwater_protocol::topic::Channel;
@@ -35,6 +35,8 @@ impl Daemon {
                 self.publish_birth();
                 self.publish_update();
                 self.publish_status(self.node.state());
+                // The first word that says which boot this is: the birth waits for the probe.
+                self.telemetry_due = Instant::now();
                 self.outbox.rewind();
                 self.now_ready();
                 self.prepare_spare();

@@ -155,7 +155,7 @@ pub(crate) async fn run(setup: Setup) -> Result<Exit, DaemonError> {
         config,
     };
     daemon.settle_the_past()?;
-    daemon.ask_first();
+    daemon.ask_helper(Duration::ZERO);
     daemon.carry_out(left)?;
     daemon.start_probe(false, &boot_id);
     while daemon.exit.is_none() {

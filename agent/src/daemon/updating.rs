@@ -21,6 +21,14 @@ use crate::update::{self, Action, Event as UpdateEvent, Updater, View, fetch, jo
 const BEAT: Duration = Duration::from_secs(3);
 /// For the helper's first answer, for which the birth waits.
 const FIRST: Duration = Duration::from_secs(20);
+/// Before asking again what did not answer: a board is busy while it starts, and RAUC is while someone else uses it.
+const PAUSES: [Duration; 5] = [
+    Duration::from_secs(15),
+    Duration::from_secs(60),
+    Duration::from_secs(4 * 60),
+    Duration::from_secs(15 * 60),
+    Duration::from_secs(60 * 60),
+];
 
 type Here = Result<Box<Status>, Fault>;
 
@@ -53,12 +61,24 @@ pub(super) struct Updating {
     fetching: Option<JoinHandle<()>>,
     /// None until the helper has answered or has not.
     here: Option<Here>,
+    /// How often it was asked once more.
+    asked: usize,
+}
+
+/// When the helper is to be asked once more, for what is known may be true of a moment only.
+fn again(here: &Here, asked: usize) -> Option<Duration> {
+    let open = match here {
+        Err(_) => true,
+        // The kernel was told of slots, so RAUC is set up here, and did not answer.
+        Ok(status) => status.updates_by.is_none() && status.slot.is_some(),
+    };
+    if open { PAUSES.get(asked).copied() } else { None }
 }
 
 impl Updating {
     pub(super) fn new(helper: Helper, state_dir: &std::path::Path) -> (Self, Vec<Action>) {
         let (updater, actions) = Updater::new(journal::load(state_dir));
-        (Self { helper, updater, fetching: None, here: None }, actions)
+        (Self { helper, updater, fetching: None, here: None, asked: 0 }, actions)
     }
 
     pub(super) fn is_delicate(&self) -> bool {
@@ -91,9 +111,11 @@ impl Daemon {
         })
     }
 
-    pub(super) fn ask_first(&self) {
+    /// What this installation is, after that time.
+    pub(super) fn ask_helper(&self, pause: Duration) {
         let helper = self.updating.helper.clone();
         self.aside(async move {
+            tokio::time::sleep(pause).await;
             let late = |_| Err(Fault::new(Code::Unsupported, "root's helper did not answer in time"));
             Told::Here(tokio::time::timeout(FIRST, helper.status()).await.unwrap_or_else(late))
         });
@@ -106,8 +128,15 @@ impl Daemon {
                 if let Err(fault) = &here {
                     tracing::info!(reason = fault.text, "no updates and boots by command");
                 }
+                if let Some(pause) = again(&here, self.updating.asked) {
+                    self.updating.asked += 1;
+                    self.ask_helper(pause);
+                }
+                let before = self.updating.installation();
                 self.updating.here = Some(here);
-                self.publish_birth();
+                if self.updating.installation() != before {
+                    self.publish_birth();
+                }
             }
             Told::Order { order, reply, here } => {
                 let refusal = update::refusal(&order, here.as_ref().map(|status| &**status));
@@ -268,4 +297,30 @@ impl Daemon {
 /// Whether this process's program was replaced on the disk, as package managers do.
 fn replaced() -> bool {
     std::fs::read_link("/proc/self/exe").is_ok_and(|path| path.to_string_lossy().ends_with(" (deleted)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use headwater_protocol::update::BundleKind;
+
+    use super::*;
+
+    #[test]
+    fn what_did_not_answer_once_is_asked_again_and_not_for_ever() {
+        let away: Here = Err(Fault::new(Code::Unsupported, "root's helper did not answer in time"));
+        let busy: Here = Ok(Box::new(Status { slot: Some("A".into()), ..Status::default() }));
+        for here in [&away, &busy] {
+            assert_eq!(again(here, 0), Some(Duration::from_secs(15)));
+            assert_eq!(again(here, PAUSES.len()), None);
+        }
+        assert!(PAUSES.is_sorted());
+    }
+
+    #[test]
+    fn an_answer_is_not_asked_for_again() {
+        let rauc = Status { updates_by: Some(BundleKind::Rauc), slot: Some("A".into()), ..Status::default() };
+        assert_eq!(again(&Ok(Box::new(rauc)), 0), None);
+        // Copied there by hand: nothing but a person changes that.
+        assert_eq!(again(&Ok(Box::new(Status::default())), 0), None);
+    }
 }

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use headwater_protocol::{CapabilityKind, Codec};
 use serde::{Deserialize, Serialize};
 
+use super::{PICTURES, SIZE, SOFTWARE_ENCODES, SOFTWARE_PICTURES, SOFTWARE_SIZE};
 use crate::board::{Board, SYSTEM};
+use crate::fit::Size;
 use crate::machine::{Machine, Use};
 
 /// One thing to be proved.
@@ -33,6 +35,20 @@ pub struct Candidate {
 pub const OWN_SCALER: &str = "headwater";
 
 impl Candidate {
+    /// Pictures it must get through.
+    pub(super) fn pictures(&self) -> u64 {
+        match (self.software, self.kind) {
+            (false, _) => PICTURES,
+            (true, CapabilityKind::Encode) => SOFTWARE_ENCODES,
+            (true, CapabilityKind::Decode | CapabilityKind::Scale) => SOFTWARE_PICTURES,
+        }
+    }
+
+    /// Of an encoder's pictures.
+    pub(super) fn size(&self) -> Size {
+        if self.software { SOFTWARE_SIZE } else { SIZE }
+    }
+
     /// The use that this proves; None for Headwater's own scaler, which no plan asks for.
     fn used(&self) -> Option<Use<'_>> {
         match (self.kind, self.codec, &self.from) {

@@ -17,7 +17,7 @@ use super::instances::AtOnce;
 use super::pictures::{Luma, draw, info, psnr};
 use super::prove::{ALIKE, Bench, proof, speed};
 use super::sample::{self, Clip};
-use super::{PICTURES, SIZE, words};
+use super::{SIZE, SOFTWARE_FEW, words};
 use crate::board::{Board, Encoder, SYSTEM};
 use crate::es::{CLOCK, Frame, Rotation, Ticks};
 use crate::fit::Size;
@@ -59,18 +59,25 @@ pub(super) fn prove(bench: &Bench<'_>) -> Result<(Proof, Option<AtOnce>), Fault>
     let (entry, rung, source) = plan(bench, codec)?;
     let trial = Trial { bench, codec, rung, source };
     let (driven, shelf) = trial.build()?;
-    let ran = trial.run(&driven, PICTURES, bench.first, false);
-    let (coded, time) = trial.judge(ran, take(&shelf), PICTURES)?;
+    let pictures = candidate.pictures();
+    let ran = trial.run(&driven, pictures, bench.first, false);
+    let (coded, time) = trial.judge(ran, take(&shelf), pictures)?;
     // Still pictures have neither a distance of keyframes nor a bitrate.
     if codec != Codec::Jpeg {
         trial.keyframes(&coded)?;
         trial.bits(&coded)?;
     }
-    let mut found = proof(speed(PICTURES, time));
+    // Told as of whole pictures: an encoder's time goes by their pixels.
+    let share = area(candidate.size()) / area(SIZE);
+    let mut found = proof(speed(pictures, time.div_f64(share)));
     trial.again(driven, &shelf, &mut found)?;
     trial.likeness(&coded, &mut found)?;
     let at_once = (!candidate.software).then(|| trial.at_once(&entry)).flatten();
     Ok((found, at_once))
+}
+
+fn area(size: Size) -> f64 {
+    f64::from(size.width) * f64::from(size.height)
 }
 
 /// The profile's entry with no other name for it, what it is told, and where its pictures come from.
@@ -86,8 +93,8 @@ fn plan(bench: &Bench<'_>, codec: Codec) -> Result<(Encoder, RungPlan, Source), 
     let rendition = Rendition {
         name: RenditionName::new("probe").map_err(|bad| wrong(bad.to_string()))?,
         codec,
-        width: Pixels(SIZE.width),
-        height: Pixels(SIZE.height),
+        width: Pixels(candidate.size().width),
+        height: Pixels(candidate.size().height),
         fps: None,
         rate: if still { Rate::Quality(QUALITY) } else { Rate::Bitrate(BitsPerSecond(BITRATE)) },
         gop: if still { Gop::Segment } else { Gop::Every(Millis(GOP as u64 * 1000 / 30)) },
@@ -101,7 +108,7 @@ fn plan(bench: &Bench<'_>, codec: Codec) -> Result<(Encoder, RungPlan, Source), 
     // Nothing else to choose from.
     let board = Board { encoders: vec![entry.clone()], ..bench.board.clone() };
     let picture = |format: &str| plan::Picture {
-        coded: SIZE,
+        coded: candidate.size(),
         aspect: (1, 1),
         rotation: Rotation::None,
         rate: FrameRate::new(30, 1).ok(),
@@ -244,9 +251,10 @@ impl Trial<'_> {
             let text = format!("did not get through a second segment: {}", fault.text);
             words::wrong(bench.candidate, text).with_detail(fault.detail)
         };
+        let few = if bench.candidate.software { SOFTWARE_FEW } else { FEW };
         if !self.rung.fresh {
-            let ran = self.run(&driven, FEW, bench.again, true);
-            match self.judge(ran, take(shelf), FEW) {
+            let ran = self.run(&driven, few, bench.again, true);
+            match self.judge(ran, take(shelf), few) {
                 Ok(_) => return Ok(()),
                 Err(fault) if bench.candidate.software => return Err(second(fault)),
                 Err(fault) => {
@@ -257,8 +265,8 @@ impl Trial<'_> {
         }
         drop(driven);
         let (driven, shelf) = self.build()?;
-        let ran = self.run(&driven, FEW, bench.again, false);
-        self.judge(ran, take(&shelf), FEW).map(drop).map_err(second)
+        let ran = self.run(&driven, few, bench.again, false);
+        self.judge(ran, take(&shelf), few).map(drop).map_err(second)
     }
 
     /// What a software decoder makes of the frames, against what went in.

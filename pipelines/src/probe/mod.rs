@@ -41,10 +41,19 @@ use crate::survey;
 
 /// A candidate gets so long, dlopen and driver included, then it is killed.
 pub const DEADLINE: Duration = Duration::from_secs(30);
-/// Pictures a candidate must get through.
+/// Pictures a device's element must get through.
 pub const PICTURES: u64 = 60;
 /// Of these pictures.
 pub const SIZE: Size = Size::new(1280, 720);
+
+/// Software is the same on every board: that it is there, whole and right is seen on fewer pictures. On a small board
+/// each costs a tenth of a second and more, and a node takes no work before its probe is through.
+const SOFTWARE_PICTURES: u64 = 8;
+/// Pictures of software's second segment.
+const SOFTWARE_FEW: u64 = 4;
+/// What a software encoder gets: enough for two keyframes, of a quarter of the size.
+const SOFTWARE_ENCODES: u64 = 16;
+const SOFTWARE_SIZE: Size = Size::new(SIZE.width / 2, SIZE.height / 2);
 
 /// How to probe.
 #[derive(Debug, Clone)]

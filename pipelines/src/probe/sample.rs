@@ -54,6 +54,12 @@ impl Clip {
         self.frames.len() as u64
     }
 
+    /// Its first frames, as many as that.
+    pub(super) fn first(mut self, count: u64) -> Self {
+        self.frames.truncate(usize::try_from(count).unwrap_or(usize::MAX));
+        Self::new(self.frames)
+    }
+
     /// The clip with half a frame at its end, and without one in its middle.
     pub(super) fn damaged(&self) -> Self {
         let mut frames = self.frames.clone();

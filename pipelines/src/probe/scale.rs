@@ -29,21 +29,21 @@ const HALF: Size = Size::new(SIZE.width / 2, SIZE.height / 2);
 
 pub(super) fn prove(bench: &Bench<'_>) -> Result<Proof, Fault> {
     match bench.candidate.from.as_deref() {
-        None => own(),
+        None => own(bench.candidate.pictures()),
         Some(from) => element(bench, from),
     }
 }
 
-fn own() -> Result<Proof, Fault> {
+fn own(pictures: u64) -> Result<Proof, Fault> {
     let canvases = [Canvas::new(info(SIZE)?)];
     let source = draw(0, LARGE);
     let large = info(LARGE)?;
     let started = Instant::now();
-    for number in 0..PICTURES {
+    for number in 0..pictures {
         let mut picture = Picture::new(Ticks(number as i64), source.clone(), large.clone(), 1);
         picture.at(0, &[Origin::Decoded], &canvases)?;
     }
-    Ok(proof(speed(PICTURES, started.elapsed())))
+    Ok(proof(speed(pictures, started.elapsed())))
 }
 
 fn plain(factory: &str) -> Element {

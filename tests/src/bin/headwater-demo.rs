@@ -8,18 +8,16 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use headwater_tests::fleet::Options;
 use headwater_tests::process::binary;
+use headwater_tests::stop::{INTERRUPTED, Stop};
 use headwater_tests::{Fleet, media};
 use nix::sys::signal::{Signal as Kill, kill};
 use nix::unistd::Pid;
 use tokio::process::Child;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// go-livepeer's port for HTTP ingest: what a user's bookmark already says.
 const PORT: u16 = 9935;
 /// How long the push may take to clear up after itself.
 const GRACE: Duration = Duration::from_secs(5);
-/// As a shell reports a command that Ctrl-C ended.
-const INTERRUPTED: u8 = 130;
 
 struct Arguments {
     input: PathBuf,
@@ -41,32 +39,6 @@ fn arguments() -> Result<Arguments> {
     }
     ensure!(parsed.input.exists(), "{} does not exist", parsed.input.display());
     Ok(parsed)
-}
-
-/// Ctrl-C, a service manager's SIGTERM, a terminal that is closed. Listened to before anything is started:
-/// whatever comes, and whenever, everything started here is ended here.
-struct Stop([Signal; 3]);
-
-impl Stop {
-    fn listen() -> std::io::Result<Self> {
-        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
-        let [interrupt, terminate, hangup] = kinds.map(signal);
-        Ok(Self([interrupt?, terminate?, hangup?]))
-    }
-
-    async fn asked(&mut self) {
-        let [interrupt, terminate, hangup] = &mut self.0;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
-    }
-
-    /// Ctrl-C on a terminal reaches our commands too, and their failure may be seen first.
-    async fn was_asked(&mut self) -> bool {
-        tokio::time::timeout(Duration::from_millis(200), self.asked()).await.is_ok()
-    }
 }
 
 #[tokio::main]

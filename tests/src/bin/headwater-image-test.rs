@@ -1,15 +1,17 @@
 //! `make image-test`: the reference image on an emulated board, through everything that a board in a shed meets.
 //!
-//! Environment: `HEADWATER_IMAGE` (what `make image` made) and `HEADWATER_TRIAL_BUNDLES`; `ONLY` (part of a scenario's
-//! name), `SHORT=1` (those of CI), `CUTS`, `IDLE_MINUTES`, `SEED`, `FIRMWARE`.
+//! Environment: `HEADWATER_IMAGE` (what `make image` made); `ONLY` (parts of scenarios' names, with commas between),
+//! `SHORT=1` (those of CI), `CUTS`, `IDLE_MINUTES`, `SEED`, `FIRMWARE`.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use headwater_tests::board::Plug;
 use headwater_tests::board::rig::{Rig, Setting};
 use headwater_tests::board::scenarios::{ALL, Amount, FIRST, Scenario};
+use headwater_tests::stop::{INTERRUPTED, Stop};
 use serde_json::{Value, json};
 
 /// Debian's, of qemu-efi-aarch64.
@@ -28,34 +30,40 @@ fn folder(name: &str) -> Result<PathBuf> {
 
 fn chosen() -> Result<Vec<Scenario>> {
     let only = std::env::var("ONLY").unwrap_or_default().replace(['-', ' '], "_");
+    let only: Vec<&str> = only.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    for part in &only {
+        ensure!(ALL.iter().any(|one| one.name.contains(part)), "no scenario's name has {part:?} in it");
+    }
     let short = number("SHORT", 0)? != 0;
     let asked = |one: &&Scenario| {
-        let wanted = if only.is_empty() { !short || one.short } else { one.name.contains(&only) };
+        let named = only.iter().any(|part| one.name.contains(part));
+        let wanted = if only.is_empty() { !short || one.short } else { named };
         wanted && one.name != FIRST
     };
     let first = ALL.iter().filter(|one| one.name == FIRST);
-    let chosen: Vec<Scenario> = first.chain(ALL.iter().filter(asked)).copied().collect();
-    ensure!(
-        only.is_empty() || chosen.len() > 1 || FIRST.contains(&only),
-        "no scenario's name has {only:?} in it"
-    );
-    Ok(chosen)
+    Ok(first.chain(ALL.iter().filter(asked)).copied().collect())
 }
 
-/// Why no board can be emulated here.
-fn missing(firmware: &Path) -> Option<String> {
-    let qemu = std::process::Command::new("qemu-system-aarch64").arg("--version").output();
-    match qemu {
-        Err(error) => Some(format!("qemu-system-aarch64: {error}")),
-        Ok(output) if !output.status.success() => {
-            Some(format!("qemu-system-aarch64 does not run: {}", output.status))
-        }
-        Ok(_) if !firmware.exists() => Some(format!("there is no firmware {}", firmware.display())),
-        Ok(_) => None,
-    }
+/// Makes the bundles of the scenarios, where they are not there yet.
+fn make_bundles(scenarios: &[Scenario], image: &Path, folder: &Path) -> Result<()> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cross/image/trial-bundles.sh");
+    let names = scenarios.iter().flat_map(|one| one.bundles);
+    let status = std::process::Command::new(&script).args([image, folder]).args(names).status();
+    let status = status.with_context(|| script.display().to_string())?;
+    ensure!(status.success(), "{}: {status}", script.display());
+    Ok(())
 }
 
-async fn run() -> Result<bool> {
+/// How the whole run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Passed,
+    Failed,
+    /// By a signal; nothing that was started is left.
+    Stopped,
+}
+
+async fn run() -> Result<End> {
     let scenarios = chosen()?;
     let seed = number("SEED", u64::from(std::process::id()))?;
     let amount = Amount {
@@ -65,25 +73,43 @@ async fn run() -> Result<bool> {
     let image = folder("HEADWATER_IMAGE")?;
     let firmware = std::env::var_os("FIRMWARE").filter(|path| !path.is_empty());
     let setting = Setting {
-        bundles: folder("HEADWATER_TRIAL_BUNDLES")?,
+        bundles: image.join("trial-bundles"),
         folder: image.join("trial"),
         firmware: firmware.map_or_else(|| PathBuf::from(UEFI), PathBuf::from),
         seed,
         image,
     };
-    if let Some(why) = missing(&setting.firmware) {
-        println!("skipped: {why}; run `tests/setup.sh image-test`");
-        return Ok(true);
-    }
+    make_bundles(&scenarios, &setting.image, &setting.bundles)?;
+    let mut stop = Stop::listen().context("listening for signals")?;
+    let plug = Plug::default();
+    let pulled = plug.clone();
+    // In a thread of its own, for scenarios wait for the board without letting go of theirs.
+    let mut stopped = tokio::spawn(async move {
+        stop.asked().await;
+        pulled.pull();
+    });
     println!("image-test: {} scenarios, SEED={seed}, CUTS={}", scenarios.len(), amount.cuts);
     let started = Instant::now();
-    let mut rig = Rig::start(&setting).await?;
+    let rig = tokio::select! {
+        rig = Rig::start(&setting, plug.clone()) => rig,
+        _ = &mut stopped => return Ok(End::Stopped),
+    };
+    let mut rig = match rig {
+        Err(_) if plug.is_pulled() => return Ok(End::Stopped),
+        rig => rig?,
+    };
     let mut results: Vec<Value> = Vec::new();
     let mut passed = true;
     for scenario in scenarios {
         println!("[{:7.1}] {}", started.elapsed().as_secs_f64(), scenario.name.replace('_', " "));
         let began = Instant::now();
-        let result = (scenario.step)(&mut rig, &amount).await;
+        let result = tokio::select! {
+            result = (scenario.step)(&mut rig, &amount) => result,
+            _ = &mut stopped => return Ok(End::Stopped),
+        };
+        if plug.is_pulled() {
+            return Ok(End::Stopped);
+        }
         let seconds = began.elapsed().as_secs_f64();
         let (ok, facts) = match result {
             Ok(facts) => (true, facts),
@@ -95,13 +121,20 @@ async fn run() -> Result<bool> {
         }
         results.push(json!({ "scenario": scenario.name, "passed": ok, "seconds": seconds, "facts": facts }));
         passed &= ok;
-        // Later ones begin where this one should have ended.
+        // The next begins where this one should have ended: with a board that is up and has proved itself.
         if !ok {
-            break;
+            let again = tokio::select! {
+                again = rig.start_anew() => again,
+                _ = &mut stopped => return Ok(End::Stopped),
+            };
+            if let Err(error) = again {
+                eprintln!("the board does not come back: {error:#}");
+                break;
+            }
         }
     }
     report(&setting, seed, &results)?;
-    Ok(passed)
+    Ok(if passed { End::Passed } else { End::Failed })
 }
 
 fn report(setting: &Setting, seed: u64, results: &[Value]) -> Result<()> {
@@ -123,8 +156,12 @@ fn report(setting: &Setting, seed: u64, results: &[Value]) -> Result<()> {
 #[tokio::main]
 async fn main() -> ExitCode {
     match run().await {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(End::Passed) => ExitCode::SUCCESS,
+        Ok(End::Failed) => ExitCode::FAILURE,
+        Ok(End::Stopped) => {
+            eprintln!("image-test: stopped");
+            ExitCode::from(INTERRUPTED)
+        }
         Err(error) => {
             eprintln!("image-test: {error:#}");
             ExitCode::FAILURE

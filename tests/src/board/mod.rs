@@ -16,11 +16,13 @@ use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 use crate::Process;
 use dice::Dice;
@@ -40,12 +42,58 @@ pub struct Parts {
     pub firmware: PathBuf,
 }
 
+/// The board's plug, for whoever may have to pull it while somebody waits for the board.
+#[derive(Debug, Clone, Default)]
+pub struct Plug(Arc<Mutex<Plugged>>);
+
+#[derive(Debug, Default)]
+struct Plugged {
+    /// For ever.
+    pulled: bool,
+    qemu: Option<Pid>,
+}
+
+impl Plug {
+    fn held(&self) -> std::sync::MutexGuard<'_, Plugged> {
+        // Both of its values are whole at any time.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the machine, and none starts any more: whoever waits for the board gives up soon.
+    pub fn pull(&self) {
+        let mut held = self.held();
+        held.pulled = true;
+        if let Some(qemu) = held.qemu {
+            // Not reaped before `leave`, so the number is its own.
+            let _ = killpg(qemu, Signal::SIGKILL);
+        }
+    }
+
+    pub fn is_pulled(&self) -> bool {
+        self.held().pulled
+    }
+
+    /// Starts the machine, unless the plug is out.
+    fn enter(&self, start: impl FnOnce() -> Result<Process>) -> Result<Process> {
+        let mut held = self.held();
+        ensure!(!held.pulled, "stopped");
+        let qemu = start()?;
+        held.qemu = Some(qemu.pid());
+        Ok(qemu)
+    }
+
+    fn leave(&self) {
+        self.held().qemu = None;
+    }
+}
+
 /// A board that is switched on.
 #[derive(Debug)]
 pub struct Board {
     parts: Parts,
     pub disk: Arc<Disk>,
     power: Option<Power>,
+    plug: Plug,
     ssh: u16,
     /// Where on the console the next look begins.
     read: usize,
@@ -59,9 +107,9 @@ struct Power {
 }
 
 impl Board {
-    pub fn new(parts: Parts, disk: Arc<Disk>) -> Result<Self> {
+    pub fn new(parts: Parts, disk: Arc<Disk>, plug: Plug) -> Result<Self> {
         let ssh = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-        let mut board = Self { parts, disk, power: None, ssh, read: 0 };
+        let mut board = Self { parts, disk, power: None, plug, ssh, read: 0 };
         board.switch_on()?;
         Ok(board)
     }
@@ -75,7 +123,9 @@ impl Board {
         let folder = &self.parts.folder;
         let (nbd, qmp) = (folder.join("nbd"), folder.join("qmp"));
         let server = self.disk.serve(&nbd)?;
-        let mut command = Command::new("qemu-system-aarch64");
+        // Whatever ends this program ends the machine: it is started by the main thread, which lives as long.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "qemu-system-aarch64"]);
         // Emulation, never KVM: it is the same everywhere.
         command.args(["-M", "virt,gic-version=3", "-cpu", "cortex-a72", "-smp", "2", "-m", "1024"]);
         command.args([
@@ -99,8 +149,9 @@ impl Board {
         command.args(["-device", "virtio-blk-pci,drive=disk,write-cache=on,bootindex=0"]);
         let network = format!("user,id=net,hostfwd=tcp:127.0.0.1:{}-:22", self.ssh);
         command.args(["-netdev", &network, "-device", "virtio-net-pci,netdev=net,romfile="]);
-        let mut qemu = Process::start("qemu", command, &folder.join("qemu.log"))?;
-        let qmp = qemu.wait_for("QMP", Duration::from_secs(60), || Qmp::connect(&qmp).ok())?;
+        let mut qemu = self.plug.enter(|| Process::start("qemu", command, &folder.join("qemu.log")))?;
+        let qmp = qemu.wait_for("QMP", Duration::from_secs(60), || Qmp::connect(&qmp).ok());
+        let qmp = qmp.inspect_err(|_| self.plug.leave())?;
         self.power = Some(Power { qemu, qmp, server });
         Ok(())
     }
@@ -113,6 +164,7 @@ impl Board {
 
     fn stop(&mut self) {
         if let Some(mut power) = self.power.take() {
+            self.plug.leave();
             power.qemu.kill();
             // It ends with its connection.
             let _ = power.server.join();
@@ -123,6 +175,15 @@ impl Board {
     pub fn reset(&mut self) -> Result<()> {
         self.read = self.console().len();
         self.power.as_mut().context("the board is off")?.qmp.order("system_reset").map(|_| ())
+    }
+
+    /// Fails where the machine is gone without having been switched off.
+    pub fn alive(&mut self) -> Result<()> {
+        let Some(power) = self.power.as_mut() else { return Ok(()) };
+        match power.qemu.ended() {
+            Some(status) => bail!("QEMU ended with {status}: {}", power.qemu.log_tail()),
+            None => Ok(()),
+        }
     }
 
     /// Whether the watchdog has bitten since this was last asked.
@@ -148,10 +209,8 @@ impl Board {
                 self.read += at + end;
                 return Ok(rest[at..at + end].to_owned());
             }
-            let power = self.power.as_mut().context("the board is off")?;
-            if let Some(status) = power.qemu.ended() {
-                bail!("QEMU ended with {status}: {}", power.qemu.log_tail());
-            }
+            ensure!(self.power.is_some(), "the board is off");
+            self.alive()?;
             ensure!(
                 Instant::now() < deadline,
                 "no {wanted:?} on the console within {limit:?}:\n{}",
@@ -203,9 +262,10 @@ impl Board {
     }
 
     /// Waits until ssh lets us in.
-    pub fn wait_ssh(&self, limit: Duration) -> Result<()> {
+    pub fn wait_ssh(&mut self, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
         while !self.run("true", Duration::from_secs(30))?.status.success() {
+            self.alive()?;
             ensure!(Instant::now() < deadline, "no ssh within {limit:?}:\n{}", tail(&self.console()));
             std::thread::sleep(Duration::from_millis(500));
         }

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::dice::Dice;
 use super::disk::Disk;
-use super::{BOOTED, Board, HOST, Parts, write_on_card};
+use super::{BOOTED, Board, HOST, Parts, Plug, write_on_card};
 use crate::Fleet;
 use crate::fleet::Options;
 use crate::push::Answer;
@@ -25,7 +25,7 @@ pub const UPDATED: Duration = Duration::from_secs(1800);
 /// How long a new version may take to prove itself: emulated, a probe takes minutes.
 pub const HEALTH: &str = "12m";
 /// The same for one that never will.
-pub const SOON: &str = "90s";
+pub const SOON: &str = "45s";
 /// How an update ends.
 pub const OVER: [&str; 3] = ["done", "rolled_back", "failed"];
 /// The emulated processor is some 20 times slower than this one.
@@ -59,7 +59,7 @@ pub struct Setting {
 
 impl Rig {
     /// A card is flashed, its `headwater.toml` written, and the board switched on; it is not waited for.
-    pub async fn start(setting: &Setting) -> Result<Self> {
+    pub async fn start(setting: &Setting, plug: Plug) -> Result<Self> {
         let folder = &setting.folder;
         let _ = fs::remove_dir_all(folder);
         fs::create_dir_all(folder)?;
@@ -86,7 +86,7 @@ impl Rig {
         );
         write_on_card(&card, "headwater.toml", &text, folder)?;
         let parts = Parts { folder: folder.clone(), firmware: setting.firmware.clone() };
-        let board = Board::new(parts, disk)?;
+        let board = Board::new(parts, disk, plug)?;
         Ok(Self {
             folder: folder.clone(),
             bundles: setting.bundles.clone(),
@@ -132,6 +132,7 @@ impl Rig {
             if wanted(&node) {
                 return Ok(node);
             }
+            self.board.alive()?;
             if Instant::now() > deadline {
                 let console = self.board.console();
                 let lines: Vec<&str> = console.lines().collect();
@@ -162,6 +163,14 @@ impl Rig {
                 && birth["capabilities"].as_array().is_some_and(|all| !all.is_empty())
         };
         self.until("proved", UPDATED, proved).await.map(|_| ())
+    }
+
+    /// Switched off and on, after something went wrong; up and proved at the end.
+    pub async fn start_anew(&mut self) -> Result<()> {
+        self.board.cut_power(&mut self.dice)?;
+        self.board.switch_on()?;
+        self.connected_anew().await?;
+        self.proved().await
     }
 
     /// Orders an update; the gateway goes on with it by itself.

@@ -13,6 +13,8 @@ pub(crate) struct BoardFile {
     pub(crate) token: Option<Spanned<String>>,
     pub(crate) hostname: Option<String>,
     pub(crate) time_servers: Vec<String>,
+    /// `http://[user:password@]host:port`
+    pub(crate) proxy: Option<String>,
     pub(crate) wifi: Option<Wifi>,
     pub(crate) ssh: Ssh,
 }
@@ -44,6 +46,9 @@ pub(crate) enum BadFile {
     Hostname(String),
     #[error("time_servers: {0:?} is not a host name or an address")]
     TimeServer(String),
+    // What stands in it is never shown: it may be a password.
+    #[error("proxy must be written as \"http://host:port\" or \"http://user:password@host:port\"")]
+    Proxy,
     #[error("wifi.ssid must have 1 to 32 bytes")]
     Ssid,
     // The password itself is never shown.
@@ -61,6 +66,12 @@ impl BoardFile {
         self.token.as_ref().map(|token| token.get_ref().trim()).filter(|token| !token.is_empty())
     }
 
+    /// The proxy, if one is there.
+    pub(crate) fn proxy(&self) -> Option<&str> {
+        let proxy = self.proxy.as_deref().map(|proxy| proxy.trim().trim_end_matches('/'));
+        proxy.filter(|proxy| !proxy.is_empty())
+    }
+
     fn check(&self) -> Result<(), BadFile> {
         if let Some(token) = self.token() {
             token.parse::<Token>()?;
@@ -70,6 +81,9 @@ impl BoardFile {
         }
         if let Some(server) = self.time_servers.iter().find(|server| !is_host(server)) {
             return Err(BadFile::TimeServer(server.clone()));
+        }
+        if self.proxy().is_some_and(|proxy| !is_proxy(proxy)) {
+            return Err(BadFile::Proxy);
         }
         if let Some(wifi) = &self.wifi {
             wifi.check()?;
@@ -117,6 +131,24 @@ fn is_label(text: &str) -> bool {
 fn is_host(text: &str) -> bool {
     (1..=253).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b':'))
+}
+
+/// `http://[user:password@]host:port`, the host by name, IPv4 or IPv6 in brackets.
+fn is_proxy(text: &str) -> bool {
+    let Some(rest) = text.strip_prefix("http://") else { return false };
+    let (user, place) = match rest.rsplit_once('@') {
+        Some((user, place)) => (Some(user), place),
+        None => (None, rest),
+    };
+    let Some((host, port)) = place.rsplit_once(':') else { return false };
+    let inside = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let host = match inside {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => is_host(host) && !host.contains(':'),
+    };
+    let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b'@'));
+    host && port.parse::<u16>().is_ok_and(|port| port > 0)
+        && user.is_none_or(|user| !user.is_empty() && !user.starts_with(':') && plain(user))
 }
 
 fn is_key(text: &str) -> bool {
@@ -167,6 +199,7 @@ pub(crate) mod tests {
             .collect();
         let board: BoardFile = used.replace("token = \"\"", &format!("token = \"{TOKEN}\"")).parse().unwrap();
         assert_eq!(board.token(), Some(TOKEN));
+        assert_eq!(board.proxy(), Some("http://192.168.1.2:3128"));
         assert!(board.hostname.is_some() && board.wifi.is_some() && !board.time_servers.is_empty());
         assert!(!board.ssh.keys.is_empty());
     }
@@ -177,6 +210,11 @@ pub(crate) mod tests {
             ("token = \"abc\"", "not an enrolment token"),
             ("hostname = \"two words\"", "not a name"),
             ("time_servers = [\"a b\"]", "time_servers"),
+            ("proxy = \"proxy.example:3128\"", "http://host:port"),
+            ("proxy = \"https://proxy.example:3128\"", "http://host:port"),
+            ("proxy = \"http://proxy.example\"", "http://host:port"),
+            ("proxy = \"http://proxy.example:0\"", "http://host:port"),
+            ("proxy = \"http://:hush@proxy.example:3128\"", "http://host:port"),
             ("[wifi]\nssid = \"\"", "wifi.ssid"),
             ("[wifi]\nssid = \"barn\"\npassword = \"short\"", "8 to 63"),
             ("[wifi]\nssid = \"barn\"\ncountry = \"de\"", "two capital letters"),
@@ -190,11 +228,28 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_proxy_may_want_a_name_and_a_password() {
+        for text in [
+            "http://proxy.example:3128",
+            "http://10.0.0.1:8080",
+            "http://[fd00::1]:3128",
+            "http://me:hush:%40@proxy.example:3128",
+        ] {
+            let board: BoardFile = format!("proxy = \"{text}\"").parse().unwrap();
+            assert_eq!(board.proxy(), Some(text));
+        }
+        let slash: BoardFile = "proxy = \" http://proxy.example:3128/ \"".parse().unwrap();
+        assert_eq!(slash.proxy(), Some("http://proxy.example:3128"));
+        assert_eq!("proxy = \"\"".parse::<BoardFile>().unwrap().proxy(), None);
+    }
+
+    #[test]
     fn a_complaint_shows_no_secret() {
         for text in [
             "[wifi]\nssid = \"barn\"\npassword = \"hush-hush",
             "[wifi]\npasword = \"hush-hush\"",
             "token = hush-hush",
+            "proxy = \"me:hush@proxy.example\"",
         ] {
             let told = text.parse::<BoardFile>().unwrap_err().to_string();
             assert!(!told.contains("hush"), "{told}");

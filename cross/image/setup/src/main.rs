@@ -1,12 +1,14 @@
 //! Between a person with a card reader and a board without a keyboard: `headwater.toml` on the boot partition.
 //!
 //! ```text
-//! apply      at every boot: headwater.toml ─▶ files in /run for the network, ssh, the clock and enrolment
+//! apply      at every boot: headwater.toml ─▶ files in /run for the network, ssh, the clock and enrolment;
+//!            its proxy ─▶ the agent's configuration
 //! enrolled   after every try: takes a token off the card that is used or refused; says why it is neither
 //! ```
 //!
 //! Whatever is wrong is told on the console and in `headwater-error.txt` beside the file, and the board boots.
 
+mod agent_file;
 mod enrolled;
 mod file;
 mod files;
@@ -87,6 +89,7 @@ fn apply(root: &Path) -> Result<String, SetupError> {
     for write in &writes {
         files::put(root, write)?;
     }
+    agent_file::set_proxy(root, board.proxy())?;
     Ok(done)
 }
 
@@ -134,6 +137,18 @@ mod tests {
         assert!(written.contains("sid"), "{written}");
         assert!(!root.path().join("run/headwater").exists());
         assert!(!root.path().join("proc/sys/kernel/hostname").exists());
+    }
+
+    #[test]
+    fn the_cards_proxy_becomes_the_agents_and_is_not_told_with_its_password() {
+        let root = board(Some("proxy = \"http://me:hush@proxy.example:3128\"\n"));
+        let told = apply(root.path()).unwrap();
+        assert!(told.contains("proxy proxy.example:3128") && !told.contains("hush"), "{told}");
+        let agent = || fs::read_to_string(root.path().join("etc/headwater/agent.toml")).unwrap();
+        assert!(agent().contains("proxy = \"http://me:hush@proxy.example:3128\"\n"));
+        fs::write(root.path().join(BOOT).join(FILE), "").unwrap();
+        apply(root.path()).unwrap();
+        assert!(!agent().contains("proxy"));
     }
 
     #[test]

@@ -33,6 +33,11 @@ pub(crate) fn plan(board: &BoardFile) -> (String, Vec<Write>) {
             format!("[Time]\nNTP={servers}\nFallbackNTP=\n"),
         );
     }
+    if let Some(proxy) = board.proxy() {
+        // Without the name and the password before the last @.
+        let place = proxy.trim_start_matches("http://").rsplit('@').next().unwrap_or_default();
+        said.push(format!("proxy {place}"));
+    }
     if !board.ssh.keys.is_empty() {
         said.push(format!("ssh for {} key(s)", board.ssh.keys.len()));
         let keys = board.ssh.keys.iter().map(|key| format!("{}\n", key.trim())).collect();
