@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::dice::Dice;
 use super::disk::Disk;
-use super::{BOOTED, Board, HOST, Parts, Plug, write_on_card};
+use super::{BOOTED, Board, HOST, Parts, Plug, tail, write_on_card};
 use crate::Fleet;
 use crate::fleet::Options;
 use crate::push::Answer;
@@ -134,9 +134,7 @@ impl Rig {
             }
             self.board.alive()?;
             if Instant::now() > deadline {
-                let console = self.board.console();
-                let lines: Vec<&str> = console.lines().collect();
-                let tail = lines[lines.len().saturating_sub(30)..].join("\n");
+                let tail = tail(&self.board.console());
                 bail!("not {what} within {limit:?}: {node:#}\n{tail}\n{}", self.fleet.gateway.log_tail());
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
@@ -165,11 +163,18 @@ impl Rig {
         self.until("proved", UPDATED, proved).await.map(|_| ())
     }
 
-    /// Switched off and on, after something went wrong; up and proved at the end.
-    pub async fn start_anew(&mut self) -> Result<()> {
-        self.board.cut_power(&mut self.dice)?;
+    /// Takes the power away and gives it back, and waits for the board. Returns how many sectors were lost.
+    pub async fn power_cut(&mut self, when: &str) -> Result<usize> {
+        let sectors = self.board.cut_power(&mut self.dice)?;
+        self.say(&format!("{when}; {sectors} sectors lost"));
         self.board.switch_on()?;
         self.connected_anew().await?;
+        Ok(sectors)
+    }
+
+    /// Switched off and on, after something went wrong; up and proved at the end.
+    pub async fn start_anew(&mut self) -> Result<()> {
+        self.power_cut("switched off and on").await?;
         self.proved().await
     }
 

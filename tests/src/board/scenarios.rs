@@ -244,15 +244,8 @@ async fn power_cuts_during_updates_end_on_a_whole_slot(rig: &mut Rig, amount: &A
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         let state = rig.standing(&rig.node().await?);
-        let sectors = rig.board.cut_power(&mut rig.dice)?;
-        lost += sectors;
-        rig.say(&format!(
-            "cut {cut} of {}: {:.1} s after, {state}; {sectors} sectors lost",
-            amount.cuts,
-            moment.as_secs_f64()
-        ));
-        rig.board.switch_on()?;
-        rig.connected_anew().await?;
+        let when = format!("cut {cut} of {}: {:.1} s after, {state}", amount.cuts, moment.as_secs_f64());
+        lost += rig.power_cut(&when).await?;
         let now = rig.running()?;
         ensure!(now == before || now.1 == version, "before {before:?}, now {now:?}, wanted {version}");
         // Until its new connection has told more, this is the last that was heard.
@@ -283,15 +276,8 @@ async fn power_cuts_during_jobs_lose_no_answer(rig: &mut Rig, amount: &Amount) -
         let moment = Duration::from_millis(rig.dice.below(12_000));
         let fleet_job = rig.pushed(100 + cut)?;
         tokio::time::sleep(moment).await;
-        let sectors = rig.board.cut_power(&mut rig.dice)?;
-        lost += sectors;
-        rig.say(&format!(
-            "cut {cut} of {}: {:.1} s into a job; {sectors} sectors lost",
-            amount.cuts,
-            moment.as_secs_f64()
-        ));
-        rig.board.switch_on()?;
-        rig.connected_anew().await?;
+        let when = format!("cut {cut} of {}: {:.1} s into a job", amount.cuts, moment.as_secs_f64());
+        lost += rig.power_cut(&when).await?;
         // The gateway gives it again; its caller waits and gets one whole answer.
         let answer = tokio::time::timeout(UPDATED, fleet_job).await.context("no answer")??;
         rig.whole(&answer?)?;
