@@ -9,6 +9,11 @@ pub fn compare(a: &str, b: &str) -> Ordering {
     epochs.then_with(|| piecewise(a.1, b.1)).then_with(|| piecewise(a.2, b.2))
 }
 
+/// Whether `wanted` is older than what `runs`. What was flashed may not say what it is, and then nothing is.
+pub fn takes_back(wanted: &str, runs: &str) -> bool {
+    !runs.is_empty() && compare(wanted, runs).is_lt()
+}
+
 fn parts(version: &str) -> (u64, &str, &str) {
     let (epoch, rest) = match version.split_once(':') {
         Some((epoch, rest)) => (epoch.parse().unwrap_or(0), rest),

@@ -77,8 +77,7 @@ pub(crate) fn fits(status: &Status, order: &UpdateOrder, downgrades: bool) -> Re
         let text = format!("the bundle is for {:?}, this is {:?}", bundle.compatible, status.compatible);
         return Err(Fault::new(Code::BadBundle, text));
     }
-    // What was flashed may not say what it is.
-    if !status.version.is_empty() && version::compare(&bundle.version, &status.version).is_lt() {
+    if version::takes_back(&bundle.version, &status.version) {
         let older = format!("{} is older than {}, which runs", bundle.version, status.version);
         if !order.allow_downgrade {
             return Err(Fault::new(Code::BadBundle, format!("{older}; order it with --allow-downgrade")));

@@ -56,10 +56,10 @@ pub fn check(plan: &Plan) -> Result<(), BadPlan> {
     }
 }
 
-/// What a node runs, where the bundle would take it back to something older. An image may not say what it is.
+/// What a node runs, where the bundle would take it back to something older.
 pub fn is_older<'a>(bundle: &Bundle, birth: &'a Birth) -> Option<&'a str> {
     let runs = &birth.installation.as_ref()?.version;
-    (!runs.is_empty() && version::compare(&bundle.version, runs).is_lt()).then_some(runs)
+    version::takes_back(&bundle.version, runs).then_some(runs)
 }
 
 /// Whether a node can take the bundle, and has not got it already.
