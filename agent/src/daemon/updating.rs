@@ -15,7 +15,7 @@ use crate::helper::Helper;
 use crate::mqtt::Extras;
 use crate::node::Event;
 use crate::system::wire::{Request, Status};
-use crate::update::{self, Action, Event as UpdateEvent, Updater, View, fetch, journal};
+use crate::update::{self, Able, Action, Event as UpdateEvent, Updater, View, fetch, journal};
 
 /// Between two reports of an installation.
 const BEAT: Duration = Duration::from_secs(3);
@@ -83,6 +83,10 @@ impl Updating {
 
     pub(super) fn is_delicate(&self) -> bool {
         self.updater.is_delicate()
+    }
+
+    pub(super) fn lacks(&self, able: Able) -> bool {
+        self.updater.lacks(able)
     }
 
     /// None until it is known.
@@ -168,6 +172,7 @@ impl Daemon {
             idle: self.node.is_idle(),
             healthy: self.publisher.is_some()
                 && self.report.as_ref().is_some_and(|report| !report.worker_version.is_empty()),
+            able: self.report.as_ref().map(|report| Able::of(self.usable(report))),
         };
         self.update(UpdateEvent::Look(view))
     }

@@ -201,6 +201,16 @@ impl Fleet {
         Running(self.command().arg("run").stderr(log).spawn().unwrap())
     }
 
+    /// The same, which tries again after 5 s where a probe was not good enough.
+    pub(crate) fn agent_that_soon_probes_again(&self) -> Running {
+        let mut command = self.command();
+        let config = self.home.path().join("agent.toml");
+        let text = fs::read_to_string(&config).unwrap().replace("probe_seconds = 60", "probe_seconds = 5");
+        fs::write(config, text).unwrap();
+        let log = fs::File::create(self.home.path().join("agent.log")).unwrap();
+        Running(command.arg("run").stderr(log).spawn().unwrap())
+    }
+
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.home.path().join("agent.log")).unwrap_or_default()
     }
