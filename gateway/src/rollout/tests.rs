@@ -338,7 +338,16 @@ fn nodes_that_cannot_take_the_bundle_are_skipped_with_the_reason() {
         why(|i| i.updates_by = Some(BundleKind::Deb)),
         "it is updated by packages, the bundle is an image"
     );
-    assert!(why(|i| i.updates_by = None).contains("by hand"));
+    let by_hand = |i: &mut headwater_protocol::update::Installation| {
+        (i.updates_by, i.slot) = (None, None);
+    };
+    assert!(why(by_hand).contains("copied there by hand"));
+    assert!(why(|i| i.updates_by = None).contains("RAUC, which updates it, did not answer"));
+    assert!(
+        why(|i| (i.updates_by, i.slot, i.privileged) = (None, None, false))
+            .contains("headwater-system.socket"),
+        "without its helper nothing is known of how it was installed"
+    );
     assert_eq!(why(|i| i.compatible = "y".into()), "it is \"y\", the bundle is for \"board-x\"");
     assert_eq!(why(|i| i.version = "0.2.0".into()), "it runs 0.2.0 already");
     assert!(why(|i| i.version = "0.10.0".into()).contains("it runs 0.10.0, which is newer"));
@@ -349,7 +358,6 @@ fn nodes_that_cannot_take_the_bundle_are_skipped_with_the_reason() {
         Ok(()),
         "it does not say what it runs"
     );
-    assert!(why(|i| i.privileged = false).contains("no rights"));
     assert!(suits(&bundle, &plan("100%", "1"), None).is_err());
     // What became so while it waited for its turn is seen at its turn.
     let mut play = Play::new(1, plan("100%", "1"));
