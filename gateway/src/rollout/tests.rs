@@ -6,6 +6,8 @@ use super::testing::{birth, bundle};
 use super::*;
 use crate::testing::header;
 
+mod thousand;
+
 const MINUTE: u64 = 60_000;
 
 /// A fleet played by the test, with a clock of its own.
@@ -14,6 +16,8 @@ struct Play {
     births: BTreeMap<NodeId, Birth>,
     away: Vec<NodeId>,
     now: u64,
+    /// Rows for the store so far.
+    writes: usize,
 }
 
 fn node(name: &str) -> NodeId {
@@ -56,7 +60,7 @@ impl Play {
             head,
             members,
         };
-        Self { campaign, births, away: Vec::new(), now: 0 }
+        Self { campaign, births, away: Vec::new(), now: 0, writes: 0 }
     }
 
     /// What a look sends: `order n1`, `recall n2`.
@@ -68,6 +72,7 @@ impl Play {
             .map(|(node, birth)| (node, Seen { online: online(node), birth: Some(birth) }))
             .collect();
         let step = step(&mut self.campaign, &fleet, Millis(self.now));
+        self.writes += step.touched.len() + usize::from(step.head);
         let say = |action: &Action| match action {
             Action::Order { node, order } => format!("order {node} {order}"),
             Action::Recall { node, order } => format!("recall {node} {order}"),
@@ -88,7 +93,7 @@ impl Play {
         let id = self.campaign.members[node].order.clone();
         let status =
             UpdateStatus { header: header(), id, version: "0.2.0".into(), state, extra: Extra::new() };
-        self.campaign.reported(node, &status, Millis(self.now));
+        self.writes += usize::from(self.campaign.reported(node, &status, Millis(self.now)));
     }
 
     fn all_say(&mut self, wave: usize, state: &UpdateState) {
