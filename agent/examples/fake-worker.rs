@@ -3,8 +3,8 @@
 //! `hang`, `crash`, `flood` (standard error), `fail`, `wait` (works until it is cancelled), `stubborn` (works on, cancelled
 //! or not), `orphan` (hangs with a child), `deaf` (hangs and ignores SIGTERM), `noise` (garbage on both outputs),
 //! `until NAME` (goes on once there is a file of that name in its folder). Anything else is copied to each rendition.
-//! A stream `sleepy` never gets ready, a stream `hard…` uses an element with a device unless it must avoid it, and a
-//! file `probe-fails` in its folder makes the probe fail.
+//! A stream `sleepy` never gets ready, a stream `hard…` uses an element with a device unless it must avoid it. A file
+//! `probe-fails` in its folder makes the probe fail, and `probe-empty` lets it prove nothing.
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -37,8 +37,8 @@ fn probe() -> ExitCode {
         eprintln!("as asked");
         return ExitCode::from(1);
     }
-    let encoder = |codec, element: &str| Capability {
-        kind: CapabilityKind::Encode,
+    let proved = |kind, codec, element: &str| Capability {
+        kind,
         codec: Some(codec),
         element: element.into(),
         memory: "system".into(),
@@ -47,11 +47,20 @@ fn probe() -> ExitCode {
         height: Pixels(720),
         instances: None,
     };
+    let capabilities = if std::path::Path::new("probe-empty").exists() {
+        vec![]
+    } else {
+        vec![
+            proved(CapabilityKind::Decode, Codec::H264, "copy"),
+            proved(CapabilityKind::Encode, Codec::H264, "copy"),
+            proved(CapabilityKind::Encode, Codec::Hevc, DEVICE),
+        ]
+    };
     let report = ProbeReport {
         worker_version: "fake".into(),
         gstreamer_version: "none".into(),
         profile: "fake".into(),
-        capabilities: vec![encoder(Codec::H264, "copy"), encoder(Codec::Hevc, DEVICE)],
+        capabilities,
         unproved: vec![],
     };
     println!("{}", serde_json::to_string(&report).unwrap());

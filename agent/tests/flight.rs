@@ -38,7 +38,8 @@ fn code(event: &Value) -> &str {
 
 /// Elements that the node said at its birth that it can encode with.
 fn encoders(birth: &Value) -> Vec<&str> {
-    birth["capabilities"].as_array().unwrap().iter().map(|c| c["element"].as_str().unwrap()).collect()
+    let capabilities = birth["capabilities"].as_array().unwrap().iter();
+    capabilities.filter(|c| c["kind"] == "encode").map(|c| c["element"].as_str().unwrap()).collect()
 }
 
 #[test]

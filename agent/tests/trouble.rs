@@ -115,12 +115,7 @@ fn a_probe_that_fails_is_tried_again_and_takes_nothing_away_that_was_proved() {
     assert!(fleet.enroll(&fleet.token()).status.success());
     let obstacle = fleet.home.path().join("probe-fails");
     fs::write(&obstacle, "").unwrap();
-    let mut command = fleet.command();
-    let config = fleet.home.path().join("agent.toml");
-    let text = fs::read_to_string(&config).unwrap().replace("probe_seconds = 60", "probe_seconds = 5");
-    fs::write(&config, text).unwrap();
-    let log = fs::File::create(fleet.home.path().join("agent.log")).unwrap();
-    let agent = Running(command.arg("run").stderr(log).spawn().unwrap());
+    let agent = fleet.agent_that_soon_probes_again();
     let birth = fleet.message("birth", |_| true);
     assert_eq!(birth["capabilities"], json!([]));
     fs::remove_file(&obstacle).unwrap();
