@@ -305,6 +305,27 @@ fn a_picture_of_each_field_is_made_in_software_where_it_is_asked_for() {
 }
 
 #[test]
+fn still_pictures_leave_the_others_in_the_chips_memory() {
+    let elements: &[(&str, &[&str])] =
+        &[("chipscale", &[]), ("chipdownload", &[]), ("chipupload", &[]), ("chipenc", &["bps", "gop"])];
+    let still = |name: &str, width: u32, height: u32| {
+        let mut still = rendition(name, width, height);
+        (still.codec, still.container, still.rate) = (Codec::Jpeg, Container::Jpeg, Rate::Quality(11));
+        still
+    };
+    let ladder = vec![still("small", 160, 90), rendition("a", 1280, 720), still("large", 640, 360)];
+    let plan = toy_plan(BOARD, elements, ladder, &chip());
+    assert_eq!(plan.way, Way::Native);
+    assert_eq!(plan.sizes, [Size::new(640, 360), Size::new(160, 90)]);
+    assert_eq!(plan.origins, [Origin::Decoded, Origin::Size(0)]);
+    let feeds: Vec<Feed> = plan.rungs.iter().map(|rung| rung.feed).collect();
+    assert_eq!(feeds, [Feed::Canvas(1), Feed::Decoded, Feed::Canvas(0)]);
+    assert_eq!(plan.rungs[1].before[0].factory, "chipscale");
+    let plan = toy_plan(BOARD, elements, vec![still("alone", 160, 90)], &chip());
+    assert_eq!(plan.way, Way::Software);
+}
+
+#[test]
 fn a_refused_element_is_planned_around() {
     let text = toml::from_str::<toml::Table>(BOARD).unwrap();
     let board: Board = serde::Deserialize::deserialize(text).unwrap();
