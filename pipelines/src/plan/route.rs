@@ -117,8 +117,8 @@ fn notes_of(said: &Said<'_>, rendition: &Rendition) -> Vec<String> {
     said.notes.iter().map(|note| format!("{}: {}: {note}", rendition.name, said.element.factory)).collect()
 }
 
-/// Pictures have to be worked on in system memory; an error where they cannot come there.
-fn no_way_out(board: &Board, decode: &DecodePlan) -> Result<(), String> {
+/// An error where pictures cannot come into system memory to be worked on.
+fn way_out(board: &Board, decode: &DecodePlan) -> Result<(), String> {
     let closed = board.memory.get(&decode.memory).is_some_and(|memory| memory.feature.is_some());
     if closed && decode.download.is_empty() {
         return Err(format!("nothing here carries pictures out of {} memory", decode.memory));
@@ -142,7 +142,7 @@ pub(super) fn software(
     decode: &DecodePlan,
     picture: &Picture,
 ) -> Result<Costed, Fault> {
-    no_way_out(board, decode).map_err(|text| Fault::new(Code::NoDecoder, text))?;
+    way_out(board, decode).map_err(|text| Fault::new(Code::NoDecoder, text))?;
     let rungs = Rungs::new(board, machine, ladder, picture);
     let said = rungs.each(|said| into_encoder(board, machine, said))?;
     let sizes = distinct(said.iter().map(|(_, said, _)| said.size));
@@ -221,7 +221,7 @@ pub(super) fn native(
         return Err("there are only still pictures, which are put together in software".into());
     }
     if ladder.renditions().iter().any(is_still) {
-        no_way_out(board, decode)?;
+        way_out(board, decode)?;
     }
     if picture.interlaced && !decode.deinterlaces && both_fields(ladder, picture.rate) {
         return Err("a picture of each field is made in software".into());
