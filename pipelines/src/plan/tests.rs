@@ -1,3 +1,5 @@
+mod native;
+
 use headwater_protocol::{
     Audio, BitsPerSecond, Container, Gop, Millis, Pixels, Profile, Rate, Rendition, RenditionName, Tiles,
 };
