@@ -31,6 +31,7 @@ use gstreamer as gst;
 use headwater_protocol::CapabilityKind;
 
 pub use self::candidate::{Candidate, OWN_SCALER, candidates};
+use self::child::Tried;
 pub use self::child::{Said, end_with_parent};
 pub use self::finding::{Finding, Findings, Known, Outcome, Proof, apply};
 pub use self::prove::prove;
@@ -85,18 +86,16 @@ pub fn probe(
     let mut found = Vec::with_capacity(count);
     for (at, candidate) in all.into_iter().enumerate() {
         tell(&candidate, at + 1, count);
-        let outcome = match without_trial(&candidate, machine, &broken, &stuck) {
-            Some(outcome) => outcome,
-            None => {
-                let (outcome, is_stuck) = child::prove(&candidate, options);
-                if is_stuck {
-                    stuck.insert(candidate.element.clone());
-                }
-                outcome
-            }
-        };
+        let Tried { outcome, controls, stuck: is_stuck } =
+            match without_trial(&candidate, machine, &broken, &stuck) {
+                Some(outcome) => Tried { outcome, controls: None, stuck: false },
+                None => child::prove(&candidate, options),
+            };
+        if is_stuck {
+            stuck.insert(candidate.element.clone());
+        }
         tracing::debug!(candidate = candidate.key(), ?outcome, "probed");
-        found.push(Finding { candidate, outcome });
+        found.push(Finding { candidate, outcome, controls });
     }
     Findings { board: board.id.clone(), found }
 }

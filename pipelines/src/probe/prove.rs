@@ -1,5 +1,6 @@
 //! The child's side: one candidate proved in this process.
 
+use std::collections::BTreeSet;
 use std::panic::{self, AssertUnwindSafe};
 use std::time::Duration;
 
@@ -12,9 +13,9 @@ use super::pictures::Luma;
 use super::sample::Clip;
 use super::{decode, drive, encode, scale, words};
 use crate::board::{Board, Quirk};
-use crate::graph;
-use crate::machine::Machine;
+use crate::machine::{EXTRA_CONTROLS, Machine};
 use crate::plan::{self, Trust};
+use crate::{graph, v4l2};
 
 /// Decibels. A wrong plane order or a shifted row gives 10 to 20; x264, x265 and OpenH264 gave 42 to 48 at the bitrate
 /// asked for.
@@ -31,10 +32,11 @@ pub(super) struct Bench<'a> {
     pub again: Duration,
 }
 
-/// Proves the candidate `key` and says what was found, step by step.
+/// Proves the candidate `key` and says what was found, step by step. The machine learns the controls of its device, so
+/// that it is proved with those that it has.
 pub fn prove(
     board: &Board,
-    machine: &Machine,
+    machine: &mut Machine,
     key: &str,
     deadline: Duration,
     say: &mut dyn FnMut(&Said),
@@ -45,6 +47,11 @@ pub fn prove(
     if let Some(why) = machine.refused.get(&candidate.element) {
         return Err(words::unloadable(&candidate, why));
     }
+    if let Some(controls) = controls(machine, &candidate.element) {
+        machine.learn_controls(&candidate.element, &controls);
+        say(&Said::Controls(controls));
+    }
+    let machine = &*machine;
     // Half of the time for the first run leaves some for those after it, which are short.
     let bench = Bench { board, machine, candidate: &candidate, first: deadline / 2, again: deadline / 5 };
     // An element that takes no value of a property ends in a panic, which is an answer too.
@@ -60,6 +67,15 @@ pub fn prove(
         at_once.count(&mut |count| say(&Said::Instances(count)));
     }
     Ok(())
+}
+
+/// The V4L2 controls of the element's device, where it takes any and they can be read.
+fn controls(machine: &Machine, element: &str) -> Option<BTreeSet<String>> {
+    let facts = machine.elements.get(element)?;
+    if !facts.properties.contains_key(EXTRA_CONTROLS) {
+        return None;
+    }
+    v4l2::controls(element).inspect_err(|why| tracing::debug!(%why, "controls were not read")).ok()
 }
 
 impl Bench<'_> {

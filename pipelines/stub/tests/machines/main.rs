@@ -2,5 +2,6 @@
 
 mod boards;
 mod faults;
+mod proofs;
 mod support;
 mod ways;

@@ -55,11 +55,19 @@ impl Rig {
 
     /// The machine before any probe.
     pub fn unproved(machine: &str) -> Self {
+        Self::changed(machine, |_| ())
+    }
+
+    /// The machine before any probe, with something about it changed.
+    pub fn changed(machine: &str, change: impl FnOnce(&mut Machine)) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let snapshot =
+        let golden =
             Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../tests/golden/machines/{machine}.json"));
-        let text = fs::read_to_string(&snapshot).unwrap();
-        tree(&folder.path().join("root"), &serde_json::from_str(&text).unwrap());
+        let mut machine = serde_json::from_str(&fs::read_to_string(golden).unwrap()).unwrap();
+        change(&mut machine);
+        tree(&folder.path().join("root"), &machine);
+        let snapshot = folder.path().join("machine.json");
+        fs::write(&snapshot, serde_json::to_string(&machine).unwrap()).unwrap();
         let plugins = folder.path().join("plugins");
         fs::create_dir(&plugins).unwrap();
         let stub = built("libheadwater_stub.so", "cargo build -p headwater-stub");
