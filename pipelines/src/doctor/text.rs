@@ -268,7 +268,7 @@ fn conclusion(page: &mut Page, diagnosis: &Diagnosis) {
         ),
         Verdict::Nothing => (
             Tone::Bad,
-            "It does not work: there is no way to make the standard ladder. Install what is missing above."
+            "It does not work: there is no way to make the standard ladder. What is missing is said above."
                 .to_owned(),
         ),
     };

@@ -143,11 +143,10 @@ pub fn apply(findings: Option<&Findings>, board: Board, machine: Machine) -> Kno
                     known.machine.fresh.insert(key);
                 }
             }
-            Some(Outcome::Failed(fault)) => {
+            // What is missing is not in the machine's list of elements either; a plan says why.
+            Some(Outcome::Failed(fault) | Outcome::Missing(fault)) => {
                 known.machine.refused.insert(key, fault.text.clone());
             }
-            // What is missing is not in the machine's list of elements either.
-            Some(Outcome::Missing(_)) => {}
             Some(Outcome::NotTried(_)) | None if candidate.software => {}
             Some(Outcome::NotTried(fault)) => {
                 known.machine.refused.insert(key, fault.text.clone());

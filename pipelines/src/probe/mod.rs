@@ -9,6 +9,7 @@
 //! A registry lists elements whose hardware is not there, and drivers hang; so each candidate runs in a child process
 //! of its own, one after the other so that each has the machine to itself.
 
+mod absent;
 pub mod cache;
 mod candidate;
 mod child;
@@ -147,7 +148,7 @@ fn without_trial(
         return None;
     }
     if !machine.elements.contains_key(element) {
-        return Some(Outcome::Missing(words::missing(candidate, broken)));
+        return Some(Outcome::Missing(absent::why(candidate, broken)));
     }
     if stuck.contains(element) {
         return Some(Outcome::Failed(words::spared(candidate)));

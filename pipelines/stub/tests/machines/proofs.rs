@@ -4,6 +4,7 @@ use std::fs;
 
 use crate::support::{BITRATES, Rig};
 use headwater_pipelines::doctor::Report;
+use headwater_protocol::ProbeReport;
 
 #[test]
 fn a_driver_is_told_the_controls_that_it_has_and_the_report_names_them() {
@@ -30,4 +31,29 @@ fn a_driver_is_told_the_controls_that_it_has_and_the_report_names_them() {
         let keys: Vec<usize> = (0..frames.len()).filter(|at| frames[*at].1).collect();
         assert_eq!(keys, [0, 30], "{name}: {}", rig.whole_trace());
     }
+}
+
+/// Why the element is not used.
+fn sentence(report: &ProbeReport, element: &str) -> String {
+    let unproved = report.unproved.iter().find(|one| one.element == element);
+    unproved.unwrap_or_else(|| panic!("{element} is proved: {report:?}")).fault.text.clone()
+}
+
+#[test]
+fn an_element_whose_plugin_found_no_device_for_it_is_told_so_and_no_package() {
+    let rig = Rig::changed("pi4-bookworm", |machine| drop(machine.elements.remove("v4l2h264enc")));
+    let said = sentence(&rig.probe(""), "v4l2h264enc");
+    assert_eq!(
+        said,
+        "v4l2h264enc has no device, though its plugin is installed: there is no /dev/video*; load the device's driver, or \
+         set the overlay that brings it"
+    );
+    fs::create_dir_all(rig.path("root/dev")).unwrap();
+    fs::write(rig.path("root/dev/video0"), "a camera").unwrap();
+    let said = sentence(&rig.probe(""), "v4l2h264enc");
+    assert_eq!(
+        said,
+        "v4l2h264enc has no device that does its work, though its plugin is installed: not /dev/video0; if the board has \
+         one, its driver, overlay or library is missing"
+    );
 }
