@@ -262,6 +262,14 @@ impl Inner {
     ) -> Result<(), gst::StateChangeError> {
         let spec = spec(place);
         if change == gst::StateChange::NullToReady {
+            if fault::of(&spec.name) == Some(Fault::NoDevice) {
+                gst::element_error!(
+                    element,
+                    gst::ResourceError::OpenReadWrite,
+                    ("{}: it cannot open its device", spec.name)
+                );
+                return Err(gst::StateChangeError);
+            }
             list_controls(element, &spec.facts);
         }
         let stops = change == gst::StateChange::PausedToReady;
@@ -332,6 +340,7 @@ fn entering(fault: Option<Fault>, count: u64) -> gst::PadProbeReturn {
         Some(
             Fault::Crash(_)
             | Fault::Hang(_)
+            | Fault::NoDevice
             | Fault::HangOnDrain
             | Fault::HangOnStop
             | Fault::Busy(_)
@@ -389,6 +398,7 @@ fn watch_out(pad: &gst::Pad, name: &'static str, fault: Option<Fault>, count: Ar
                     Some(Fault::IgnoreKeyframe) => no_keyframe(buffer.make_mut()),
                     Some(
                         Fault::NoOutput
+                        | Fault::NoDevice
                         | Fault::HangOnDrain
                         | Fault::HangOnStop
                         | Fault::Hang(_)
