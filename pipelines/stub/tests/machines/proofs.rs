@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::support::{BITRATES, Rig};
 use headwater_pipelines::doctor::Report;
-use headwater_protocol::ProbeReport;
+use headwater_protocol::{Capability, CapabilityKind, ProbeReport};
 
 #[test]
 fn a_driver_is_told_the_controls_that_it_has_and_the_report_names_them() {
@@ -56,4 +56,26 @@ fn an_element_whose_plugin_found_no_device_for_it_is_told_so_and_no_package() {
         "v4l2h264enc has no device that does its work, though its plugin is installed: not /dev/video0; if the board has \
          one, its driver, overlay or library is missing"
     );
+}
+
+#[test]
+fn an_orin_nano_is_told_that_it_has_no_nvenc_and_software_takes_its_place() {
+    for fault in ["no-device", "no-output"] {
+        let rig = Rig::unproved("orin-nano-jp6");
+        let faults = ["nvv4l2h264enc", "nvv4l2h265enc", "nvv4l2av1enc"].map(|element| format!("{element}:{fault}"));
+        let report = rig.probe(&faults.join(","));
+        let said = sentence(&report, "nvv4l2h264enc");
+        assert_eq!(said, "nvv4l2h264enc is registered but encoded no frame: this board has no NVENC", "{fault}");
+        let encodes = |one: &&Capability| one.kind == CapabilityKind::Encode;
+        let proved: Vec<&str> = report.capabilities.iter().filter(encodes).map(|one| one.element.as_str()).collect();
+        assert_eq!(proved, ["x264enc"]);
+        assert!(report.capabilities.iter().any(|one| one.element == "nvv4l2decoder"), "{report:?}");
+    }
+}
+
+#[test]
+fn a_device_with_two_sessions_is_found_to_have_two() {
+    let report = Rig::unproved("v4l2-generic").probe("v4l2h264enc:busy@3");
+    let encoder = report.capabilities.iter().find(|one| one.element == "v4l2h264enc");
+    assert_eq!(encoder.unwrap_or_else(|| panic!("{report:?}")).instances, Some(2));
 }

@@ -70,11 +70,16 @@ fn built(name: &str, how: &str) -> PathBuf {
 }
 
 impl Rig {
-    /// The machine after a probe that proved everything.
+    /// The machine after a probe that proved all but what its snapshot refuses.
     pub fn new(machine: &str) -> Self {
         let rig = Self::unproved(machine);
-        fs::write(rig.path("root/headwater-all-is-proved"), "").unwrap();
+        let refused = serde_json::to_string(&rig.machine().refused).unwrap();
+        fs::write(rig.path("root/headwater-all-is-proved"), refused).unwrap();
         rig
+    }
+
+    pub fn machine(&self) -> Machine {
+        serde_json::from_str(&fs::read_to_string(&self.snapshot).unwrap()).unwrap()
     }
 
     /// The machine before any probe.
