@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use headwater_pipelines::board::{Board, Boards, Status};
+use headwater_pipelines::doctor::{Report, Verdict};
 use headwater_pipelines::es::Rotation;
 use headwater_pipelines::fit::Size;
 use headwater_pipelines::machine::Machine;
@@ -170,11 +171,24 @@ fn every_profile_that_can_be_chosen_is_chosen_for_some_machine() {
 }
 
 #[test]
-fn nothing_but_software_is_called_verified_without_a_report() {
-    for profile in Boards::shipped().unwrap().all() {
-        let verified = profile.board.status == Status::Verified;
-        assert_eq!(verified, profile.board.id == "software", "{}", profile.board.id);
+fn a_profile_is_called_verified_exactly_where_a_report_shows_that_it_works() {
+    let boards = Boards::shipped().unwrap();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("boards/reports");
+    let mut working = BTreeSet::new();
+    for file in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        let report: Report = serde_json::from_str(&fs::read_to_string(&file).unwrap())
+            .unwrap_or_else(|error| panic!("{file:?}: {error}"));
+        let Report { machine, chosen, verdict, .. } = report;
+        let name = file.file_name().unwrap().to_str().unwrap();
+        assert_eq!(name, format!("{}-{}.json", chosen.id, machine.arch));
+        assert_eq!(boards.board(None, &machine).unwrap().id, chosen.id, "{name}: another profile is for it now");
+        if verdict == Verdict::Works {
+            working.insert(chosen.id);
+        }
     }
+    let all = boards.all().filter(|profile| profile.board.status == Status::Verified);
+    let verified: BTreeSet<String> = all.map(|profile| profile.board.id.clone()).collect();
+    assert_eq!(verified, working);
 }
 
 #[test]
