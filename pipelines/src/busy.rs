@@ -6,7 +6,8 @@ use crate::board::{Board, Quirk};
 
 /// Whether a fault on this board is such a refusal. Drivers with [`Quirk::OutOfMemoryMeansBusy`] say it no clearer.
 pub(crate) fn refused(fault: &Fault, memory_means_busy: bool) -> bool {
-    fault.code == Code::Busy || (memory_means_busy && fault.code.class() == Class::Node && out_of_memory(fault))
+    fault.code == Code::Busy
+        || (memory_means_busy && fault.code.class() == Class::Node && out_of_memory(fault))
 }
 
 /// The board's drivers speak of memory where they mean sessions.
@@ -16,7 +17,8 @@ pub(crate) fn memory_means_busy(board: &Board) -> bool {
 
 /// The refusal in words.
 pub(crate) fn told(fault: Fault) -> Fault {
-    let text = format!("a device has all the work it can do ({}); try again when some of it is done", fault.text);
+    let text =
+        format!("a device has all the work it can do ({}); try again when some of it is done", fault.text);
     Fault { code: Code::Busy, text, ..fault }
 }
 

@@ -120,7 +120,9 @@ fn line(board: &Board, machine: &Machine, from: Codec, trust: Trust, to: Codec) 
     let one = &plan.rungs[0];
     let ours = match plan.way {
         Way::Native => Vec::new(),
-        Way::Software => decode.download.iter().map(|one| one.factory.as_str()).chain(["headwater"]).collect(),
+        Way::Software => {
+            decode.download.iter().map(|one| one.factory.as_str()).chain(["headwater"]).collect()
+        }
     };
     let named = |elements: &[Element]| elements.iter().map(|one| one.factory.clone()).collect::<Vec<_>>();
     let mut all = named(&decode.elements);
@@ -137,8 +139,10 @@ fn line(board: &Board, machine: &Machine, from: Codec, trust: Trust, to: Codec) 
 fn lines(boards: &Boards, machine: &Machine) -> String {
     let board = boards.board(None, machine).unwrap();
     let name = |codec: Codec| format!("{codec:?}").to_lowercase();
-    let read: BTreeMap<String, Codec> = board.decoders.iter().map(|one| (name(one.codec), one.codec)).collect();
-    let written: BTreeMap<String, Codec> = board.encoders.iter().map(|one| (name(one.codec), one.codec)).collect();
+    let read: BTreeMap<String, Codec> =
+        board.decoders.iter().map(|one| (name(one.codec), one.codec)).collect();
+    let written: BTreeMap<String, Codec> =
+        board.encoders.iter().map(|one| (name(one.codec), one.codec)).collect();
     let mut text = String::new();
     for (from, &decoded) in &read {
         for (to, &encoded) in &written {
@@ -181,7 +185,11 @@ fn a_profile_is_called_verified_exactly_where_a_report_shows_that_it_works() {
         let Report { machine, chosen, verdict, .. } = report;
         let name = file.file_name().unwrap().to_str().unwrap();
         assert_eq!(name, format!("{}-{}.json", chosen.id, machine.arch));
-        assert_eq!(boards.board(None, &machine).unwrap().id, chosen.id, "{name}: another profile is for it now");
+        assert_eq!(
+            boards.board(None, &machine).unwrap().id,
+            chosen.id,
+            "{name}: another profile is for it now"
+        );
         if verdict == Verdict::Works {
             working.insert(chosen.id);
         }

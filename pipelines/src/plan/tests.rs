@@ -105,8 +105,7 @@ fn a_device_is_told_the_first_control_that_it_has() {
     let told = |controls: Option<&[&str]>| {
         let mut machine = machine(&[("v4l2h264enc", &["extra-controls"])]);
         let facts = machine.elements.get_mut("v4l2h264enc").unwrap();
-        facts.controls =
-            controls.map(|all| all.iter().map(|name| ((*name).to_owned(), None)).collect());
+        facts.controls = controls.map(|all| all.iter().map(|name| ((*name).to_owned(), None)).collect());
         outputs(&board, &machine, &ladder, &DecodePlan::nothing(), &picture())
             .map(|plan| plan.rungs[0].element.properties["extra-controls"].clone())
     };

@@ -73,7 +73,8 @@ fn devices(root: &Path, names: &[&str], may_open: impl Fn(&Path) -> bool) -> Dev
 
 /// `dev/video0`, `dev/video1`, …
 fn numbered(dev: &Path, name: &str) -> Vec<PathBuf> {
-    let (folder, name) = name.rsplit_once('/').map_or((dev.to_owned(), name), |(below, name)| (dev.join(below), name));
+    let (folder, name) =
+        name.rsplit_once('/').map_or((dev.to_owned(), name), |(below, name)| (dev.join(below), name));
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let is_one = |path: &PathBuf| {
         let number = path.file_name().and_then(|file| file.to_str()?.strip_prefix(name));
@@ -113,7 +114,10 @@ mod tests {
         let root = tree(&["dev/dri/card0"]);
         let none = devices(root.path(), &["dri/renderD", "nvidia"], |_| true);
         assert_eq!(none, Devices::None(vec!["/dev/dri/renderD*".to_owned(), "/dev/nvidia*".to_owned()]));
-        assert_eq!(devices(Path::new("/nowhere"), &["video"], |_| true), Devices::None(vec!["/dev/video*".to_owned()]));
+        assert_eq!(
+            devices(Path::new("/nowhere"), &["video"], |_| true),
+            Devices::None(vec!["/dev/video*".to_owned()])
+        );
     }
 
     #[test]
@@ -131,7 +135,8 @@ mod tests {
         let path = "/dev/dri/renderD129".to_owned();
         assert_eq!(closed(), Devices::Closed { path: path.clone(), group: number.to_string() });
         fs::create_dir(root.path().join("etc")).unwrap();
-        fs::write(root.path().join("etc/group"), format!("none\nvideo:x:99999:\nrender:x:{number}:me\n")).unwrap();
+        fs::write(root.path().join("etc/group"), format!("none\nvideo:x:99999:\nrender:x:{number}:me\n"))
+            .unwrap();
         assert_eq!(closed(), Devices::Closed { path, group: "render".to_owned() });
     }
 }

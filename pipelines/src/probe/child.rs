@@ -77,7 +77,8 @@ pub(super) fn prove(candidate: &Candidate, options: &Options) -> Tried {
         let kept = errors.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8_lossy(&Vec::from(kept.clone())).into_owned()
     };
-    let controls = said.iter().find_map(|one| if let Said::Controls(all) = one { Some(all.clone()) } else { None });
+    let controls =
+        said.iter().find_map(|one| if let Said::Controls(all) = one { Some(all.clone()) } else { None });
     let stuck = matches!(end, End::Stuck);
     Tried { outcome: judge(candidate, deadline, said, &end, &tail), controls, stuck }
 }

@@ -152,9 +152,7 @@ impl Trial<'_> {
         each: impl FnMut(gst::Sample) -> Result<(), gst::FlowError> + Send + 'static,
     ) -> Result<Driven, Unready> {
         let input = match source {
-            Source::Drawn => {
-                Some(info(Size::new(rung.width, rung.height)).map_err(Unready::Unbuilt)?)
-            }
+            Source::Drawn => Some(info(Size::new(rung.width, rung.height)).map_err(Unready::Unbuilt)?),
             Source::Decoded(..) => None,
         };
         Driven::new(each, |faults, hand| graph::encode_chain(rung, input.as_ref(), None, faults, hand))
@@ -346,7 +344,9 @@ fn decoded(
         |faults, hand| graph::decode_chain(plan, faults, hand),
     );
     let (clip, rounds) = (clip.clone(), count.div_ceil(clip.len().max(1)));
-    let ran = driven.map_err(Fault::from).and_then(|driven| driven.segment(patience, move |chain| clip.feed(chain, rounds)));
+    let ran = driven
+        .map_err(Fault::from)
+        .and_then(|driven| driven.segment(patience, move |chain| clip.feed(chain, rounds)));
     ran.map(drop).map_err(|fault| {
         tracing::debug!(%fault, "the decoder in front of an encoder");
         gst::FlowError::Error

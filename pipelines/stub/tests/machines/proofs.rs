@@ -62,12 +62,17 @@ fn an_element_whose_plugin_found_no_device_for_it_is_told_so_and_no_package() {
 fn an_orin_nano_is_told_that_it_has_no_nvenc_and_software_takes_its_place() {
     for fault in ["no-device", "no-output"] {
         let rig = Rig::unproved("orin-nano-jp6");
-        let faults = ["nvv4l2h264enc", "nvv4l2h265enc", "nvv4l2av1enc"].map(|element| format!("{element}:{fault}"));
+        let faults =
+            ["nvv4l2h264enc", "nvv4l2h265enc", "nvv4l2av1enc"].map(|element| format!("{element}:{fault}"));
         let report = rig.probe(&faults.join(","));
         let said = sentence(&report, "nvv4l2h264enc");
-        assert_eq!(said, "nvv4l2h264enc is registered but encoded no frame: this board has no NVENC", "{fault}");
+        assert_eq!(
+            said, "nvv4l2h264enc is registered but encoded no frame: this board has no NVENC",
+            "{fault}"
+        );
         let encodes = |one: &&Capability| one.kind == CapabilityKind::Encode;
-        let proved: Vec<&str> = report.capabilities.iter().filter(encodes).map(|one| one.element.as_str()).collect();
+        let proved: Vec<&str> =
+            report.capabilities.iter().filter(encodes).map(|one| one.element.as_str()).collect();
         assert_eq!(proved, ["x264enc"]);
         assert!(report.capabilities.iter().any(|one| one.element == "nvv4l2decoder"), "{report:?}");
     }
