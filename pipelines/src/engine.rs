@@ -159,7 +159,7 @@ impl std::fmt::Debug for Chains {
 
 impl Chains {
     fn new(setup: &Arc<Setup>) -> Self {
-        let faults = Arc::new(Faults::default());
+        let faults = Arc::new(Faults::of(&setup.board));
         let events = Events::default();
         let counters = Arc::new(Counters::default());
         let stoppers = Arc::new(Stoppers::default());

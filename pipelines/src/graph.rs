@@ -23,23 +23,32 @@ use gstreamer_video as gst_video;
 use headwater_protocol::{Code, Codec, Fault, Graph};
 use headwater_scaler::Slabs;
 
-use crate::board::{ForceKey, Properties};
+use crate::board::{Board, ForceKey, Properties};
 use crate::es::Rotation;
 use crate::lend::{self, Lent};
 use crate::plan::{DecodePlan, Element, RungPlan};
-use crate::{hardware, log};
+use crate::{busy, hardware, log};
 
 /// The first error of a worker's chains. Later ones are consequences.
 #[derive(Debug, Default)]
-pub struct Faults(Mutex<Option<Fault>>);
+pub struct Faults {
+    first: Mutex<Option<Fault>>,
+    memory_means_busy: bool,
+}
 
 impl Faults {
+    /// Of chains on this board, where a device that refuses a session is no broken one.
+    pub fn of(board: &Board) -> Self {
+        Self { first: Mutex::default(), memory_means_busy: busy::memory_means_busy(board) }
+    }
+
     pub fn report(&self, fault: Fault) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(fault);
+        let fault = if busy::refused(&fault, self.memory_means_busy) { busy::told(fault) } else { fault };
+        self.first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(fault);
     }
 
     pub fn first(&self) -> Option<Fault> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.first.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -124,7 +133,7 @@ pub fn decode_chain(plan: &DecodePlan, faults: &Arc<Faults>, taker: impl Taker) 
         caps.make_mut().set("stream-format", "obu-stream");
     }
     chain.source.set_caps(Some(&caps));
-    chain.start()
+    chain.start(faults)
 }
 
 /// Any picture in, upright progressive pictures of `format` in system memory out. Colours stay what they are.
@@ -170,7 +179,7 @@ pub fn prepare_chain(
         by_ready: false,
     }
     .build(faults)?
-    .start()
+    .start(faults)
 }
 
 /// Pictures in, what `elements` make of them out: for those that prove a scaler.
@@ -198,7 +207,7 @@ pub fn picture_chain(
         let caps = input.to_caps().map_err(|error| failed("caps of a picture", error))?;
         chain.source.set_caps(Some(&caps));
     }
-    chain.start()
+    chain.start(faults)
 }
 
 fn encode_branch(plan: &RungPlan, taker: impl Taker) -> Result<Branch, Fault> {
@@ -244,7 +253,7 @@ pub fn encode_chain(
         let caps = input.to_caps().map_err(|error| failed("caps of a rendition", error))?;
         chain.source.set_caps(Some(&caps));
     }
-    chain.start()
+    chain.start(faults)
 }
 
 /// Pictures in, coded frames of several renditions out, their sizes made by one pass of `scaler`.
@@ -263,7 +272,7 @@ pub fn split_chain<T: Taker>(
         by_ready,
     }
     .build(faults)?
-    .start()
+    .start(faults)
 }
 
 fn coded_caps(codec: Codec, fields: &Properties) -> gst::Caps {
@@ -394,9 +403,13 @@ fn sink(caps: Option<&gst::Caps>, lent: Option<Lent>, taker: Box<dyn Taker>) -> 
 }
 
 impl Chain {
-    fn start(self) -> Result<Self, Fault> {
-        self.pipeline.set_state(gst::State::Playing).map_err(|error| failed("start of a pipeline", error))?;
-        Ok(self)
+    /// Where it does not start, `faults` have a first one too.
+    fn start(self, faults: &Faults) -> Result<Self, Fault> {
+        let Err(error) = self.pipeline.set_state(gst::State::Playing) else { return Ok(self) };
+        let fault = failed("start of a pipeline", error);
+        // Who did not start said more of it on the bus.
+        faults.report(fault.clone());
+        Err(faults.first().unwrap_or(fault))
     }
 
     /// Takes one frame or picture, waiting while the queue is full. Fails once the chain is flushed or broken.
@@ -566,7 +579,9 @@ fn bus_fault(error: &gst::message::Error) -> Fault {
     let path = error.src().map(|source| source.path_string().to_string()).unwrap_or_default();
     let decoding = path.contains(":decode/");
     // A decoder that finds no picture in well-formed input has met bad input; anything else is ours.
-    let code = if decoding && error.error().kind::<gst::StreamError>().is_some() {
+    let code = if error.error().kind::<gst::ResourceError>() == Some(gst::ResourceError::Busy) {
+        Code::Busy
+    } else if decoding && error.error().kind::<gst::StreamError>().is_some() {
         Code::Undecodable
     } else {
         Code::PipelineFailed

@@ -5,6 +5,7 @@ mod align;
 mod alone;
 pub mod bench;
 pub mod board;
+mod busy;
 mod clip;
 mod coded;
 mod collect;

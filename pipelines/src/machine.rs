@@ -6,6 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use headwater_protocol::Codec;
 use serde::{Deserialize, Serialize};
 
+/// Property of GStreamer's V4L2 elements that takes controls of their devices.
+pub(crate) const EXTRA_CONTROLS: &str = "extra-controls";
+
 /// Everything that board profiles ask of a machine.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -71,9 +74,10 @@ pub struct ElementFacts {
     pub version: String,
     #[serde(default)]
     pub properties: BTreeMap<String, PropertyFacts>,
-    /// V4L2 controls of the element's device, where it has `extra-controls`.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub controls: BTreeMap<String, ControlFacts>,
+    /// V4L2 controls of the element's device, where it has `extra-controls`, with their ranges where those are known.
+    /// None: they were not read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub controls: Option<BTreeMap<String, Option<ControlFacts>>>,
     /// Caps of its pad templates, as GStreamer prints them.
     #[serde(default)]
     pub sink: String,
@@ -82,6 +86,19 @@ pub struct ElementFacts {
     /// Action signals.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub signals: BTreeSet<String>,
+}
+
+impl ElementFacts {
+    /// Whether a control can be set. Where a device's controls were not read, its element is believed.
+    pub fn has_control(&self, control: &str) -> bool {
+        self.properties.contains_key(EXTRA_CONTROLS)
+            && self.controls.as_ref().is_none_or(|all| all.contains_key(control))
+    }
+
+    /// A control's range; None where it is not known.
+    pub fn range(&self, control: &str) -> Option<ControlFacts> {
+        self.controls.as_ref()?.get(control).copied().flatten()
+    }
 }
 
 /// One property that can be written.
@@ -187,6 +204,13 @@ impl Use<'_> {
 }
 
 impl Machine {
+    /// Takes over the controls that a device was heard to have. What is known already has ranges too, and stays.
+    pub fn learn_controls(&mut self, factory: &str, heard: &BTreeSet<String>) {
+        if let Some(facts) = self.elements.get_mut(factory) {
+            facts.controls.get_or_insert_with(|| heard.iter().map(|name| (name.clone(), None)).collect());
+        }
+    }
+
     /// Whether a probe found that the use needs a new element for each segment.
     pub fn needs_fresh(&self, factory: &str, used: Use<'_>) -> bool {
         self.fresh.contains(&used.key(factory))

@@ -378,7 +378,7 @@ fn run_probe_one(key: &str, deadline: Duration, parent: u32) -> Result<Exit, (Ex
         let line = serde_json::to_string(said).unwrap_or_default();
         let _ = writeln!(std::io::stdout(), "{line}").and_then(|()| std::io::stdout().flush());
     };
-    let exit = match probe::prove(&board, &machine, key, deadline, &mut say) {
+    let exit = match probe::prove(&board, &mut machine, key, deadline, &mut say) {
         Ok(()) => Exit::Done,
         Err(fault) => {
             say(&Said::Failed(fault));

@@ -16,7 +16,8 @@ use crate::machine::{
 };
 use crate::probe::{self, Candidate, Known, cache};
 
-/// In a test's tree of another machine, which has no need to prove its stand-ins: they count as proved.
+/// In a test's tree of another machine, which has no need to prove its stand-ins: they count as proved, but for those
+/// uses that stand in this file with their reasons, as in [`Machine::refused`].
 const PROVED: &str = "headwater-all-is-proved";
 
 /// So much of a file that a profile asks for.
@@ -32,8 +33,9 @@ pub fn board() -> Result<(Board, Machine), BadProfile> {
 }
 
 /// As far as it is proved: what a probe of this machine remembered. Hardware without proof is refused.
-pub fn proved(board: Board, machine: Machine) -> Known {
+pub fn proved(board: Board, mut machine: Machine) -> Known {
     if counts_as_proved() {
+        machine.refused = serde_json::from_str(&text(&under(&root(), PROVED))).unwrap_or_default();
         return Known { board, machine };
     }
     let findings = cache::load(&cache::key(&board, &machine));

@@ -12,6 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
+use crate::machine::EXTRA_CONTROLS;
+
 /// A video device of the kernel.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Device {
@@ -72,7 +74,7 @@ pub enum Unasked {
 pub fn controls(factory: &str) -> Result<BTreeSet<String>, Unasked> {
     let element =
         gst::ElementFactory::make(factory).build().map_err(|_| Unasked::NoElement(factory.to_owned()))?;
-    if !element.has_property("extra-controls") {
+    if !element.has_property(EXTRA_CONTROLS) {
         return Err(Unasked::NoControls(factory.to_owned()));
     }
     let before = gst::log::get_default_threshold();

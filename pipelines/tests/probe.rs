@@ -8,6 +8,7 @@ use std::process::Stdio;
 
 use headwater_protocol::worker::{Header, Kind, Open};
 use headwater_protocol::{CapabilityKind, Codec, ProbeReport};
+use serde_json::{Value, json};
 
 mod desk;
 use desk::Desk;
@@ -209,13 +210,23 @@ fn a_second_probe_answers_from_what_is_remembered_until_something_changes() {
     cached(&desk);
     assert_ne!(file(&desk), written, "the profile says something else now");
 
-    let written = file(&desk);
-    let text = std::fs::read_to_string(desk.cache()).unwrap();
-    let mut value: serde_json::Value = serde_json::from_str(&text).unwrap();
-    value["key"]["boot"] = "another boot".into();
-    std::fs::write(desk.cache(), value.to_string()).unwrap();
-    cached(&desk);
-    assert_ne!(file(&desk), written, "results of another boot were believed");
+    for (what, other) in [
+        ("boot", json!("another boot")),
+        ("worker", json!("0.0.1")),
+        ("gstreamer", json!("GStreamer 1.14.0")),
+        ("plugins", json!({"x264": "1.14.0"})),
+        ("drivers", json!({"kernel": "5.10.0"})),
+        ("devices", json!(["video0"])),
+    ] {
+        let text = std::fs::read_to_string(desk.cache()).unwrap();
+        let mut value: Value = serde_json::from_str(&text).unwrap();
+        assert!(!value["key"][what].is_null(), "{what} is no part of the key");
+        value["key"][what] = other;
+        std::fs::write(desk.cache(), value.to_string()).unwrap();
+        let written = file(&desk);
+        cached(&desk);
+        assert_ne!(file(&desk), written, "results of another {what} were believed");
+    }
 }
 
 #[test]

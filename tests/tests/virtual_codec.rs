@@ -190,6 +190,19 @@ fn cases() -> Vec<(&'static str, Case)> {
             ensure!(probe.is_object(), "{probe}");
             Ok(())
         }),
+        ("what_the_probe_remembers_has_the_controls_of_each_device_that_it_opened", |seen| {
+            let (remembered, controls) = (seen.json("remembered")?, seen.json("controls")?);
+            let found = remembered["findings"]["found"].as_array().context("a list")?;
+            let of = |element: &str| {
+                let finding = found.iter().find(|one| one["element"] == element);
+                finding.map(|one| one["controls"].clone())
+            };
+            let scaler = of("v4l2convert").context("the scaler was no candidate")?;
+            ensure!(scaler == controls["scaler"], "{scaler}, not {}", controls["scaler"]);
+            let encoder = of("v4l2fwhtenc");
+            ensure!(encoder.iter().all(|one| *one == controls["encoder"]), "{encoder:?}");
+            Ok(())
+        }),
     ]
 }
 

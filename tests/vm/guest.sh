@@ -38,6 +38,7 @@ step recycle-ready 60 "$chains" recycle-ready 12
 step scale 60 "$chains" scale
 for number in 1 2 4 8; do step "instances-$number" 60 "$chains" instances "$number"; done
 step probe 120 "$worker" probe
+step remembered 10 cat /run/cache/headwater/probe.json
 
 # The device goes away: while it works the kernel refuses, after it the elements are gone.
 step unplug-busy 60 "$chains" unplug-busy

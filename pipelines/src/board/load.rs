@@ -362,6 +362,21 @@ mod tests {
     }
 
     #[test]
+    fn a_probe_opens_no_more_encoders_than_a_profile_knows_to_be_safe() {
+        let harm = regex::Regex::new(r"(?i)at once|freez|lock\w* .*up\b").unwrap();
+        let boards = Boards::shipped().unwrap();
+        let mut known = Vec::new();
+        for Profile { board, .. } in boards.all() {
+            let harmful = board.notes.iter().any(|note| harm.is_match(note));
+            for one in board.encoders.iter().filter(|one| !one.software) {
+                assert_eq!(one.max_instances > 0, harmful, "{}: {:?}", board.id, one.factory);
+            }
+            known.extend(harmful.then_some(board.id.as_str()));
+        }
+        assert_eq!(known, ["rk3568-mpp", "rk3588-mpp", "rockchip-common"]);
+    }
+
+    #[test]
     fn a_profile_is_laid_over_the_one_it_extends() {
         let own = r#"
             schema = 1

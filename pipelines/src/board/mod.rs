@@ -67,8 +67,6 @@ pub struct Board {
     pub encoders: Vec<Encoder>,
     #[serde(default)]
     pub quirks: Vec<Quirk>,
-    #[serde(default)]
-    pub budget: Budget,
     /// What a person should know: where the facts come from, what was never tried, what to install or switch on.
     #[serde(default)]
     pub notes: Vec<String>,
@@ -325,15 +323,4 @@ pub enum Quirk {
     OutOfMemoryMeansBusy,
     /// The level must be in the caps after the encoder, and high enough for size and rate.
     LevelInCaps,
-}
-
-/// What the board's blocks can do together; 0: not known.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Budget {
-    /// Millions of pixels a second.
-    pub decode_mpps: u32,
-    pub encode_mpps: u32,
-    /// Memory that one worker may take.
-    pub memory_mb: u32,
 }

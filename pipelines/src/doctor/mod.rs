@@ -148,6 +148,7 @@ pub fn diagnose(
         findings.found.iter().any(|one| one.candidate.element == **name && one.outcome.proof().is_none())
     };
     survey::look_at(&mut whole, boards.factories().filter(|name| !failed(name)));
+    findings.tell_controls(&mut whole);
     let diagnosis = Diagnosis {
         worker: env!("CARGO_PKG_VERSION").to_owned(),
         facts,

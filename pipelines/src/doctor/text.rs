@@ -146,7 +146,7 @@ fn table(page: &mut Page, found: &[Finding]) {
         format!("{:<13} {:<20} {:<16} {:>8} {:>7}", cells[0], cells[1], cells[2], cells[3], cells[4])
     };
     page.title(&format!("{} verdict", row(["what", "element", "memory", "fps 720p", "at once"])));
-    for Finding { candidate, outcome } in found {
+    for Finding { candidate, outcome, .. } in found {
         let kind = match candidate.kind {
             CapabilityKind::Decode => "decode",
             CapabilityKind::Scale => "scale",
@@ -191,7 +191,7 @@ fn reasons(page: &mut Page, diagnosis: &Diagnosis) {
             page.item(fault);
         }
     }
-    let notes = found.iter().flat_map(|Finding { candidate, outcome }| {
+    let notes = found.iter().flat_map(|Finding { candidate, outcome, .. }| {
         let notes = outcome.proof().map(|proof| proof.notes.as_slice()).unwrap_or_default();
         notes.iter().map(|note| format!("{}: {note}", candidate.element))
     });
@@ -268,7 +268,7 @@ fn conclusion(page: &mut Page, diagnosis: &Diagnosis) {
         ),
         Verdict::Nothing => (
             Tone::Bad,
-            "It does not work: there is no way to make the standard ladder. Install what is missing above."
+            "It does not work: there is no way to make the standard ladder. What is missing is said above."
                 .to_owned(),
         ),
     };

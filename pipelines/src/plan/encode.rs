@@ -5,7 +5,7 @@ use headwater_protocol::{Code, Codec, Fault, FrameRate, Gop, Profile, Rate, Rend
 use super::{Element, absent};
 use crate::board::{Board, Encoder, ForceKey, Limits, Mapping, Properties, Quirk, Recycle, Target, Unit};
 use crate::fit::{Size, frames_in};
-use crate::machine::{ElementFacts, Machine, PropertyFacts, PropertyKind, Use};
+use crate::machine::{EXTRA_CONTROLS, ElementFacts, Machine, PropertyFacts, PropertyKind, Use};
 
 /// For encoders only, where neither input nor ladder tells.
 const FALLBACK_RATE: (u32, u32) = (30, 1);
@@ -128,7 +128,7 @@ fn say<'a>(
     let mut telling = Telling {
         facts,
         properties: fixed(facts, &encoder.set, &encoder.set_if)?,
-        controls: encoder.controls.iter().filter(|(name, _)| has_control(facts, name)).map(owned).collect(),
+        controls: encoder.controls.iter().filter(|(name, _)| facts.has_control(name)).map(owned).collect(),
         caps: Properties::new(),
         notes: Vec::new(),
     };
@@ -168,7 +168,7 @@ fn say<'a>(
     if !telling.controls.is_empty() {
         let list: Vec<String> =
             telling.controls.iter().map(|(name, value)| format!("{name}=(int){value}")).collect();
-        telling.properties.insert("extra-controls".into(), format!("controls,{}", list.join(",")));
+        telling.properties.insert(EXTRA_CONTROLS.into(), format!("controls,{}", list.join(",")));
     }
     Ok(Said {
         encoder,
@@ -217,12 +217,6 @@ struct Telling<'a> {
     notes: Vec<String>,
 }
 
-/// Where a device's controls could not be read, its element is believed.
-fn has_control(facts: &ElementFacts, control: &str) -> bool {
-    facts.properties.contains_key("extra-controls")
-        && (facts.controls.is_empty() || facts.controls.contains_key(control))
-}
-
 impl Telling<'_> {
     fn must(&mut self, what: &str, mapping: Option<&Mapping>, value: Value) -> Result<(), String> {
         if self.may(mapping, value) { Ok(()) } else { Err(format!("it cannot be told a {what}")) }
@@ -269,10 +263,10 @@ impl Telling<'_> {
     }
 
     fn by_control(&mut self, control: &str, target: &Target, said: Word) -> bool {
-        if !has_control(self.facts, control) {
+        if !self.facts.has_control(control) {
             return false;
         }
-        let text = match (said, self.facts.controls.get(control)) {
+        let text = match (said, self.facts.range(control)) {
             (Word::Number(number), Some(range)) => {
                 let step = target.step.unwrap_or(range.step).max(1);
                 let held = (number.clamp(range.min, range.max) / step * step).max(range.min);

@@ -101,6 +101,28 @@ fn units_and_gop_become_the_properties_of_the_encoder_at_hand() {
 }
 
 #[test]
+fn a_device_is_told_the_first_control_that_it_has() {
+    let board = Boards::shipped().unwrap().get("v4l2-m2m").unwrap().clone();
+    let ladder = Ladder::new(vec![rendition("a", 1280, 720)]).unwrap();
+    let told = |controls: Option<&[&str]>| {
+        let mut machine = machine(&[("v4l2h264enc", &["extra-controls"])]);
+        let facts = machine.elements.get_mut("v4l2h264enc").unwrap();
+        facts.controls = controls.map(|all| all.iter().map(|name| ((*name).to_owned(), None)).collect());
+        outputs(&board, &machine, &ladder, &DecodePlan::nothing(), &picture())
+            .map(|plan| plan.rungs[0].element.properties["extra-controls"].clone())
+    };
+    let raspberry = told(Some(&["h264_i_frame_period", "repeat_sequence_header", "video_bitrate"])).unwrap();
+    assert_eq!(
+        raspberry,
+        "controls,h264_i_frame_period=(int)65535,repeat_sequence_header=(int)1,video_bitrate=(int)1600400"
+    );
+    let unread = told(None).unwrap();
+    assert!(unread.contains("video_gop_size=(int)65535") && !unread.contains("i_frame_period"), "{unread}");
+    let why = told(Some(&[])).unwrap_err();
+    assert!(why.detail.contains("it cannot be told a bitrate"), "{}", why.detail);
+}
+
+#[test]
 fn a_sheet_has_the_size_of_its_tiles_and_a_quality_on_the_encoders_scale() {
     let sheet = |r: &mut Rendition| {
         (r.codec, r.container, r.rate) = (Codec::Jpeg, Container::Jpeg, Rate::Quality(11));

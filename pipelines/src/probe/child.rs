@@ -2,7 +2,7 @@
 //!
 //! The child says what it found line by line, so that what it proved stands even where something later hangs it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -23,6 +23,8 @@ use super::{Options, words};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Said {
+    /// The V4L2 controls of its device, before it is tried.
+    Controls(BTreeSet<String>),
     Proved(Proof),
     /// So many ran at once, after it was proved.
     Instances(u32),
@@ -49,11 +51,23 @@ enum End {
     Stuck,
 }
 
-/// Proves one candidate. The second value is true where its process could not be killed.
-pub(super) fn prove(candidate: &Candidate, options: &Options) -> (Outcome, bool) {
+/// What came of a candidate's process.
+pub(super) struct Tried {
+    pub outcome: Outcome,
+    /// Of its device; None where it takes none or they could not be read.
+    pub controls: Option<BTreeSet<String>>,
+    /// Its process could not be killed.
+    pub stuck: bool,
+}
+
+/// Proves one candidate.
+pub(super) fn prove(candidate: &Candidate, options: &Options) -> Tried {
     let mut child = match start(candidate, options) {
         Ok(child) => child,
-        Err(error) => return (Outcome::Failed(words::not_started(candidate, &error)), false),
+        Err(error) => {
+            let outcome = Outcome::Failed(words::not_started(candidate, &error));
+            return Tried { outcome, controls: None, stuck: false };
+        }
     };
     let errors = keep_tail(&mut child);
     let lines = read_lines(&mut child);
@@ -63,8 +77,10 @@ pub(super) fn prove(candidate: &Candidate, options: &Options) -> (Outcome, bool)
         let kept = errors.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8_lossy(&Vec::from(kept.clone())).into_owned()
     };
+    let controls =
+        said.iter().find_map(|one| if let Said::Controls(all) = one { Some(all.clone()) } else { None });
     let stuck = matches!(end, End::Stuck);
-    (judge(candidate, deadline, said, &end, &tail), stuck)
+    Tried { outcome: judge(candidate, deadline, said, &end, &tail), controls, stuck }
 }
 
 /// Software is slow on a small board, and does not hang.
@@ -194,6 +210,7 @@ fn judge(candidate: &Candidate, deadline: Duration, said: Vec<Said>, end: &End, 
     let mut proof = None;
     for one in said {
         match (one, &mut proof) {
+            (Said::Controls(_), _) => {}
             (Said::Failed(fault), _) => return Outcome::Failed(fault),
             (Said::Proved(found), _) => proof = Some(found),
             (Said::Instances(count), Some(proof)) => proof.instances = Some(count),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use gstreamer_video as gst_video;
 use headwater_protocol::{Codec, Fault};
 
-use super::drive::{Driven, Shelf, take};
+use super::drive::{Driven, Shelf, Unready, take};
 use super::finding::Proof;
 use super::instances::AtOnce;
 use super::pictures::{Luma, psnr};
@@ -31,7 +31,7 @@ pub(super) fn prove(bench: &Bench<'_>) -> Result<(Proof, Option<AtOnce>), Fault>
     let clip = sample::clip(codec)?.ok_or_else(|| words::no_sample(candidate))?.first(candidate.pictures());
     let (entry, plan) = plan(bench, codec)?;
     let rounds = candidate.pictures().div_ceil(clip.len().max(1));
-    let (driven, count) = counting(&plan)?;
+    let (driven, count) = counting(&plan).map_err(|unready| unready.told(candidate))?;
     let fed = clip.clone();
     let ran = driven.segment(bench.first, move |chain| fed.feed(chain, rounds));
     let time = judge(bench, ran, &std::mem::take(&mut *lock(&count)), rounds * clip.len())?;
@@ -69,7 +69,7 @@ fn plan(bench: &Bench<'_>, codec: Codec) -> Result<(Decoder, DecodePlan), Fault>
     Ok((entry, plan))
 }
 
-fn counting(plan: &DecodePlan) -> Result<(Driven, Arc<Mutex<Count>>), Fault> {
+fn counting(plan: &DecodePlan) -> Result<(Driven, Arc<Mutex<Count>>), Unready> {
     let count = Arc::new(Mutex::new(Count::default()));
     let counted = Arc::clone(&count);
     let driven = Driven::new(
@@ -206,7 +206,7 @@ fn at_once(bench: &Bench<'_>, entry: &Decoder, plan: DecodePlan, clip: Clip) -> 
                 *lock(&seen) += 1;
                 Ok(())
             };
-            Driven::new(each, |faults, hand| graph::decode_chain(&plan, faults, hand))
+            Ok(Driven::new(each, |faults, hand| graph::decode_chain(&plan, faults, hand))?)
         }),
         feed: Arc::new(move |chain| clip.feed(chain, 1)),
         pictures,

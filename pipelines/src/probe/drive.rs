@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use gstreamer as gst;
 use headwater_protocol::{Code, Fault};
 
+use super::candidate::Candidate;
+use super::words;
 use crate::graph::{Chain, Faults, Taker};
 use crate::log;
 use crate::stage::lock;
@@ -46,14 +48,43 @@ pub(super) fn take<T>(shelf: &Shelf<T>) -> Vec<T> {
     std::mem::take(&mut *lock(shelf))
 }
 
+/// Why there is no chain to run.
+#[derive(Debug)]
+pub(super) enum Unready {
+    /// It could not be put together.
+    Unbuilt(Fault),
+    /// Its elements are there and refused to start.
+    Unstarted(Fault),
+}
+
+impl Unready {
+    /// What that says of the candidate whose chain it is.
+    pub(super) fn told(self, candidate: &Candidate) -> Fault {
+        match self {
+            Unready::Unbuilt(fault) => fault,
+            Unready::Unstarted(fault) => words::nothing(candidate, &fault),
+        }
+    }
+}
+
+impl From<Unready> for Fault {
+    fn from(unready: Unready) -> Self {
+        match unready {
+            Unready::Unbuilt(fault) | Unready::Unstarted(fault) => fault,
+        }
+    }
+}
+
 impl Driven {
     pub(super) fn new(
         each: impl FnMut(gst::Sample) -> Result<(), gst::FlowError> + Send + 'static,
         build: impl FnOnce(&Arc<Faults>, Hand) -> Result<Chain, Fault>,
-    ) -> Result<Self, Fault> {
+    ) -> Result<Self, Unready> {
         let faults = Arc::new(Faults::default());
         let (sender, ended) = channel();
-        let chain = build(&faults, Hand { each: Box::new(each), ended: sender })?;
+        let chain = build(&faults, Hand { each: Box::new(each), ended: sender }).map_err(|fault| {
+            if faults.first().is_some() { Unready::Unstarted(fault) } else { Unready::Unbuilt(fault) }
+        })?;
         Ok(Self { chain: Arc::new(chain), faults, ended })
     }
 

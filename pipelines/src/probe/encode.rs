@@ -11,7 +11,7 @@ use headwater_protocol::{
 };
 
 use super::coded::{CodedFrame, Start};
-use super::drive::{Driven, Shelf, take};
+use super::drive::{Driven, Shelf, Unready, take};
 use super::finding::Proof;
 use super::instances::AtOnce;
 use super::pictures::{Luma, draw, info, psnr};
@@ -58,7 +58,7 @@ pub(super) fn prove(bench: &Bench<'_>) -> Result<(Proof, Option<AtOnce>), Fault>
     let Some(codec) = candidate.codec else { return Err(words::wrong(candidate, "has no codec")) };
     let (entry, rung, source) = plan(bench, codec)?;
     let trial = Trial { bench, codec, rung, source };
-    let (driven, shelf) = trial.build()?;
+    let (driven, shelf) = trial.build().map_err(|unready| unready.told(candidate))?;
     let pictures = candidate.pictures();
     let ran = trial.run(&driven, pictures, bench.first, false);
     let (coded, time) = trial.judge(ran, take(&shelf), pictures)?;
@@ -150,15 +150,15 @@ impl Trial<'_> {
         rung: &RungPlan,
         source: &Source,
         each: impl FnMut(gst::Sample) -> Result<(), gst::FlowError> + Send + 'static,
-    ) -> Result<Driven, Fault> {
+    ) -> Result<Driven, Unready> {
         let input = match source {
-            Source::Drawn => Some(info(Size::new(rung.width, rung.height))?),
+            Source::Drawn => Some(info(Size::new(rung.width, rung.height)).map_err(Unready::Unbuilt)?),
             Source::Decoded(..) => None,
         };
         Driven::new(each, |faults, hand| graph::encode_chain(rung, input.as_ref(), None, faults, hand))
     }
 
-    fn build(&self) -> Result<(Driven, Shelf<CodedFrame>), Fault> {
+    fn build(&self) -> Result<(Driven, Shelf<CodedFrame>), Unready> {
         let shelf = Shelf::default();
         let (onto, codec) = (Arc::clone(&shelf), self.codec);
         let driven = Self::chain(&self.rung, &self.source, move |sample| {
@@ -309,10 +309,10 @@ impl Trial<'_> {
         let (rung, source, size) = (self.rung.clone(), self.source.clone(), self.size());
         Some(AtOnce {
             build: Box::new(move |seen| {
-                Self::chain(&rung, &source, move |_| {
+                Ok(Self::chain(&rung, &source, move |_| {
                     *lock(&seen) += 1;
                     Ok(())
-                })
+                })?)
             }),
             feed: Arc::new(move |chain: &Chain| {
                 (0..FEW).try_for_each(|number| chain.push(draw(number, size)))
@@ -344,7 +344,9 @@ fn decoded(
         |faults, hand| graph::decode_chain(plan, faults, hand),
     );
     let (clip, rounds) = (clip.clone(), count.div_ceil(clip.len().max(1)));
-    let ran = driven.and_then(|driven| driven.segment(patience, move |chain| clip.feed(chain, rounds)));
+    let ran = driven
+        .map_err(Fault::from)
+        .and_then(|driven| driven.segment(patience, move |chain| clip.feed(chain, rounds)));
     ran.map(drop).map_err(|fault| {
         tracing::debug!(%fault, "the decoder in front of an encoder");
         gst::FlowError::Error

@@ -1,5 +1,7 @@
 //! What came out of a probe, and what a plan makes of it: unproved hardware is not used, broken software neither.
 
+use std::collections::BTreeSet;
+
 use headwater_protocol::media::Unproved;
 use headwater_protocol::{Capability, Code, Fault, Pixels, ProbeReport};
 use serde::{Deserialize, Serialize};
@@ -58,6 +60,9 @@ pub struct Finding {
     #[serde(flatten)]
     pub candidate: Candidate,
     pub outcome: Outcome,
+    /// V4L2 controls of its device; None where it takes none or they could not be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub controls: Option<BTreeSet<String>>,
 }
 
 /// The results for all candidates of one board, in their order.
@@ -81,6 +86,15 @@ impl Findings {
         faults.any(|fault| fault.code == Code::Busy)
     }
 
+    /// What the devices were heard to have, for whoever plans on the machine or reports of it.
+    pub fn tell_controls(&self, machine: &mut Machine) {
+        for Finding { candidate, controls, .. } in &self.found {
+            if let Some(controls) = controls {
+                machine.learn_controls(&candidate.element, controls);
+            }
+        }
+    }
+
     /// For the agent.
     pub fn report(&self) -> ProbeReport {
         let mut report = ProbeReport {
@@ -90,7 +104,7 @@ impl Findings {
             capabilities: Vec::new(),
             unproved: Vec::new(),
         };
-        for Finding { candidate, outcome } in &self.found {
+        for Finding { candidate, outcome, .. } in &self.found {
             match outcome {
                 Outcome::Proved(proof) => report.capabilities.push(Capability {
                     kind: candidate.kind,
@@ -116,6 +130,9 @@ impl Findings {
 /// Takes from the machine what is not proved. Without findings software is believed and hardware is not.
 pub fn apply(findings: Option<&Findings>, board: Board, machine: Machine) -> Known {
     let mut known = Known { board, machine };
+    if let Some(findings) = findings {
+        findings.tell_controls(&mut known.machine);
+    }
     for candidate in candidates(&known.board, &known.machine) {
         let key = candidate.key();
         let found = findings
@@ -126,11 +143,10 @@ pub fn apply(findings: Option<&Findings>, board: Board, machine: Machine) -> Kno
                     known.machine.fresh.insert(key);
                 }
             }
-            Some(Outcome::Failed(fault)) => {
+            // What is missing is not in the machine's list of elements either; a plan says why.
+            Some(Outcome::Failed(fault) | Outcome::Missing(fault)) => {
                 known.machine.refused.insert(key, fault.text.clone());
             }
-            // What is missing is not in the machine's list of elements either.
-            Some(Outcome::Missing(_)) => {}
             Some(Outcome::NotTried(_)) | None if candidate.software => {}
             Some(Outcome::NotTried(fault)) => {
                 known.machine.refused.insert(key, fault.text.clone());
@@ -187,7 +203,11 @@ mod tests {
 
     fn findings(outcome: impl Fn(&Candidate) -> Outcome) -> Findings {
         let (board, machine) = toy();
-        let finding = |candidate: Candidate| Finding { outcome: outcome(&candidate), candidate };
+        let finding = |candidate: Candidate| Finding {
+            outcome: outcome(&candidate),
+            controls: (candidate.element == "toyenc").then(|| BTreeSet::from(["gop".to_owned()])),
+            candidate,
+        };
         let found = candidates(&board, &machine).into_iter().map(finding).collect();
         Findings { board: board.id, found }
     }
@@ -236,6 +256,15 @@ mod tests {
         let machine = apply(Some(&found), board, machine).machine;
         assert!(machine.needs_fresh("toyenc", Use::Encode { codec: Codec::H264, memory: "system" }));
         assert_eq!(machine.fresh.len(), 1, "the board's other elements are kept");
+    }
+
+    #[test]
+    fn a_plan_knows_the_controls_that_the_probe_heard_of() {
+        let found = findings(|_| Outcome::Failed(Fault::new(Code::BadOutput, "broken")));
+        let (board, machine) = toy();
+        let machine = apply(Some(&found), board, machine).machine;
+        assert_eq!(machine.elements["toyenc"].controls, Some([("gop".to_owned(), None)].into()));
+        assert_eq!(machine.elements["toydec"].controls, None, "nothing was heard of its device");
     }
 
     #[test]

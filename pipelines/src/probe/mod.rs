@@ -9,6 +9,7 @@
 //! A registry lists elements whose hardware is not there, and drivers hang; so each candidate runs in a child process
 //! of its own, one after the other so that each has the machine to itself.
 
+mod absent;
 pub mod cache;
 mod candidate;
 mod child;
@@ -31,6 +32,7 @@ use gstreamer as gst;
 use headwater_protocol::CapabilityKind;
 
 pub use self::candidate::{Candidate, OWN_SCALER, candidates};
+use self::child::Tried;
 pub use self::child::{Said, end_with_parent};
 pub use self::finding::{Finding, Findings, Known, Outcome, Proof, apply};
 pub use self::prove::prove;
@@ -85,18 +87,16 @@ pub fn probe(
     let mut found = Vec::with_capacity(count);
     for (at, candidate) in all.into_iter().enumerate() {
         tell(&candidate, at + 1, count);
-        let outcome = match without_trial(&candidate, machine, &broken, &stuck) {
-            Some(outcome) => outcome,
-            None => {
-                let (outcome, is_stuck) = child::prove(&candidate, options);
-                if is_stuck {
-                    stuck.insert(candidate.element.clone());
-                }
-                outcome
-            }
-        };
+        let Tried { outcome, controls, stuck: is_stuck } =
+            match without_trial(&candidate, machine, &broken, &stuck) {
+                Some(outcome) => Tried { outcome, controls: None, stuck: false },
+                None => child::prove(&candidate, options),
+            };
+        if is_stuck {
+            stuck.insert(candidate.element.clone());
+        }
         tracing::debug!(candidate = candidate.key(), ?outcome, "probed");
-        found.push(Finding { candidate, outcome });
+        found.push(Finding { candidate, outcome, controls });
     }
     Findings { board: board.id.clone(), found }
 }
@@ -148,7 +148,7 @@ fn without_trial(
         return None;
     }
     if !machine.elements.contains_key(element) {
-        return Some(Outcome::Missing(words::missing(candidate, broken)));
+        return Some(Outcome::Missing(absent::why(candidate, broken)));
     }
     if stuck.contains(element) {
         return Some(Outcome::Failed(words::spared(candidate)));

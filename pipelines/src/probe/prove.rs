@@ -1,5 +1,6 @@
 //! The child's side: one candidate proved in this process.
 
+use std::collections::BTreeSet;
 use std::panic::{self, AssertUnwindSafe};
 use std::time::Duration;
 
@@ -11,10 +12,10 @@ use super::finding::Proof;
 use super::pictures::Luma;
 use super::sample::Clip;
 use super::{decode, drive, encode, scale, words};
-use crate::board::{Board, Quirk};
-use crate::graph;
-use crate::machine::Machine;
+use crate::board::Board;
+use crate::machine::{EXTRA_CONTROLS, Machine};
 use crate::plan::{self, Trust};
+use crate::{busy, graph, v4l2};
 
 /// Decibels. A wrong plane order or a shifted row gives 10 to 20; x264, x265 and OpenH264 gave 42 to 48 at the bitrate
 /// asked for.
@@ -31,10 +32,11 @@ pub(super) struct Bench<'a> {
     pub again: Duration,
 }
 
-/// Proves the candidate `key` and says what was found, step by step.
+/// Proves the candidate `key` and says what was found, step by step. The machine learns the controls of its device, so
+/// that it is proved with those that it has.
 pub fn prove(
     board: &Board,
-    machine: &Machine,
+    machine: &mut Machine,
     key: &str,
     deadline: Duration,
     say: &mut dyn FnMut(&Said),
@@ -45,6 +47,11 @@ pub fn prove(
     if let Some(why) = machine.refused.get(&candidate.element) {
         return Err(words::unloadable(&candidate, why));
     }
+    if let Some(controls) = controls(machine, &candidate.element) {
+        machine.learn_controls(&candidate.element, &controls);
+        say(&Said::Controls(controls));
+    }
+    let machine = &*machine;
     // Half of the time for the first run leaves some for those after it, which are short.
     let bench = Bench { board, machine, candidate: &candidate, first: deadline / 2, again: deadline / 5 };
     // An element that takes no value of a property ends in a panic, which is an answer too.
@@ -62,13 +69,19 @@ pub fn prove(
     Ok(())
 }
 
+/// The V4L2 controls of the element's device, where it takes any and they can be read.
+fn controls(machine: &Machine, element: &str) -> Option<BTreeSet<String>> {
+    let facts = machine.elements.get(element)?;
+    if !facts.properties.contains_key(EXTRA_CONTROLS) {
+        return None;
+    }
+    v4l2::controls(element).inspect_err(|why| tracing::debug!(%why, "controls were not read")).ok()
+}
+
 impl Bench<'_> {
     /// The fault with the element's name in it; what a busy device says is no fault of the element.
     fn told(&self, fault: Fault) -> Fault {
-        if self.board.quirks.contains(&Quirk::OutOfMemoryMeansBusy)
-            && !self.candidate.software
-            && out_of_memory(&fault)
-        {
+        if !self.candidate.software && busy::refused(&fault, busy::memory_means_busy(self.board)) {
             return words::busy(self.candidate, &fault);
         }
         let element = &self.candidate.element;
@@ -105,14 +118,6 @@ fn surprise(panicked: &(dyn std::any::Any + Send)) -> String {
     format!("cannot be used as its profile says: {said}")
 }
 
-/// What drivers say of a session too many.
-fn out_of_memory(fault: &Fault) -> bool {
-    let text = format!("{} {}", fault.text, fault.detail).to_lowercase();
-    ["out of memory", "out_of_memory", "cannot allocate memory", "enomem", "no space left"]
-        .iter()
-        .any(|sign| text.contains(sign))
-}
-
 /// Pictures a second, with one digit after the point.
 pub(super) fn speed(pictures: u64, time: Duration) -> f64 {
     (pictures as f64 / time.as_secs_f64().max(1e-6) * 10.0).round() / 10.0
@@ -121,19 +126,4 @@ pub(super) fn speed(pictures: u64, time: Duration) -> f64 {
 /// What a proof says besides its speed.
 pub(super) fn proof(speed_fps: f64) -> Proof {
     Proof { speed_fps, ..Proof::default() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_drivers_say_of_a_session_too_many_is_known() {
-        for text in
-            ["NV_ENC_ERR_OUT_OF_MEMORY", "VIDIOC_REQBUFS: Cannot allocate memory", "Out of memory (12)"]
-        {
-            assert!(out_of_memory(&Fault::new(Code::PipelineFailed, "x").with_detail(text)), "{text}");
-        }
-        assert!(!out_of_memory(&Fault::new(Code::PipelineFailed, "it never came to its end")));
-    }
 }

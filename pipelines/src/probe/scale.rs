@@ -95,7 +95,8 @@ fn element(bench: &Bench<'_>, from: &str) -> Result<Proof, Fault> {
             Ok(())
         },
         |faults, hand| graph::picture_chain(&line, input.as_ref(), faults, hand),
-    )?;
+    )
+    .map_err(|unready| unready.told(candidate))?;
     let ran = run(bench, &driven, source);
     let seen = *lock(&seen);
     let time = match ran {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use headwater_protocol::{CapabilityKind, Code, Codec, Fault};
 
+use super::absent::Devices;
 use super::candidate::Candidate;
 
 /// As people write it.
@@ -53,6 +54,29 @@ pub(super) fn missing(candidate: &Candidate, broken: &[String]) -> Fault {
         text
     } else {
         format!("{text}, or it is in one of the plugins that GStreamer could not load: {}", broken.join(", "))
+    };
+    Fault::new(lacking(candidate), text)
+}
+
+/// Its plugin is installed and registers it for a device alone.
+pub(super) fn no_device(candidate: &Candidate, devices: &Devices) -> Fault {
+    let Candidate { element, .. } = candidate;
+    let text = match devices {
+        Devices::None(names) => format!(
+            "{element} has no device, though its plugin is installed: there is no {}; load the device's driver, or set the \
+             overlay that brings it",
+            names.join(" or ")
+        ),
+        // GStreamer looks for devices anew where their number changes, and else remembers what it was not let open.
+        Devices::Closed { path, group } => format!(
+            "{element} has no device that this user may open: {path} is for the group {group}; put the user into it, log \
+             in again and delete ~/.cache/gstreamer-1.0"
+        ),
+        Devices::Others(paths) => format!(
+            "{element} has no device that does its work, though its plugin is installed: not {}; if the board has one, \
+             its driver, overlay or library is missing",
+            paths.join(", ")
+        ),
     };
     Fault::new(lacking(candidate), text)
 }

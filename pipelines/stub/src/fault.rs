@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 pub enum Fault {
     /// Takes everything, gives nothing, and comes to its end: a board without the block, whose driver says nothing.
     NoOutput,
+    /// Cannot open its device: a board without the block, whose driver says so.
+    NoDevice,
     /// Gives what it has and never comes to its end.
     HangOnDrain,
     /// Does not return when it is stopped.
@@ -36,6 +38,7 @@ pub fn parse(text: &str) -> Result<BTreeMap<String, Fault>, String> {
         };
         let fault = match name {
             "no-output" => Fault::NoOutput,
+            "no-device" => Fault::NoDevice,
             "hang-on-drain" => Fault::HangOnDrain,
             "hang-on-stop" => Fault::HangOnStop,
             "hang" => Fault::Hang(number),

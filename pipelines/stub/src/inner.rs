@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use gstreamer as gst;
 use gstreamer::glib;
 use gstreamer::prelude::*;
+use headwater_pipelines::machine::ElementFacts;
 
 use crate::fault::{self, Fault};
 use crate::kind::{Coder, Kind};
@@ -260,6 +261,17 @@ impl Inner {
         change: gst::StateChange,
     ) -> Result<(), gst::StateChangeError> {
         let spec = spec(place);
+        if change == gst::StateChange::NullToReady {
+            if fault::of(&spec.name) == Some(Fault::NoDevice) {
+                gst::element_error!(
+                    element,
+                    gst::ResourceError::OpenReadWrite,
+                    ("{}: it cannot open its device", spec.name)
+                );
+                return Err(gst::StateChangeError);
+            }
+            list_controls(element, &spec.facts);
+        }
         let stops = change == gst::StateChange::PausedToReady;
         while stops && fault::of(&spec.name) == Some(Fault::HangOnStop) {
             std::thread::park();
@@ -328,6 +340,7 @@ fn entering(fault: Option<Fault>, count: u64) -> gst::PadProbeReturn {
         Some(
             Fault::Crash(_)
             | Fault::Hang(_)
+            | Fault::NoDevice
             | Fault::HangOnDrain
             | Fault::HangOnStop
             | Fault::Busy(_)
@@ -357,6 +370,17 @@ fn entering_event(name: &str, fault: Option<Fault>, event: &gst::Event) -> gst::
     }
 }
 
+/// As GStreamer's V4L2 elements write of their device's controls into their log when they open it.
+fn list_controls(element: &gst::Element, facts: &ElementFacts) {
+    static V4L2: LazyLock<gst::DebugCategory> =
+        LazyLock::new(|| gst::DebugCategory::new("v4l2", gst::DebugColorFlags::empty(), None));
+    let Some(controls) = &facts.controls else { return };
+    gst::debug!(V4L2, obj = element, "  controls+menus");
+    for name in controls.keys() {
+        gst::debug!(V4L2, obj = element, "ControlID {name} (0) unhandled, FIXME");
+    }
+}
+
 /// Frames go out at `pad`.
 fn watch_out(pad: &gst::Pad, name: &'static str, fault: Option<Fault>, count: Arc<AtomicU64>) {
     pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
@@ -374,6 +398,7 @@ fn watch_out(pad: &gst::Pad, name: &'static str, fault: Option<Fault>, count: Ar
                     Some(Fault::IgnoreKeyframe) => no_keyframe(buffer.make_mut()),
                     Some(
                         Fault::NoOutput
+                        | Fault::NoDevice
                         | Fault::HangOnDrain
                         | Fault::HangOnStop
                         | Fault::Hang(_)

@@ -158,7 +158,9 @@ pub(crate) fn settings(element: &str, facts: &ElementFacts, values: &BTreeMap<St
         Set::Structure(all) => Some(all),
         Set::Bool(_) | Set::Number(_) | Set::Real(_) | Set::Text(_) => None,
     });
-    let control = |name: &str| controls.and_then(|all| all.get::<i32>(name).ok()).map(i64::from);
+    // A control that the device lacks is set in vain.
+    let set = |name: &str| controls.filter(|_| facts.has_control(name))?.get::<i32>(name).ok();
+    let control = |name: &str| set(name).map(i64::from);
     let bits = ["bitrate", "target-bitrate", "bps"].iter().find_map(|name| {
         let unit = bit_unit(element, name)?;
         u64::try_from(number(name)?).ok().filter(|value| *value > 0).map(|value| value * unit)

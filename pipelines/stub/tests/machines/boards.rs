@@ -7,14 +7,13 @@ use crate::support::{BITRATES, Rig, snapshots};
 use headwater_pipelines::board::Boards;
 use headwater_pipelines::es::Rotation;
 use headwater_pipelines::fit::Size;
-use headwater_pipelines::machine::Machine;
 use headwater_pipelines::plan::{self, Explanation, Picture, Trust, Way};
 use headwater_protocol::{Codec, FrameRate};
 use serde_json::Value;
 
 /// What the machine's board is to do with the rig's clip and ladder.
 fn plan(rig: &Rig) -> Explanation {
-    let machine: Machine = serde_json::from_str(&fs::read_to_string(&rig.snapshot).unwrap()).unwrap();
+    let machine = rig.machine();
     let board = Boards::shipped().unwrap().board(None, &machine).unwrap();
     let ladder = serde_json::from_str(&fs::read_to_string(rig.ladder()).unwrap()).unwrap();
     let decode = plan::decoder(&board, &machine, Codec::H264, Trust::Lossy).unwrap();
@@ -64,6 +63,10 @@ fn check(machine: &str) {
 /// The planned elements were the ones that worked, and pictures came from one to the other without the processor.
 fn goes_as_planned(rig: &Rig, plan: &Explanation) {
     let trace = rig.whole_trace();
+    for refused in rig.machine().refused.keys() {
+        let element = refused.split(':').nth(2).unwrap();
+        assert!(rig.trace(element).is_empty(), "{element} is refused and was used\n{trace}");
+    }
     if plan.decode.hardware {
         let decoder = &plan.decode.elements.last().unwrap().factory;
         assert!(!rig.trace(decoder).is_empty(), "{decoder} was not used\n{trace}");

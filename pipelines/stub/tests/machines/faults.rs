@@ -66,8 +66,22 @@ fn a_segment_that_does_not_start_with_a_keyframe_is_not_handed_out() {
 }
 
 #[test]
-fn a_device_that_refuses_another_session_is_told_in_its_words() {
-    fails("nvv4l2h264enc:busy@2", "out of memory for another session");
+fn a_device_that_refuses_another_session_is_busy_and_told_in_its_words() {
+    let said = "busy: a device has all the work it can do (GStreamer failed: nvv4l2h264enc: out of memory for another \
+                session)";
+    fails("nvv4l2h264enc:busy@2", said);
+}
+
+#[test]
+fn a_board_whose_drivers_mean_memory_when_they_say_so_has_failed() {
+    let (done, said) = on("rk3588-bsp", "mpph264enc:busy@2");
+    assert_eq!(done.status.code(), Some(Exit::Failed as i32), "{said}");
+    assert!(said.contains("pipeline_failed: GStreamer failed: mpph264enc: out of memory"), "{said}");
+}
+
+#[test]
+fn an_encoder_that_cannot_open_its_device_fails_the_work_in_its_words() {
+    fails("nvv4l2h264enc:no-device", "it cannot open its device");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod boards;
 mod faults;
+mod proofs;
 mod quirks;
 mod support;
 mod ways;

@@ -7,6 +7,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use headwater_pipelines::machine::Machine;
+use headwater_protocol::ProbeReport;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -15,6 +16,29 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The rungs of the rig's ladder, and bit/s of each.
 pub const BITRATES: [(&str, u32); 2] = [("272p", 600_000), ("180p", 300_000)];
+
+/// The last resort without its slow codecs, for probes.
+const SMALL: &str = r#"
+schema = 1
+id = "software"
+title = "Software, a little"
+status = "verified"
+priority = -100
+[[decoder]]
+codec = "h264"
+factory = ["avdec_h264"]
+package = "gstreamer1.0-libav"
+out = { formats = ["I420"] }
+[[encoder]]
+codec = "h264"
+factory = ["x264enc"]
+package = "gstreamer1.0-plugins-ugly"
+in = { formats = ["I420"] }
+set = { speed-preset = "ultrafast", bframes = "0", b-adapt = "false", byte-stream = "true", option-string = "scenecut=0:open-gop=0" }
+[encoder.map]
+bitrate = { prop = "bitrate", unit = "kbit/s", with = { pass = "cbr", vbv-buf-capacity = "1000" } }
+gop = { prop = "key-int-max", unit = "frames", never = 1000000 }
+"#;
 
 pub struct Rig {
     pub folder: TempDir,
@@ -46,20 +70,33 @@ fn built(name: &str, how: &str) -> PathBuf {
 }
 
 impl Rig {
-    /// The machine after a probe that proved everything.
+    /// The machine after a probe that proved all but what its snapshot refuses.
     pub fn new(machine: &str) -> Self {
         let rig = Self::unproved(machine);
-        fs::write(rig.path("root/headwater-all-is-proved"), "").unwrap();
+        let refused = serde_json::to_string(&rig.machine().refused).unwrap();
+        fs::write(rig.path("root/headwater-all-is-proved"), refused).unwrap();
         rig
+    }
+
+    pub fn machine(&self) -> Machine {
+        serde_json::from_str(&fs::read_to_string(&self.snapshot).unwrap()).unwrap()
     }
 
     /// The machine before any probe.
     pub fn unproved(machine: &str) -> Self {
+        Self::changed(machine, |_| ())
+    }
+
+    /// The machine before any probe, with something about it changed.
+    pub fn changed(machine: &str, change: impl FnOnce(&mut Machine)) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let snapshot =
+        let golden =
             Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../tests/golden/machines/{machine}.json"));
-        let text = fs::read_to_string(&snapshot).unwrap();
-        tree(&folder.path().join("root"), &serde_json::from_str(&text).unwrap());
+        let mut machine = serde_json::from_str(&fs::read_to_string(golden).unwrap()).unwrap();
+        change(&mut machine);
+        tree(&folder.path().join("root"), &machine);
+        let snapshot = folder.path().join("machine.json");
+        fs::write(&snapshot, serde_json::to_string(&machine).unwrap()).unwrap();
         let plugins = folder.path().join("plugins");
         fs::create_dir(&plugins).unwrap();
         let stub = built("libheadwater_stub.so", "cargo build -p headwater-stub");
@@ -69,6 +106,16 @@ impl Rig {
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// What the worker proves on that machine, with little software.
+    pub fn probe(&self, faults: &str) -> ProbeReport {
+        let boards = self.path("boards");
+        fs::create_dir_all(&boards).unwrap();
+        fs::write(boards.join("software.toml"), SMALL).unwrap();
+        let done = self.run(self.worker(faults).env("HEADWATER_BOARDS", boards).arg("probe"));
+        serde_json::from_slice(&done.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&done.stderr)))
     }
 
     /// The worker on that machine.

@@ -1,0 +1,142 @@
+//! Why an element is not in the registry: not installed, or its plugin is and registers it for a device alone, which is
+//! not there, not open to this user, or does other work. No device is opened for that: one that hangs would hang us.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use headwater_protocol::Fault;
+use nix::unistd::{AccessFlags, access};
+
+use super::candidate::Candidate;
+use super::words;
+use crate::survey;
+
+/// A plugin whose elements are there only with a device.
+struct Plugin {
+    name: &'static str,
+    /// Beginnings of its elements' names. A Jetson's elements come with the plugin, whatever the board has.
+    elements: &'static [&'static str],
+    /// Its devices in `/dev`, without their numbers.
+    devices: &'static [&'static str],
+}
+
+/// The first of which an element's name begins so.
+const PLUGINS: [Plugin; 5] = [
+    Plugin { name: "v4l2codecs", elements: &["v4l2sl"], devices: &["media", "video"] },
+    Plugin { name: "video4linux2", elements: &["v4l2"], devices: &["video"] },
+    Plugin { name: "va", elements: &["va"], devices: &["dri/renderD"] },
+    Plugin { name: "nvcodec", elements: &["nvh26", "nvav1", "nvvp", "nvcuda", "cuda"], devices: &["nvidia"] },
+    Plugin { name: "vulkan", elements: &["vulkan"], devices: &["dri/renderD", "nvidia"] },
+];
+
+/// What an installed plugin finds where it looks for devices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Devices {
+    /// None of these.
+    None(Vec<String>),
+    /// One that this user may not open, and its group.
+    Closed { path: String, group: String },
+    /// Such as do something else.
+    Others(Vec<String>),
+}
+
+/// `broken`: plugins that could not be loaded.
+pub(super) fn why(candidate: &Candidate, broken: &[String]) -> Fault {
+    let begins = |plugin: &&Plugin| plugin.elements.iter().any(|name| candidate.element.starts_with(name));
+    match PLUGINS.iter().find(begins).filter(|plugin| is_installed(plugin)) {
+        Some(plugin) => {
+            let may_open = |path: &Path| access(path, AccessFlags::R_OK | AccessFlags::W_OK).is_ok();
+            words::no_device(candidate, &devices(&survey::root(), plugin.devices, may_open))
+        }
+        None => words::missing(candidate, broken),
+    }
+}
+
+fn is_installed(plugin: &Plugin) -> bool {
+    let found = gst::Registry::get().find_plugin(plugin.name);
+    found.is_some_and(|found| !found.plugin_flags().contains(gst::PluginFlags::BLACKLISTED))
+}
+
+fn devices(root: &Path, names: &[&str], may_open: impl Fn(&Path) -> bool) -> Devices {
+    let mut found: Vec<PathBuf> = names.iter().flat_map(|name| numbered(&root.join("dev"), name)).collect();
+    found.sort();
+    let shown = |path: &Path| format!("/{}", path.strip_prefix(root).unwrap_or(path).display());
+    match found.iter().find(|path| !may_open(path)) {
+        Some(closed) => Devices::Closed { path: shown(closed), group: group(root, closed) },
+        None if found.is_empty() => Devices::None(names.iter().map(|name| format!("/dev/{name}*")).collect()),
+        None => Devices::Others(found.iter().map(|path| shown(path)).collect()),
+    }
+}
+
+/// `dev/video0`, `dev/video1`, …
+fn numbered(dev: &Path, name: &str) -> Vec<PathBuf> {
+    let (folder, name) =
+        name.rsplit_once('/').map_or((dev.to_owned(), name), |(below, name)| (dev.join(below), name));
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let is_one = |path: &PathBuf| {
+        let number = path.file_name().and_then(|file| file.to_str()?.strip_prefix(name));
+        number.is_some_and(|number| number.parse::<u32>().is_ok())
+    };
+    entries.map(|entry| entry.path()).filter(is_one).collect()
+}
+
+/// The name of a file's group, else its number.
+fn group(root: &Path, path: &Path) -> String {
+    let number = fs::metadata(path).map(|meta| meta.gid()).unwrap_or_default().to_string();
+    let groups = fs::read_to_string(root.join("etc/group")).unwrap_or_default();
+    let named = groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == number).then(|| name.to_owned())
+    });
+    named.unwrap_or(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(nodes: &[&str]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for path in [&["dev/dri/by-path", "dev/videology"], nodes].concat() {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn a_machine_without_a_driver_has_no_device() {
+        let root = tree(&["dev/dri/card0"]);
+        let none = devices(root.path(), &["dri/renderD", "nvidia"], |_| true);
+        assert_eq!(none, Devices::None(vec!["/dev/dri/renderD*".to_owned(), "/dev/nvidia*".to_owned()]));
+        assert_eq!(
+            devices(Path::new("/nowhere"), &["video"], |_| true),
+            Devices::None(vec!["/dev/video*".to_owned()])
+        );
+    }
+
+    #[test]
+    fn devices_that_may_be_opened_do_other_work() {
+        let root = tree(&["dev/video0", "dev/video11"]);
+        let others = devices(root.path(), &["video"], |_| true);
+        assert_eq!(others, Devices::Others(vec!["/dev/video0".to_owned(), "/dev/video11".to_owned()]));
+    }
+
+    #[test]
+    fn a_device_that_may_not_be_opened_is_told_with_its_group() {
+        let root = tree(&["dev/dri/renderD128", "dev/dri/renderD129"]);
+        let closed = || devices(root.path(), &["dri/renderD"], |path| !path.ends_with("renderD129"));
+        let number = fs::metadata(root.path().join("dev/dri/renderD129")).unwrap().gid();
+        let path = "/dev/dri/renderD129".to_owned();
+        assert_eq!(closed(), Devices::Closed { path: path.clone(), group: number.to_string() });
+        fs::create_dir(root.path().join("etc")).unwrap();
+        fs::write(root.path().join("etc/group"), format!("none\nvideo:x:99999:\nrender:x:{number}:me\n"))
+            .unwrap();
+        assert_eq!(closed(), Devices::Closed { path, group: "render".to_owned() });
+    }
+}
