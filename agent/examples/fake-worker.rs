@@ -4,7 +4,8 @@
 //! or not), `orphan` (hangs with a child), `deaf` (hangs and ignores SIGTERM), `noise` (garbage on both outputs),
 //! `until NAME` (goes on once there is a file of that name in its folder). Anything else is copied to each rendition.
 //! A stream `sleepy` never gets ready, a stream `hard…` uses an element with a device unless it must avoid it, and a
-//! file `probe-fails` in its folder makes the probe fail.
+//! file `probe-fails` in its folder makes the probe fail. With a file `few` there, that element runs twice at once. A
+//! stream `clingy` ends neither when it is asked nor by SIGTERM.
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -46,12 +47,15 @@ fn probe() -> ExitCode {
         width: Pixels(1280),
         height: Pixels(720),
         instances: None,
+        limit: None,
     };
+    let limit = std::path::Path::new("few").exists().then_some(2);
+    let device = Capability { limit, ..encoder(Codec::Hevc, DEVICE) };
     let report = ProbeReport {
         worker_version: "fake".into(),
         gstreamer_version: "none".into(),
         profile: "fake".into(),
-        capabilities: vec![encoder(Codec::H264, "copy"), encoder(Codec::Hevc, DEVICE)],
+        capabilities: vec![encoder(Codec::H264, "copy"), device],
         unproved: vec![],
     };
     println!("{}", serde_json::to_string(&report).unwrap());
@@ -93,11 +97,22 @@ fn serve() -> io::Result<()> {
     } else if open.stream.as_str().starts_with("hard") {
         socket.say(Kind::Hardware, 0, 0, &Hardware { elements: vec![DEVICE.into()] })?;
     }
+    for (element, sessions) in &open.sessions {
+        println!("{element}: {} of {} sessions", sessions.ours, sessions.most);
+    }
+    let clingy = open.stream.as_str() == "clingy";
+    if clingy {
+        deaf()?;
+    }
     socket.say(Kind::Ready, 0, 0, &Ready { worker_version: "fake".into() })?;
     let mut warm = false;
     loop {
         let (header, payload) = socket.read()?;
         match header.kind {
+            Kind::Close if clingy => {
+                println!("it was asked to end");
+                std::thread::sleep(Duration::from_secs(1000));
+            }
             Kind::Close => return Ok(()),
             Kind::Segment => {
                 let start: SegmentStart = serde_json::from_slice(&payload)?;
@@ -107,6 +122,13 @@ fn serve() -> io::Result<()> {
             _ => return Err(io::Error::other("out of turn")),
         }
     }
+}
+
+/// SIGTERM does nothing from now on.
+fn deaf() -> io::Result<()> {
+    let mut term = nix::sys::signal::SigSet::empty();
+    term.add(nix::sys::signal::Signal::SIGTERM);
+    Ok(term.thread_block()?)
 }
 
 fn segment(
@@ -131,9 +153,7 @@ fn segment(
         Command::new("sleep").arg("1000").spawn()?;
     }
     if asks("deaf") {
-        let mut term = nix::sys::signal::SigSet::empty();
-        term.add(nix::sys::signal::Signal::SIGTERM);
-        term.thread_block()?;
+        deaf()?;
     }
     if asks("hang") || asks("orphan") || asks("deaf") {
         std::thread::sleep(Duration::from_secs(1000));

@@ -46,8 +46,15 @@ impl Daemon {
         self.shop.spare.renew();
         self.publish_birth();
         match &self.report {
-            Some(report) => Event::Capabilities(self.usable(report)),
+            Some(report) => self.capable(report),
             None => Event::Tick,
         }
+    }
+
+    /// Everybody is told what the node can do now.
+    pub(super) fn capable(&self, report: &ProbeReport) -> Event {
+        let usable = self.usable(report);
+        self.shop.sessions.learn(&usable);
+        Event::Capabilities(usable)
     }
 }

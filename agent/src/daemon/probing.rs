@@ -91,7 +91,8 @@ impl Daemon {
     fn probed(&mut self, report: ProbeReport) {
         tracing::info!(capabilities = report.capabilities.len(), profile = report.profile, "probed");
         // Has no actions.
-        self.node.handle(Instant::now(), Event::Capabilities(self.usable(&report)));
+        let event = self.capable(&report);
+        self.node.handle(Instant::now(), event);
         self.report = Some(report);
         self.publish_birth();
     }

@@ -1,6 +1,7 @@
 //! What came out of a probe, and what a plan makes of it: unproved hardware is not used, broken software neither.
 
 use headwater_protocol::media::Unproved;
+use headwater_protocol::worker::Sessions;
 use headwater_protocol::{Capability, Code, Fault, Pixels, ProbeReport};
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +18,9 @@ pub struct Proof {
     /// How many ran at once; None where it was not tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instances: Option<u32>,
+    /// No more than this run at once; None where no limit was met.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
     /// It works, but not after a flush: a new one for each segment.
     #[serde(default)]
     pub fresh: bool,
@@ -101,6 +105,7 @@ impl Findings {
                     width: Pixels(SIZE.width),
                     height: Pixels(SIZE.height),
                     instances: proof.instances,
+                    limit: proof.limit,
                 }),
                 Outcome::Missing(fault) | Outcome::Failed(fault) | Outcome::NotTried(fault) => {
                     report
@@ -124,6 +129,12 @@ pub fn apply(findings: Option<&Findings>, board: Board, machine: Machine) -> Kno
             Some(Outcome::Proved(proof)) => {
                 if proof.fresh {
                     known.machine.fresh.insert(key);
+                }
+                if let Some(limit) = proof.limit {
+                    // Which of its uses an element is opened for is not known beforehand, so the least of them counts.
+                    let sessions = known.machine.sessions.entry(candidate.element.clone());
+                    let sessions = sessions.or_insert(Sessions { most: limit, ours: limit });
+                    *sessions = Sessions { most: sessions.most.min(limit), ours: sessions.ours.min(limit) };
                 }
             }
             Some(Outcome::Failed(fault)) => {
@@ -236,6 +247,19 @@ mod tests {
         let machine = apply(Some(&found), board, machine).machine;
         assert!(machine.needs_fresh("toyenc", Use::Encode { codec: Codec::H264, memory: "system" }));
         assert_eq!(machine.fresh.len(), 1, "the board's other elements are kept");
+    }
+
+    #[test]
+    fn an_element_is_open_no_more_often_than_the_use_of_it_that_takes_the_least() {
+        let limit = |one: &Candidate| match (one.element.as_str(), one.codec) {
+            ("toydec", Some(Codec::Av1)) => Some(1),
+            ("toydec", _) => Some(3),
+            _ => None,
+        };
+        let found = findings(|one| Outcome::Proved(Proof { limit: limit(one), ..Proof::default() }));
+        let (board, machine) = toy();
+        let machine = apply(Some(&found), board, machine).machine;
+        assert_eq!(machine.sessions, [("toydec".to_owned(), Sessions { most: 1, ours: 1 })].into());
     }
 
     #[test]
