@@ -4,8 +4,9 @@
 //! or not), `orphan` (hangs with a child), `deaf` (hangs and ignores SIGTERM), `noise` (garbage on both outputs),
 //! `until NAME` (goes on once there is a file of that name in its folder), `grow` (keeps 200 MiB from now on; may stand
 //! before `until`). Anything else is copied to each rendition.
-//! A stream `sleepy` never gets ready, a stream `hard…` uses an element with a device unless it must avoid it. A file
-//! `probe-fails` in its folder makes the probe fail, and `probe-empty` lets it prove nothing.
+//! A stream `sleepy` never gets ready, a stream `hard…` uses an element with a device unless it must avoid it, a stream
+//! `clingy` ends neither when it is asked nor by SIGTERM. A file `probe-fails` in its folder makes the probe fail,
+//! `probe-empty` lets it prove nothing, and with a file `few` the element with a device runs twice at once.
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -47,14 +48,16 @@ fn probe() -> ExitCode {
         width: Pixels(1280),
         height: Pixels(720),
         instances: None,
+        limit: None,
     };
+    let limit = std::path::Path::new("few").exists().then_some(2);
     let capabilities = if std::path::Path::new("probe-empty").exists() {
         vec![]
     } else {
         vec![
             proved(CapabilityKind::Decode, Codec::H264, "copy"),
             proved(CapabilityKind::Encode, Codec::H264, "copy"),
-            proved(CapabilityKind::Encode, Codec::Hevc, DEVICE),
+            Capability { limit, ..proved(CapabilityKind::Encode, Codec::Hevc, DEVICE) },
         ]
     };
     let report = ProbeReport {
@@ -103,11 +106,22 @@ fn serve() -> io::Result<()> {
     } else if open.stream.as_str().starts_with("hard") {
         socket.say(Kind::Hardware, 0, 0, &Hardware { elements: vec![DEVICE.into()] })?;
     }
+    for (element, sessions) in &open.sessions {
+        println!("{element}: {} of {} sessions", sessions.ours, sessions.most);
+    }
+    let clingy = open.stream.as_str() == "clingy";
+    if clingy {
+        deaf()?;
+    }
     socket.say(Kind::Ready, 0, 0, &Ready { worker_version: "fake".into() })?;
     let mut warm = false;
     loop {
         let (header, payload) = socket.read()?;
         match header.kind {
+            Kind::Close if clingy => {
+                println!("it was asked to end");
+                std::thread::sleep(Duration::from_secs(1000));
+            }
             Kind::Close => return Ok(()),
             Kind::Segment => {
                 let start: SegmentStart = serde_json::from_slice(&payload)?;
@@ -117,6 +131,13 @@ fn serve() -> io::Result<()> {
             _ => return Err(io::Error::other("out of turn")),
         }
     }
+}
+
+/// SIGTERM does nothing from now on.
+fn deaf() -> io::Result<()> {
+    let mut term = nix::sys::signal::SigSet::empty();
+    term.add(nix::sys::signal::Signal::SIGTERM);
+    Ok(term.thread_block()?)
 }
 
 fn segment(
@@ -145,9 +166,7 @@ fn segment(
         Command::new("sleep").arg("1000").spawn()?;
     }
     if asks("deaf") {
-        let mut term = nix::sys::signal::SigSet::empty();
-        term.add(nix::sys::signal::Signal::SIGTERM);
-        term.thread_block()?;
+        deaf()?;
     }
     if asks("hang") || asks("orphan") || asks("deaf") {
         std::thread::sleep(Duration::from_secs(1000));

@@ -34,6 +34,7 @@ mod owner;
 mod probe;
 mod proxy;
 mod quarantine;
+mod sessions;
 mod spare;
 mod system;
 mod update;

@@ -9,7 +9,7 @@ use headwater_protocol::Evidence;
 use nix::sys::ptrace;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use support::{Fleet, Running, revoke, until};
+use support::{Fleet, Running, offer, revoke, until};
 
 fn two_at_once() -> Fleet {
     let mut fleet = Fleet::start();
@@ -85,6 +85,35 @@ fn a_second_worker_that_is_not_needed_any_more_ends_while_the_first_works_on() {
     until("the second worker ends", || fleet.workers() == first);
     let_go(&fleet, "it-may-end");
     assert_eq!(code(&fleet.end("long")), "done");
+    end(agent, &fleet);
+}
+
+#[test]
+fn a_device_that_is_in_use_is_named_in_the_refusal_and_an_idle_stream_gives_it_away() {
+    let mut fleet = Fleet::start();
+    fleet.workers = 2;
+    fs::write(fleet.home.path().join("few"), "").unwrap();
+    let agent = fleet.agent();
+    let hevc = |task: &str, stream: &str, input: &[u8]| {
+        fleet.server.put_input(&format!("/in/{task}"), input);
+        let mut offer = offer(task, stream, input.len());
+        for rendition in offer["ladder"].as_array_mut().unwrap() {
+            rendition["codec"] = json!("hevc");
+        }
+        fleet.publish("offer", &offer);
+    };
+    hevc("first", "hard-a", b"until it-may-end");
+    working(&fleet, "first");
+    hevc("second", "hard-b", b"fine");
+    let refused = fleet.end("second");
+    let said = "fakedeviceenc here runs 2 at once, of which 2 are in use, and the ladder wants 2";
+    assert_eq!((code(&refused), refused["event"]["fault"]["text"].as_str()), ("busy", Some(said)));
+    let_go(&fleet, "it-may-end");
+    assert_eq!(code(&fleet.end("first")), "done");
+    hevc("third", "hard-b", b"fine");
+    assert_eq!(code(&fleet.end("third")), "done");
+    let told = || fleet.log().matches("fakedeviceenc: 2 of 2 sessions").count();
+    until("both workers have said what they may use", || told() == 2);
     end(agent, &fleet);
 }
 

@@ -19,7 +19,7 @@ use crate::board::Board;
 use crate::clip;
 use crate::engine::{Engine, Nowhere, Once, Stopped, cpu_us};
 use crate::machine::Machine;
-use crate::plan::{self, Trust};
+use crate::plan::{self, Input, Trust};
 use crate::power::{self, Meter, Sensor};
 use crate::standard;
 use crate::survey;
@@ -93,7 +93,7 @@ pub fn bench(board: &Board, machine: &Machine, times: Times) -> Result<Report, F
         loads.push(load(board, machine, &ladder, &clip, many, &sensor, idle, times, &bar)?);
     }
     bar.clear();
-    let decoder = plan::decoder(board, machine, Codec::H264, Trust::Lossy)?;
+    let decoder = plan::decoder(board, machine, Input::any(Codec::H264, Trust::Lossy))?;
     let picture = standard::picture(board, machine);
     let rungs = plan::outputs(board, machine, &ladder, &decoder, &picture)?.rungs;
     Ok(Report {
@@ -106,6 +106,15 @@ pub fn bench(board: &Board, machine: &Machine, times: Times) -> Result<Report, F
         sensor: sensor.map(|sensor| Power { name: sensor.name, covers: sensor.covers, idle_watts: idle }),
         loads,
     })
+}
+
+/// The machine as one of several streams has it: the sessions of what runs only so many at once are shared out.
+fn part(machine: &Machine, streams: u32, number: u32) -> Machine {
+    let mut machine = machine.clone();
+    for sessions in machine.sessions.values_mut() {
+        sessions.ours = sessions.most * (number + 1) / streams - sessions.most * number / streams;
+    }
+    machine
 }
 
 /// What the machine calls itself.
@@ -162,8 +171,9 @@ fn load(
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let running: Vec<_> = (0..streams)
-            .map(|_| {
-                let mut engine = Engine::new(board.clone(), machine.clone(), ladder.clone());
+            .map(|number| {
+                let machine = part(machine, streams, number);
+                let mut engine = Engine::new(board.clone(), machine, ladder.clone());
                 let (segments, ready, stop) = (&segments, &ready, &stop);
                 scope.spawn(move || {
                     let first =

@@ -17,7 +17,7 @@ use crate::es::{CLOCK, Frame, Item, Rotation, Ticks, Tracks};
 use crate::fit::measure_rate;
 use crate::graph::{Chain, Faults};
 use crate::known::Known;
-use crate::plan::Trust;
+use crate::plan::{self, Coded, Trust};
 use crate::sound::Heard;
 use crate::stage::{Counters, Event, Events, Origo, Segment, Stage, lock, send};
 
@@ -89,7 +89,7 @@ impl<'a> Feeder<'a> {
     /// Reads to the end or until the segment is over. Faults are reported, not returned.
     pub(crate) fn run<D>(self, hint: Container, input: &mut dyn Input, decoder: D) -> Fed
     where
-        D: FnMut(Codec, Trust) -> Result<Decoder, Fault>,
+        D: FnMut(plan::Input) -> Result<Decoder, Fault>,
     {
         // A whole file at once has no limit in bytes either.
         let unlimited = self.max_duration == Duration::MAX;
@@ -141,7 +141,7 @@ fn earliest(items: &[Item]) -> Ticks {
 
 impl<D> Feeding<'_, D>
 where
-    D: FnMut(Codec, Trust) -> Result<Decoder, Fault>,
+    D: FnMut(plan::Input) -> Result<Decoder, Fault>,
 {
     fn fault(&self, fault: Fault) -> Over {
         self.feeder.faults.report(fault);
@@ -280,8 +280,9 @@ where
             Container::Mp4 if !self.demuxer.is_matroska() => Trust::Whole,
             Container::Mp4 | Container::Ts | Container::Jpeg => Trust::Lossy,
         };
-        let Decoder { plan, chain } =
-            (self.decoder)(video.codec, trust).map_err(|fault| self.fault(fault))?;
+        let coded = coded::format(video.codec, &first.data).map(|(size, depth)| Coded { size, depth });
+        let wanted = plan::Input { codec: video.codec, trust, coded };
+        let Decoder { plan, chain } = (self.decoder)(wanted).map_err(|fault| self.fault(fault))?;
         let segment = Segment {
             decode: plan,
             origo: self.origo,

@@ -556,8 +556,8 @@ fn callbacks(lent: Option<Lent>, taker: Box<dyn Taker>) -> gst_app::AppSinkCallb
         .build()
 }
 
-/// Tells elements before `sink` that rows may be padded. Without it libav decoders copy every picture; appsink
-/// answers this query itself only since GStreamer 1.24. `lent`: what a decoder is offered to copy into.
+/// Tells elements before `sink` that rows may be padded, as devices' decoders make them: else they copy every picture.
+/// appsink says so itself only since GStreamer 1.24. `lent`: what a decoder that copies anyway is offered to copy into.
 fn take_padded_pictures(sink: &gst_app::AppSink, lent: Option<Lent>) {
     let Some(pad) = sink.static_pad("sink") else { return };
     pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, move |_, info| {

@@ -82,7 +82,7 @@ codes! {
     BadOutput = "bad_output", Node;
     /// The node could not write its outbox.
     Storage = "storage", Node;
-    /// All workers have work.
+    /// All workers have work, or what the ladder needs of the devices is in use.
     Busy = "busy", Transient;
     /// The node takes no new work.
     Draining = "draining", Transient;

@@ -44,8 +44,15 @@ impl Daemon {
         self.shop.spare.renew();
         self.publish_birth();
         match &self.report {
-            Some(report) => Event::Capabilities(self.usable(report).cloned().collect()),
+            Some(report) => self.capable(report),
             None => Event::Tick,
         }
+    }
+
+    /// Everybody is told what the node can do now.
+    pub(super) fn capable(&self, report: &ProbeReport) -> Event {
+        let usable: Vec<_> = self.usable(report).cloned().collect();
+        self.shop.sessions.learn(&usable);
+        Event::Capabilities(usable)
     }
 }

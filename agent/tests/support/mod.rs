@@ -91,6 +91,7 @@ pub(crate) struct Fleet {
     pub(crate) server: Server,
     pub(crate) ca: Ca,
     pub(crate) home: TempDir,
+    pub(crate) workers: u32,
     /// `segments_in_flight` and `spare_worker` of the agent.
     pub(crate) in_flight: u32,
     pub(crate) spare: bool,
@@ -123,6 +124,7 @@ impl Fleet {
             server,
             ca,
             home,
+            workers: 1,
             in_flight: 1,
             spare: false,
             idle: 30,
@@ -154,10 +156,11 @@ impl Fleet {
     pub(crate) fn command_with(&self, worker: &Path) -> Command {
         let config = self.home.path().join("agent.toml");
         let text = format!(
-            "proxy = {:?}\n[limits]\nworkers = 1\nqueue = 1\nsegments_in_flight = {}\nspare_worker = {}\nworker_idle_seconds = {}\n{}\n[telemetry]\ninterval_seconds = 1\n[mqtt]\nkeep_alive_seconds = 5\n\
+            "proxy = {:?}\n[limits]\nworkers = {}\nqueue = 1\nsegments_in_flight = {}\nspare_worker = {}\nworker_idle_seconds = {}\n{}\n[telemetry]\ninterval_seconds = 1\n[mqtt]\nkeep_alive_seconds = 5\n\
              [deadlines]\nworker_silence_seconds = 2\ndrain_seconds = 20\n\
              worker_start_seconds = 300\nprobe_seconds = 60\ntransfer_silence_seconds = 300\nconfig_seconds = {}\n[log]\nlevel = \"debug\"\n[system]\nsocket = {:?}\nreserve_mib = {}\n",
             self.proxy,
+            self.workers,
             self.in_flight,
             self.spare,
             self.idle,

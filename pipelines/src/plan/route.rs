@@ -14,7 +14,8 @@ use std::collections::BTreeSet;
 
 use headwater_protocol::{Code, Codec, Fault, Ladder, Rendition};
 
-use super::encode::{Said, Wanted, aligned, candidates, no_encoder, say_size, threads};
+use super::encode::{Said, Wanted, aligned, candidates, largest_first, no_encoder, say_size, threads};
+use super::sessions::Taken;
 use super::{DecodePlan, Element, Feed, OutputPlan, Picture, RungPlan, Way, both_fields, upright};
 use crate::board::{Board, Memory, SYSTEM, Scaler, Skill};
 use crate::es::Rotation;
@@ -61,33 +62,51 @@ struct Rungs<'a> {
 
 impl<'a> Rungs<'a> {
     fn new(board: &'a Board, machine: &'a Machine, ladder: &'a Ladder, picture: &'a Picture) -> Self {
-        let (shown, aspect) = upright(picture);
-        let boxes = ladder.renditions().iter();
-        let fitted = boxes.map(|one| fit(shown, aspect, Size::new(one.width.0, one.height.0))).collect();
-        Self { board, machine, ladder, picture, fitted }
+        Self { board, machine, ladder, picture, fitted: fitted(ladder, picture) }
     }
 
-    /// The first encoder, best first, for which `route` finds a way.
+    /// For each rendition the first encoder, best first, that has a session left and for which `route` finds a way.
     fn each<T>(
         &self,
         route: impl Fn(&mut Said<'a>) -> Result<T, String>,
     ) -> Result<Vec<(&'a Rendition, Said<'a>, T)>, Fault> {
-        let all_pixels: u64 = self.fitted.iter().map(|size| size.pixels()).sum();
-        let one = |(rendition, &fitted): (&'a Rendition, &Size)| {
-            let threads = threads(self.machine.cores, fitted.pixels(), all_pixels);
-            let wanted = Wanted { rendition, fitted, source_rate: self.picture.rate, threads };
-            let mut why = Vec::new();
-            for (encoder, said) in candidates(self.board, self.machine, wanted) {
-                let name = encoder.factory.join(" or ");
-                match said.and_then(|mut said| route(&mut said).map(|way| (said, way))) {
-                    Ok((said, way)) => return Ok((rendition, said, way)),
-                    Err(reason) => why.push(format!("{name}: {reason}")),
-                }
-            }
-            Err(no_encoder(self.board, rendition, &why))
-        };
-        self.ladder.renditions().iter().zip(&self.fitted).map(one).collect()
+        let mut taken = Taken::default();
+        let mut all: Vec<_> = self.fitted.iter().map(|_| None).collect();
+        for at in largest_first(&self.fitted) {
+            let found = self.one(at, &taken, &route)?;
+            taken.take(&found.1.element.factory);
+            all[at] = Some(found);
+        }
+        Ok(all.into_iter().flatten().collect())
     }
+
+    fn one<T>(
+        &self,
+        at: usize,
+        taken: &Taken,
+        route: impl Fn(&mut Said<'a>) -> Result<T, String>,
+    ) -> Result<(&'a Rendition, Said<'a>, T), Fault> {
+        let (rendition, fitted) = (&self.ladder.renditions()[at], self.fitted[at]);
+        let all_pixels: u64 = self.fitted.iter().map(|size| size.pixels()).sum();
+        let threads = threads(self.machine.cores, fitted.pixels(), all_pixels);
+        let wanted = Wanted { rendition, fitted, source_rate: self.picture.rate, threads, taken };
+        let mut lacks = Vec::new();
+        for (encoder, said) in candidates(self.board, self.machine, wanted) {
+            let way = said.and_then(|mut said| Ok(route(&mut said).map(|way| (said, way))?));
+            match way {
+                Ok((said, way)) => return Ok((rendition, said, way)),
+                Err(why) => lacks.push((encoder.factory.join(" or "), why)),
+            }
+        }
+        Err(no_encoder(self.board, rendition, &lacks))
+    }
+}
+
+/// The size of the picture in each rendition's box.
+pub(super) fn fitted(ladder: &Ladder, picture: &Picture) -> Vec<Size> {
+    let (shown, aspect) = upright(picture);
+    let boxes = ladder.renditions().iter();
+    boxes.map(|one| fit(shown, aspect, Size::new(one.width.0, one.height.0))).collect()
 }
 
 fn rung(rendition: &Rendition, said: Said<'_>, feed: Feed, before: Vec<Element>) -> RungPlan {
