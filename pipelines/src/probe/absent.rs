@@ -6,7 +6,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use gstreamer as gst;
-use gstreamer::prelude::*;
 use headwater_protocol::Fault;
 use nix::unistd::{AccessFlags, access};
 
