@@ -12,7 +12,7 @@ use crate::units::{FrameRate, Millis, Pixels};
 pub struct InputFacts {
     pub container: Container,
     pub bytes: u64,
-    /// None in a segment that was handed on as it is.
+    /// None in a segment of sound alone, or one whose video has no frame: it was handed on as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub video: Option<VideoFacts>,
     /// Audio streams that were carried over.
