@@ -2,7 +2,8 @@
 //! `headwater_protocol::worker` and has a fault on demand, named in the first bytes of its input:
 //! `hang`, `crash`, `flood` (standard error), `fail`, `wait` (works until it is cancelled), `stubborn` (works on, cancelled
 //! or not), `orphan` (hangs with a child), `deaf` (hangs and ignores SIGTERM), `noise` (garbage on both outputs),
-//! `until NAME` (goes on once there is a file of that name in its folder). Anything else is copied to each rendition.
+//! `until NAME` (goes on once there is a file of that name in its folder), `grow` (keeps 200 MiB from now on; may stand
+//! before `until`). Anything else is copied to each rendition.
 //! A stream `sleepy` never gets ready, a stream `hard…` uses an element with a device unless it must avoid it, and a
 //! file `probe-fails` in its folder makes the probe fail.
 
@@ -125,6 +126,10 @@ fn segment(
             Kind::Cancel => return socket.say(Kind::Failed, 0, tag, &Fault::new(Code::Revoked, "cancelled")),
             _ => return Err(io::Error::other("out of turn")),
         }
+    }
+    if input.starts_with(b"grow ") {
+        std::mem::forget(std::hint::black_box(vec![1_u8; 200 << 20]));
+        input.drain(.."grow ".len());
     }
     let asks = |word: &str| input.starts_with(word.as_bytes());
     if asks("orphan") {

@@ -114,6 +114,50 @@ fn a_crash_a_cancel_and_a_bad_segment_cost_themselves_alone() {
     end(agent, &fleet);
 }
 
+/// Does `inputs` one after the other, and gives of each whether its worker was warm, and that worker.
+fn served(fleet: &Fleet, inputs: &[&str]) -> Vec<(bool, i32)> {
+    let mut served = Vec::new();
+    for (at, input) in inputs.iter().enumerate() {
+        let task = format!("t{at}");
+        // Right after the last one's answer, while its worker may be on its way out.
+        fleet.offer(&task, "show", format!("{input}until go-{task}").as_bytes());
+        working(fleet, &task);
+        let here: Vec<i32> = fleet.workers().iter().map(|pid| pid.as_raw()).collect();
+        let [worker] = here[..] else { panic!("one segment, one worker: {here:?}, before {served:?}") };
+        let_go(fleet, &format!("go-{task}"));
+        let done = fleet.end(&task);
+        assert_eq!(code(&done), "done", "{done}");
+        // Accepted and done, each once: no attempt was lost or made twice.
+        assert_eq!(done["number"]["n"], 2 * (at as u64 + 1), "{done}");
+        served.push((done["event"]["report"]["warm"].as_bool().unwrap(), worker));
+    }
+    served
+}
+
+#[test]
+fn a_worker_that_has_done_its_number_of_segments_is_replaced_between_two() {
+    let mut fleet = Fleet::start();
+    fleet.limits = "worker_segments = 2".into();
+    let agent = fleet.agent();
+    let [(false, a), (true, b), (false, c), (true, d), (false, e)] = served(&fleet, &[""; 5])[..] else {
+        panic!("every second segment has a fresh worker")
+    };
+    assert!(a == b && c == d && a != c && c != e);
+    end(agent, &fleet);
+}
+
+#[test]
+fn a_worker_that_has_grown_too_large_is_replaced_after_its_segment() {
+    let mut fleet = Fleet::start();
+    fleet.limits = "worker_memory_mib = 100".into();
+    let agent = fleet.agent();
+    let [(false, a), (true, b), (false, c), (true, d)] = served(&fleet, &["", "grow ", "", ""])[..] else {
+        panic!("the one behind the large one has a fresh worker")
+    };
+    assert!(a == b && c == d && a != c);
+    end(agent, &fleet);
+}
+
 #[test]
 fn garbage_and_floods_on_both_outputs_hurt_nothing_and_are_counted() {
     let fleet = Fleet::start();

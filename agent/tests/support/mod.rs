@@ -101,6 +101,8 @@ pub(crate) struct Fleet {
     /// `reserve_mib`.
     pub(crate) reserve: u32,
     pub(crate) proxy: String,
+    /// Further lines of `[limits]`.
+    pub(crate) limits: String,
 }
 
 impl Fleet {
@@ -127,6 +129,7 @@ impl Fleet {
             config_limit: 300,
             reserve: 0,
             proxy: String::new(),
+            limits: String::new(),
         }
     }
 
@@ -147,13 +150,14 @@ impl Fleet {
     pub(crate) fn command(&self) -> Command {
         let config = self.home.path().join("agent.toml");
         let text = format!(
-            "proxy = {:?}\n[limits]\nworkers = 1\nqueue = 1\nsegments_in_flight = {}\nspare_worker = {}\nworker_idle_seconds = {}\n[telemetry]\ninterval_seconds = 1\n[mqtt]\nkeep_alive_seconds = 5\n\
+            "proxy = {:?}\n[limits]\nworkers = 1\nqueue = 1\nsegments_in_flight = {}\nspare_worker = {}\nworker_idle_seconds = {}\n{}\n[telemetry]\ninterval_seconds = 1\n[mqtt]\nkeep_alive_seconds = 5\n\
              [deadlines]\nworker_silence_seconds = 2\ndrain_seconds = 20\n\
              worker_start_seconds = 300\nprobe_seconds = 60\ntransfer_silence_seconds = 300\nconfig_seconds = {}\n[log]\nlevel = \"debug\"\n[system]\nsocket = {:?}\nreserve_mib = {}\n",
             self.proxy,
             self.in_flight,
             self.spare,
             self.idle,
+            self.limits,
             self.config_limit,
             self.home.path().join("system.sock"),
             self.reserve
