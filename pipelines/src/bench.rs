@@ -22,6 +22,7 @@ use crate::machine::Machine;
 use crate::plan::{self, Trust};
 use crate::power::{self, Meter, Sensor};
 use crate::standard;
+use crate::survey;
 
 const FRAMES: u64 = 60;
 const SECONDS: f64 = 2.0;
@@ -79,7 +80,7 @@ fn broken(error: impl std::fmt::Display) -> Fault {
 pub fn bench(board: &Board, machine: &Machine, times: Times) -> Result<Report, Fault> {
     let ladder = standard::ladder();
     let bar = Bar { steps: 4 };
-    let sensor = power::here();
+    let sensor = power::here(&survey::root());
     let idle = sensor.as_ref().and_then(|sensor| {
         bar.show(0, 0.0, "idle");
         metered(Some(sensor), || std::thread::sleep(times.idle)).1
@@ -109,10 +110,10 @@ pub fn bench(board: &Board, machine: &Machine, times: Times) -> Result<Report, F
 
 /// What the machine calls itself.
 fn model() -> String {
-    let tree = std::fs::read_to_string("/proc/device-tree/model").ok();
+    let tree = std::fs::read_to_string(survey::root().join("proc/device-tree/model")).ok();
     let board = tree.map(|model| model.trim_end_matches('\0').to_owned());
     let processor = || {
-        let facts = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+        let facts = std::fs::read_to_string(survey::root().join("proc/cpuinfo")).ok()?;
         let line = facts.lines().find(|line| line.starts_with("model name"))?;
         Some(line.split_once(':')?.1.trim().to_owned())
     };
