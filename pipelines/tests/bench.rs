@@ -57,7 +57,10 @@ fn a_machine_with_a_meter_says_watts_and_joules_a_minute() {
     );
     assert_eq!(report["machine"], "A board with a meter");
     let sensor = &report["sensor"];
-    assert_eq!((sensor["name"].as_str(), sensor["covers"].as_str()), (Some("ina3221 VDD_IN"), Some("module")));
+    assert_eq!(
+        (sensor["name"].as_str(), sensor["covers"].as_str()),
+        (Some("ina3221 VDD_IN"), Some("module"))
+    );
     let is = |value: &Value, wanted: f64| {
         let value = value.as_f64().unwrap_or_else(|| panic!("{report}"));
         assert!((value - wanted).abs() < 1e-6, "{value}, {wanted} wanted: {report}");
