@@ -128,11 +128,12 @@ pub fn decode_chain(plan: &DecodePlan, faults: &Arc<Faults>, taker: impl Taker) 
 }
 
 /// Any picture in, upright progressive pictures of `format` in system memory out. Colours stay what they are.
-/// `download`: what carries pictures there.
+/// `download`: what carries pictures there; `fields`: a picture of each field, where frames are woven of two.
 pub fn prepare_chain(
     download: &[Element],
     rotation: Rotation,
     format: gst_video::VideoFormat,
+    fields: bool,
     faults: &Arc<Faults>,
     taker: impl Taker,
 ) -> Result<Chain, Fault> {
@@ -148,8 +149,11 @@ pub fn prepare_chain(
         // First: the other two know few formats.
         plain("videoconvert", &[])?,
         plain("capsfilter", &[("caps", &caps.to_string())])?,
-        // One picture per coded frame: 50 fields become 25 pictures.
-        plain("deinterlace", &[("mode", "auto"), ("fields", "top"), ("method", "linear")])?,
+        // Usually one picture per coded frame: 50 fields become 25 pictures.
+        plain(
+            "deinterlace",
+            &[("mode", "auto"), ("fields", if fields { "all" } else { "top" }), ("method", "linear")],
+        )?,
         plain("videoflip", &[("video-direction", direction)])?,
     ]);
     Shape {

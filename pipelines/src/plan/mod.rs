@@ -26,7 +26,7 @@ pub use self::explain::{Explanation, explain};
 pub(crate) use self::route::raw_caps;
 use crate::board::{Board, Decoder, ForceKey, Interlaced, LossyInput, Properties, Quirk, SYSTEM};
 use crate::es::Rotation;
-use crate::fit::{Origin, Size};
+use crate::fit::{Origin, Size, is_double};
 use crate::machine::{Machine, Use};
 use crate::still::Grid;
 
@@ -301,6 +301,12 @@ pub fn outputs(
         (Ok(native), Err(_)) => Ok(native.plan),
         (Err(_), Err(fault)) => Err(fault),
     }
+}
+
+/// Whether woven frames at `rate` are to give a picture of each of their two fields: a rendition asks for so many.
+pub fn both_fields(ladder: &Ladder, rate: Option<FrameRate>) -> bool {
+    let mut asked = ladder.renditions().iter().filter_map(|rendition| rendition.fps);
+    rate.is_some_and(|rate| asked.any(|asked| is_double(asked, rate)))
 }
 
 /// The picture and its pixels after it was turned to stand upright.

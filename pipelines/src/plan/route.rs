@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use headwater_protocol::{Code, Codec, Fault, Ladder, Rendition};
 
 use super::encode::{Said, Wanted, aligned, candidates, no_encoder, say_size, threads};
-use super::{DecodePlan, Element, Feed, OutputPlan, Picture, RungPlan, Way, upright};
+use super::{DecodePlan, Element, Feed, OutputPlan, Picture, RungPlan, Way, both_fields, upright};
 use crate::board::{Board, Memory, SYSTEM, Scaler, Skill};
 use crate::es::Rotation;
 use crate::fit::{Size, cascade, fit};
@@ -205,6 +205,9 @@ pub(super) fn native(
     }
     if ladder.renditions().iter().any(|rendition| rendition.codec == Codec::Jpeg) {
         return Err("still pictures are put together in software".into());
+    }
+    if picture.interlaced && !decode.deinterlaces && both_fields(ladder, picture.rate) {
+        return Err("a picture of each field is made in software".into());
     }
     if decode.memory == SYSTEM && board.scalers.iter().all(|scaler| !scaler.input.contains(&decode.memory)) {
         return Err("pictures are in system memory and no scaler of this board takes them there".into());

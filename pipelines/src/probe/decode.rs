@@ -165,7 +165,8 @@ fn compare(bench: &Bench<'_>, plan: &DecodePlan, clip: &Clip, found: &mut Proof)
             Ok(())
         },
         |faults, hand| {
-            graph::prepare_chain(&plan.download, Rotation::None, gst_video::VideoFormat::I420, faults, hand)
+            let format = gst_video::VideoFormat::I420;
+            graph::prepare_chain(&plan.download, Rotation::None, format, false, faults, hand)
         },
     )?;
     let into = Arc::clone(prepare.chain());

@@ -48,6 +48,8 @@ struct Preparation {
     download: Vec<Element>,
     rotation: Rotation,
     format: gst_video::VideoFormat,
+    /// The rate of woven frames, where each gives two pictures.
+    fields: Option<FrameRate>,
 }
 
 /// End of the decoder's chain: sends pictures that are not upright progressive I420 through a chain that makes
@@ -82,8 +84,9 @@ impl Front {
         // A picture of another format in the middle stays in the chain of those before it, which are inside.
         if self.prepare.as_ref().is_none_or(|(ready, _)| *ready != wanted && !self.in_use) {
             let taker = Prepared(Arc::clone(&self.stage));
-            let Preparation { download, rotation, format } = &wanted;
-            let chain = graph::prepare_chain(download, *rotation, *format, &self.faults, taker)?;
+            let Preparation { download, rotation, format, fields } = &wanted;
+            let both = fields.is_some();
+            let chain = graph::prepare_chain(download, *rotation, *format, both, &self.faults, taker)?;
             chain.join(&self.stoppers);
             self.prepare = Some((wanted, chain));
         }
@@ -114,9 +117,14 @@ impl Front {
         if ready && !self.in_use {
             return stage.picture(buffer, info, None);
         }
+        let fields = stage.fields();
+        if fields.is_some() {
+            stage.woven.get_or_insert_default().extend(buffer.pts());
+        }
         drop(stage);
         let download = decode.download.clone();
-        let chain = self.prepare(Preparation { download, rotation, format })?;
+        let chain = self.prepare(Preparation { download, rotation, format, fields })?;
+        let sample = fields.map_or_else(|| sample.clone(), |rate| at_rate(&sample, &buffer, rate));
         let pushed = chain.push_sample(&sample);
         self.in_use = true;
         Ok(pushed?)
@@ -139,6 +147,13 @@ impl Taker for Decoded {
             Some(_) | None => Prepared(Arc::clone(&front.stage)).end(),
         }
     }
+}
+
+/// Decoders do not always say the rate, and the second field's time is reckoned from it.
+fn at_rate(sample: &gst::Sample, buffer: &gst::Buffer, rate: FrameRate) -> gst::Sample {
+    let mut caps = sample.caps_owned().unwrap_or_else(gst::Caps::new_empty);
+    caps.make_mut().set("framerate", gst::Fraction::new(rate.num() as i32, rate.den() as i32));
+    gst::Sample::builder().buffer(buffer).caps(&caps).build()
 }
 
 /// What a decoded picture says of itself.
