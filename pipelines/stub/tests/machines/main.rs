@@ -2,5 +2,6 @@
 
 mod boards;
 mod faults;
+mod quirks;
 mod support;
 mod ways;
