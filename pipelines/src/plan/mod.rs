@@ -3,7 +3,7 @@
 //! ```text
 //! codec of the input ───────────────▶ decoder() ─▶ DecodePlan: elements, the memory its pictures are in
 //! first decoded picture, rate ──────▶ outputs() ─▶ OutputPlan: one RungPlan per rendition, and how pictures get there
-//!                                        ├─ native    each rung from the decoded picture, by the board's scalers
+//!                                        ├─ native    each rung from the decoded picture, by the board's scalers; stills apart
 //!                                        └─ software  one cascade in system memory for all rungs
 //! ```
 //!
@@ -125,7 +125,8 @@ impl Picture {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Way {
-    /// As the decoder gives them; each rung's own elements do the rest.
+    /// As the decoder gives them; each rung's own elements do the rest. Still pictures are scaled by Headwater, from the few
+    /// pictures that they are due from.
     Native,
     /// Scaled by Headwater in system memory.
     Software,
@@ -134,7 +135,7 @@ pub enum Way {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OutputPlan {
     pub way: Way,
-    /// Distinct sizes of all renditions, largest first; for the software way.
+    /// Distinct sizes of all renditions that Headwater scales, largest first; on the native way those are still pictures.
     pub sizes: Vec<Size>,
     pub origins: Vec<Origin>,
     /// Scalers that make several rungs' pictures in one pass.

@@ -7,6 +7,8 @@
 //!             └─ carrier to system memory, GStreamer's scaler [, carrier]            ─┘
 //! decoded ─ [carrier to system memory] ─ one cascade in software for all ─ [carrier] ──▶ encoder    software
 //! ```
+//!
+//! On the native way still pictures alone come from a cascade, which sees those that are due.
 
 use std::collections::BTreeSet;
 
@@ -115,6 +117,23 @@ fn notes_of(said: &Said<'_>, rendition: &Rendition) -> Vec<String> {
     said.notes.iter().map(|note| format!("{}: {}: {note}", rendition.name, said.element.factory)).collect()
 }
 
+/// An error where pictures cannot come into system memory to be worked on.
+fn way_out(board: &Board, decode: &DecodePlan) -> Result<(), String> {
+    let closed = board.memory.get(&decode.memory).is_some_and(|memory| memory.feature.is_some());
+    if closed && decode.download.is_empty() {
+        return Err(format!("nothing here carries pictures out of {} memory", decode.memory));
+    }
+    Ok(())
+}
+
+/// Largest first.
+fn distinct(sizes: impl Iterator<Item = Size>) -> Vec<Size> {
+    let mut sizes: Vec<Size> = sizes.collect();
+    sizes.sort_unstable_by_key(|size| (std::cmp::Reverse(size.pixels()), *size));
+    sizes.dedup();
+    sizes
+}
+
 /// Everything in system memory, scaled in one cascade.
 pub(super) fn software(
     board: &Board,
@@ -123,16 +142,10 @@ pub(super) fn software(
     decode: &DecodePlan,
     picture: &Picture,
 ) -> Result<Costed, Fault> {
-    let closed = board.memory.get(&decode.memory).is_some_and(|memory| memory.feature.is_some());
-    if closed && decode.download.is_empty() {
-        let text = format!("nothing here carries pictures out of {} memory", decode.memory);
-        return Err(Fault::new(Code::NoDecoder, text));
-    }
+    way_out(board, decode).map_err(|text| Fault::new(Code::NoDecoder, text))?;
     let rungs = Rungs::new(board, machine, ladder, picture);
     let said = rungs.each(|said| into_encoder(board, machine, said))?;
-    let mut sizes: Vec<Size> = said.iter().map(|(_, said, _)| said.size).collect();
-    sizes.sort_unstable_by_key(|size| (std::cmp::Reverse(size.pixels()), *size));
-    sizes.dedup();
+    let sizes = distinct(said.iter().map(|(_, said, _)| said.size));
     // A picture with odd sides loses its last column or row, so it is scaled even to its own size.
     let (shown, _) = upright(picture);
     let origins = cascade(shown, &sizes);
@@ -203,8 +216,12 @@ pub(super) fn native(
     if picture.mapped {
         return Err("its colours are mapped in software".into());
     }
-    if ladder.renditions().iter().any(|rendition| rendition.codec == Codec::Jpeg) {
-        return Err("still pictures are put together in software".into());
+    let is_still = |rendition: &Rendition| rendition.codec == Codec::Jpeg;
+    if ladder.renditions().iter().all(is_still) {
+        return Err("there are only still pictures, which are put together in software".into());
+    }
+    if ladder.renditions().iter().any(is_still) {
+        way_out(board, decode)?;
     }
     if picture.interlaced && !decode.deinterlaces && both_fields(ladder, picture.rate) {
         return Err("a picture of each field is made in software".into());
@@ -214,12 +231,22 @@ pub(super) fn native(
     }
     let rungs = Rungs::new(board, machine, ladder, picture);
     let search = Search { board, machine, decode, picture };
-    let said = rungs.each(|said| search.ways(said)).map_err(|fault| format!("{fault}\n{}", fault.detail))?;
+    let ways = |said: &mut Said<'_>| {
+        if said.encoder.codec != Codec::Jpeg {
+            return search.ways(said);
+        }
+        // Few pictures become still ones: what they cost does not count.
+        let (before, _) = into_encoder(board, machine, said)?;
+        Ok(vec![Path { before, cost: 0.0, shared: None }])
+    };
+    let said = rungs.each(ways).map_err(|fault| format!("{fault}\n{}", fault.detail))?;
     let shared = choose_shared(&said, picture, board);
+    let stills = said.iter().filter(|(rendition, ..)| is_still(rendition));
+    let sizes = distinct(stills.map(|(_, said, _)| said.size));
     let mut plan = OutputPlan {
         way: Way::Native,
-        sizes: Vec::new(),
-        origins: Vec::new(),
+        origins: cascade(upright(picture).0, &sizes),
+        sizes,
         splits: Vec::new(),
         rungs: Vec::new(),
     };
@@ -242,6 +269,9 @@ pub(super) fn native(
                     places.len() - 1
                 });
                 Feed::Split(at)
+            }
+            Some(_) | None if is_still(rendition) => {
+                Feed::Canvas(plan.sizes.iter().position(|size| *size == said.size).unwrap_or_default())
             }
             Some(_) | None => Feed::Decoded,
         };

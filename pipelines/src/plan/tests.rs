@@ -1,3 +1,5 @@
+mod native;
+
 use headwater_protocol::{
     Audio, BitsPerSecond, Container, Gop, Millis, Pixels, Profile, Rate, Rendition, RenditionName, Tiles,
 };
@@ -193,26 +195,17 @@ const BOARD: &str = r#"
     height = { prop = "height" }
 "#;
 
-fn toy_plan(
-    board: &str,
-    elements: &[(&str, &[&str])],
-    ladder: Vec<Rendition>,
-    picture: &Picture,
-) -> OutputPlan {
-    let text = toml::from_str::<toml::Table>(board).unwrap();
+fn toy(elements: &[(&str, &[&str])], sizes: &[(u32, u32)], picture: &Picture) -> (Vec<String>, OutputPlan) {
+    let text = toml::from_str::<toml::Table>(BOARD).unwrap();
     let board: Board = serde::Deserialize::deserialize(text).unwrap();
     let board = board.with_last_resort(&software());
-    let mut all = vec![("chipdec", &[][..]), ("x264enc", X264), ("jpegenc", &["quality"])];
+    let mut all = vec![("chipdec", &[][..]), ("x264enc", X264)];
     all.extend(elements);
     let machine = machine(&all);
-    let ladder = Ladder::new(ladder).unwrap();
-    let decode = decoder(&board, &machine, Codec::H264, Trust::Lossy).unwrap();
-    outputs(&board, &machine, &ladder, &decode, picture).unwrap()
-}
-
-fn toy(elements: &[(&str, &[&str])], sizes: &[(u32, u32)], picture: &Picture) -> (Vec<String>, OutputPlan) {
     let renditions = sizes.iter().enumerate().map(|(at, &(w, h))| rendition(&format!("r{at}"), w, h));
-    let plan = toy_plan(BOARD, elements, renditions.collect(), picture);
+    let ladder = Ladder::new(renditions.collect()).unwrap();
+    let decode = decoder(&board, &machine, Codec::H264, Trust::Lossy).unwrap();
+    let plan = outputs(&board, &machine, &ladder, &decode, picture).unwrap();
     let line = |rung: &RungPlan| {
         let mut words: Vec<&str> = rung.before.iter().map(|one| one.factory.as_str()).collect();
         words.push(&rung.element.factory);
@@ -284,24 +277,6 @@ fn what_the_chip_cannot_do_to_a_picture_is_done_in_software() {
         assert_eq!(plan.way, Way::Software);
         assert_eq!(lines[0], "Canvas(0) videoconvert capsfilter chipupload capsfilter chipenc");
     }
-}
-
-#[test]
-fn a_picture_of_each_field_is_made_in_software_where_it_is_asked_for() {
-    let board =
-        BOARD.replace(r#"can = ["scale", "convert"]"#, r#"can = ["scale", "convert", "deinterlace"]"#);
-    let elements: &[(&str, &[&str])] =
-        &[("chipscale", &[]), ("chipdownload", &[]), ("chipupload", &[]), ("chipenc", &["bps", "gop"])];
-    let woven = Picture { interlaced: true, ..chip() };
-    let way = |fps: Option<(u32, u32)>, picture: &Picture| {
-        let fps = fps.map(|(num, den)| FrameRate::new(num, den).unwrap());
-        let ladder = vec![rendition("frames", 640, 360), Rendition { fps, ..rendition("a", 1280, 720) }];
-        toy_plan(&board, elements, ladder, picture).way
-    };
-    assert_eq!(way(Some((60_000, 1001)), &woven), Way::Software);
-    assert_eq!(way(Some((30, 1)), &woven), Way::Native);
-    assert_eq!(way(None, &woven), Way::Native);
-    assert_eq!(way(Some((60_000, 1001)), &chip()), Way::Native, "progressive pictures have no fields");
 }
 
 #[test]

@@ -23,7 +23,11 @@ impl Taker for Prepared {
     fn sample(&mut self, sample: gst::Sample) -> Result<(), gst::FlowError> {
         let (buffer, info) = open(&sample)?;
         let mut stage = lock(&self.0);
-        stage.picture(buffer, info, None).map_err(|failed| stage.fail(failed))
+        let taken = match stage.stills.pop_front() {
+            Some(dues) => stage.still_picture(dues, buffer, info),
+            None => stage.picture(buffer, info, None),
+        };
+        taken.map_err(|failed| stage.fail(failed))
     }
 
     fn end(&mut self) {
@@ -62,7 +66,8 @@ pub(crate) struct Front {
     prepare: Option<(Preparation, Chain)>,
     /// This segment's pictures go to the encoders as they are.
     native: bool,
-    /// This segment's pictures go through `prepare`. Once one does, all later ones do, to stay in order.
+    /// Pictures of this segment go through `prepare`: on the native way those that become still ones, else all from the
+    /// first that has to, to stay in order.
     in_use: bool,
 }
 
@@ -107,17 +112,20 @@ impl Front {
             stage.wanted = Some(plan);
         }
         if self.native {
-            return stage.picture(buffer, info, sample.caps());
+            stage.picture(buffer.clone(), info.clone(), sample.caps())?;
+            if !stage.stills_are_due() {
+                return Ok(());
+            }
         }
         let format = tone::format(&info);
         let ready = decode.memory == SYSTEM
             && info.format() == format
             && info.interlace_mode() == gst_video::VideoInterlaceMode::Progressive
             && rotation == Rotation::None;
-        if ready && !self.in_use {
+        if ready && !self.in_use && !self.native {
             return stage.picture(buffer, info, None);
         }
-        let fields = stage.fields();
+        let fields = stage.fields().filter(|_| !self.native);
         if fields.is_some() {
             stage.woven.get_or_insert_default().extend(buffer.pts());
         }

@@ -9,12 +9,14 @@
 //!                                     │      └────────────────────────────────┘
 //! ```
 //!
-//! Everything here runs in the decoder's thread, or in that of the chain that prepares pictures.
+//! Everything here runs in the decoder's thread, or in that of the chain that prepares pictures. On the native way still
+//! pictures alone go through that one; see [`stills`].
 
 mod encoded;
 mod event;
 mod front;
 mod outputs;
+mod stills;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -30,6 +32,7 @@ pub(crate) use self::event::{Counters, Event, Events, Origo, Segment, lock, send
 use self::front::facts;
 pub(crate) use self::front::{Decoded, Front, open};
 use self::outputs::{Outputs, push, show, still, wanted};
+use self::stills::Dues;
 use crate::board::Board;
 use crate::es::{CLOCK, Rotation, Ticks};
 use crate::fit::{Gate, Origin, Size, cascade, square};
@@ -76,6 +79,8 @@ pub(crate) struct Stage {
     usual_rate: Option<FrameRate>,
     /// Times of frames in the chain that makes a picture of each field, if there is one: as many as it holds.
     woven: Option<VecDeque<gst::ClockTime>>,
+    /// What the pictures are due for that are on their way to become still ones: as many as the chain holds.
+    stills: VecDeque<Dues>,
 }
 
 impl Stage {
@@ -105,6 +110,7 @@ impl Stage {
             step: None,
             usual_rate: None,
             woven: None,
+            stills: VecDeque::new(),
         }
     }
 
@@ -118,6 +124,7 @@ impl Stage {
         self.latest = None;
         self.step = None;
         self.woven = None;
+        self.stills.clear();
     }
 
     /// After the last: all chains are drained.
@@ -274,6 +281,9 @@ impl Stage {
         }
         for rung in outputs.rungs.iter_mut().filter(|rung| !second || rung.gate.is_some()) {
             if rung.sheet.is_some() {
+                if outputs.plan.way == Way::Native {
+                    continue;
+                }
                 let chain = &outputs.chains[rung.chain];
                 still(rung, chain, &mut picture, self.segment.origo, &self.origins, &outputs.canvases)?;
                 continue;
