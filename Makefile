@@ -30,7 +30,7 @@ SUITE ?= bookworm
 # By environment, so that a name may hold spaces, quotes and dollar signs.
 export INPUT OUT WAIT ONLY
 # Who signs bundles, and whom the image trusts; and how much of what takes long `make image-test` does.
-export KEY CERT CA SHORT CUTS IDLE_MINUTES SEED FIRMWARE
+export KEY CERT CA SHORT MINUTES CUTS IDLE_MINUTES SEED FIRMWARE
 # Where the home folder is read-only, cargo keeps its downloads in the target folder.
 CARGO := ./tests/cargo.sh
 

@@ -32,7 +32,7 @@ files=$(grep -rnE 'unbounded(_channel)?\(|mpsc::channel\(\)' --include='*.rs' pr
 files=$(grep -rnE '/work/|\.library|shared/(facts|DESIGN)' --include='*.md' --include='*.rs' --include='*.toml' --include='*.sh' . | grep -v '^./target/' | grep -v '^./tests/invariants.sh' || true)
 [ -z "$files" ] || fail "a file speaks of a builder's machine: $files"
 
-for script in tests/*.sh cross/*.sh cross/floors/*.sh .ci/run; do
+for script in tests/*.sh tests/vm/*.sh cross/*.sh cross/image/*.sh cross/packages/*.sh yocto/*.sh yocto/*/*.sh .ci/run; do
     sh -n "$script" 2>/dev/null || bash -n "$script" || fail "$script does not parse"
 done
 

@@ -38,3 +38,4 @@ set -- headwater-agent headwater-worker headwater-gateway headwater
 for name; do "$here/../floor.sh" "$floor" "$built/$name" || broken=1; done
 [ -z "${broken:-}" ] || { echo "packages: nothing of this is packed" >&2; exit 1; }
 for name; do install -m 755 "$built/$name" "$folder/bin/$name"; done
+"$here/../sizes.sh" "$arch" packaged "$folder/bin" >&2

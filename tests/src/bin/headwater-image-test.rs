@@ -1,7 +1,7 @@
 //! `make image-test`: the reference image on an emulated board, through everything that a board in a shed meets.
 //!
 //! Environment: `HEADWATER_IMAGE` (what `make image` made); `ONLY` (parts of scenarios' names, with commas between),
-//! `SHORT=1` (those of CI), `CUTS`, `IDLE_MINUTES`, `SEED`, `FIRMWARE`.
+//! `SHORT=1` (those of CI), `MINUTES` (none begins later), `CUTS`, `IDLE_MINUTES`, `SEED`, `FIRMWARE`.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -88,6 +88,10 @@ async fn run() -> Result<End> {
         stop.asked().await;
         pulled.pull();
     });
+    let limit = match number("MINUTES", 0)? {
+        0 => None,
+        minutes => Some(Duration::from_secs(60 * minutes)),
+    };
     println!("image-test: {} scenarios, SEED={seed}, CUTS={}", scenarios.len(), amount.cuts);
     let started = Instant::now();
     let rig = tokio::select! {
@@ -101,6 +105,10 @@ async fn run() -> Result<End> {
     let mut results: Vec<Value> = Vec::new();
     let mut passed = true;
     for scenario in scenarios {
+        if limit.is_some_and(|limit| started.elapsed() > limit) {
+            println!("skipped: {}, for MINUTES are over", scenario.name.replace('_', " "));
+            continue;
+        }
         println!("[{:7.1}] {}", started.elapsed().as_secs_f64(), scenario.name.replace('_', " "));
         let began = Instant::now();
         let result = tokio::select! {

@@ -42,6 +42,7 @@ pub struct Rig {
     /// Of the boot that was last seen connected.
     boot_id: String,
     started: Instant,
+    switched_on: Instant,
     /// The newest update's id.
     order: String,
 }
@@ -86,6 +87,7 @@ impl Rig {
         );
         write_on_card(&card, "headwater.toml", &text, folder)?;
         let parts = Parts { folder: folder.clone(), firmware: setting.firmware.clone() };
+        let switched_on = Instant::now();
         let board = Board::new(parts, disk, plug)?;
         Ok(Self {
             folder: folder.clone(),
@@ -95,6 +97,7 @@ impl Rig {
             dice: Dice::new(setting.seed),
             boot_id: String::new(),
             started: Instant::now(),
+            switched_on,
             order: String::new(),
         })
     }
@@ -110,6 +113,18 @@ impl Rig {
     /// A line for who waits.
     pub fn say(&self, text: &str) {
         println!("[{:7.1}]   {text}", self.started.elapsed().as_secs_f64());
+    }
+
+    pub fn since_switched_on(&self) -> Duration {
+        self.switched_on.elapsed()
+    }
+
+    /// What the operator's command says, which must go well.
+    pub fn asked(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.fleet.headwater(arguments)?;
+        let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        ensure!(output.status.success(), "headwater {arguments:?} ended with {}: {said} {errors}", output.status);
+        Ok(said.into_owned())
     }
 
     /// What the gateway knows of the board.
@@ -167,6 +182,7 @@ impl Rig {
     pub async fn power_cut(&mut self, when: &str) -> Result<usize> {
         let sectors = self.board.cut_power(&mut self.dice)?;
         self.say(&format!("{when}; {sectors} sectors lost"));
+        self.switched_on = Instant::now();
         self.board.switch_on()?;
         self.connected_anew().await?;
         Ok(sectors)
@@ -194,6 +210,15 @@ impl Rig {
     pub fn standing(&self, node: &Value) -> String {
         let update = &node["update"];
         if update["id"] == *self.order { word(&update["state"]).to_owned() } else { String::new() }
+    }
+
+    /// Waits until the newest order's standing is as `wanted`.
+    pub async fn update_until(&mut self, what: &str, mut wanted: impl FnMut(&str) -> bool) -> Result<()> {
+        let order = self.order.clone();
+        let there = move |node: &Value| {
+            node["update"]["id"] == *order && wanted(word(&node["update"]["state"]))
+        };
+        self.until(what, UPDATED, there).await.map(|_| ())
     }
 
     /// Waits for the end of the newest order; returns its state.
