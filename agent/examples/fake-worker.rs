@@ -2,9 +2,11 @@
 //! `headwater_protocol::worker` and has a fault on demand, named in the first bytes of its input:
 //! `hang`, `crash`, `flood` (standard error), `fail`, `wait` (works until it is cancelled), `stubborn` (works on, cancelled
 //! or not), `orphan` (hangs with a child), `deaf` (hangs and ignores SIGTERM), `noise` (garbage on both outputs),
-//! `until NAME` (goes on once there is a file of that name in its folder). Anything else is copied to each rendition.
-//! A stream `sleepy` never gets ready, a stream `hard…` uses an element with a device unless it must avoid it, and a
-//! file `probe-fails` in its folder makes the probe fail.
+//! `until NAME` (goes on once there is a file of that name in its folder), `grow` (keeps 200 MiB from now on; may stand
+//! before `until`). Anything else is copied to each rendition.
+//! A stream `sleepy` never gets ready, a stream `hard…` uses an element with a device unless it must avoid it, a stream
+//! `clingy` ends neither when it is asked nor by SIGTERM. A file `probe-fails` in its folder makes the probe fail,
+//! `probe-empty` lets it prove nothing, and with a file `few` the element with a device runs twice at once.
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -37,8 +39,8 @@ fn probe() -> ExitCode {
         eprintln!("as asked");
         return ExitCode::from(1);
     }
-    let encoder = |codec, element: &str| Capability {
-        kind: CapabilityKind::Encode,
+    let proved = |kind, codec, element: &str| Capability {
+        kind,
         codec: Some(codec),
         element: element.into(),
         memory: "system".into(),
@@ -46,12 +48,23 @@ fn probe() -> ExitCode {
         width: Pixels(1280),
         height: Pixels(720),
         instances: None,
+        limit: None,
+    };
+    let limit = std::path::Path::new("few").exists().then_some(2);
+    let capabilities = if std::path::Path::new("probe-empty").exists() {
+        vec![]
+    } else {
+        vec![
+            proved(CapabilityKind::Decode, Codec::H264, "copy"),
+            proved(CapabilityKind::Encode, Codec::H264, "copy"),
+            Capability { limit, ..proved(CapabilityKind::Encode, Codec::Hevc, DEVICE) },
+        ]
     };
     let report = ProbeReport {
         worker_version: "fake".into(),
         gstreamer_version: "none".into(),
         profile: "fake".into(),
-        capabilities: vec![encoder(Codec::H264, "copy"), encoder(Codec::Hevc, DEVICE)],
+        capabilities,
         unproved: vec![],
     };
     println!("{}", serde_json::to_string(&report).unwrap());
@@ -93,11 +106,22 @@ fn serve() -> io::Result<()> {
     } else if open.stream.as_str().starts_with("hard") {
         socket.say(Kind::Hardware, 0, 0, &Hardware { elements: vec![DEVICE.into()] })?;
     }
+    for (element, sessions) in &open.sessions {
+        println!("{element}: {} of {} sessions", sessions.ours, sessions.most);
+    }
+    let clingy = open.stream.as_str() == "clingy";
+    if clingy {
+        deaf()?;
+    }
     socket.say(Kind::Ready, 0, 0, &Ready { worker_version: "fake".into() })?;
     let mut warm = false;
     loop {
         let (header, payload) = socket.read()?;
         match header.kind {
+            Kind::Close if clingy => {
+                println!("it was asked to end");
+                std::thread::sleep(Duration::from_secs(1000));
+            }
             Kind::Close => return Ok(()),
             Kind::Segment => {
                 let start: SegmentStart = serde_json::from_slice(&payload)?;
@@ -107,6 +131,13 @@ fn serve() -> io::Result<()> {
             _ => return Err(io::Error::other("out of turn")),
         }
     }
+}
+
+/// SIGTERM does nothing from now on.
+fn deaf() -> io::Result<()> {
+    let mut term = nix::sys::signal::SigSet::empty();
+    term.add(nix::sys::signal::Signal::SIGTERM);
+    Ok(term.thread_block()?)
 }
 
 fn segment(
@@ -126,14 +157,16 @@ fn segment(
             _ => return Err(io::Error::other("out of turn")),
         }
     }
+    if input.starts_with(b"grow ") {
+        std::mem::forget(std::hint::black_box(vec![1_u8; 200 << 20]));
+        input.drain(.."grow ".len());
+    }
     let asks = |word: &str| input.starts_with(word.as_bytes());
     if asks("orphan") {
         Command::new("sleep").arg("1000").spawn()?;
     }
     if asks("deaf") {
-        let mut term = nix::sys::signal::SigSet::empty();
-        term.add(nix::sys::signal::Signal::SIGTERM);
-        term.thread_block()?;
+        deaf()?;
     }
     if asks("hang") || asks("orphan") || asks("deaf") {
         std::thread::sleep(Duration::from_secs(1000));

@@ -5,6 +5,8 @@ use std::time::Duration;
 use headwater_protocol::message::{Limits, Offer};
 use headwater_protocol::{Capability, CapabilityKind, Code, Fault, Millis};
 
+use crate::sessions::{Counts, room};
+
 /// What admission knows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct View<'a> {
@@ -20,11 +22,13 @@ pub(crate) struct View<'a> {
     pub(crate) lanes: u32,
     /// A lane without work can be closed for this one.
     pub(crate) idle_lane: bool,
+    /// Sessions that lanes with work hold; None where no new worker is needed.
+    pub(crate) used: Option<&'a Counts>,
 }
 
 /// Ok, or the fault with which the offer is refused.
 pub(crate) fn admit(offer: &Offer, view: View<'_>) -> Result<(), Fault> {
-    let View { draining, outbox_full, now, limits, capabilities, lane, lanes, idle_lane } = view;
+    let View { draining, outbox_full, now, limits, capabilities, lane, lanes, idle_lane, used } = view;
     let no = |code, text: String| Err(Fault::new(code, text));
     if draining {
         return no(Code::Draining, "this node takes no new work".into());
@@ -71,6 +75,9 @@ pub(crate) fn admit(offer: &Offer, view: View<'_>) -> Result<(), Fault> {
                 format!("this node has no encoder for {codec:?}, wanted by rendition {name}"),
             );
         }
+    }
+    if let Some(used) = used {
+        room(&offer.ladder, capabilities, used)?;
     }
     match lane {
         Some(attempts) if attempts >= limits.in_flight.saturating_add(limits.queue) => {
@@ -150,6 +157,7 @@ pub(crate) mod tests {
             width: Pixels(1280),
             height: Pixels(720),
             instances: None,
+            limit: None,
         }
     }
 
@@ -167,6 +175,7 @@ pub(crate) mod tests {
             lane: None,
             lanes: 0,
             idle_lane: false,
+            used: None,
         };
         change(&mut offer, &mut view);
         admit(&offer, view).err().map(|fault| fault.code)

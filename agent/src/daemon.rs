@@ -225,7 +225,7 @@ impl Daemon {
             Happening::Offer(offer) => {
                 let outbox_full = self.outbox.is_full();
                 self.prepare(&offer);
-                Event::Offer { offer, clock: clock::now(), outbox_full }
+                Event::Offer { offer, clock: clock::now(), outbox_full, held: self.shop.sessions.held() }
             }
             Happening::Overflow(attempt) => Event::Overflow(attempt),
             Happening::Lane(Report::Hardware { elements, task, trouble }) => {
@@ -287,6 +287,7 @@ impl Daemon {
                 }
                 Action::CloseLane(lane) => {
                     self.jobs.remove(&lane);
+                    self.shop.sessions.ending(lane);
                 }
                 Action::Publish(state) => self.publish_status(state),
                 Action::Exit(exit) => self.exit = Some(exit),

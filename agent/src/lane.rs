@@ -32,6 +32,7 @@ use self::segment::{End, Run, stopped};
 use crate::media::{Fetch, Media};
 use crate::node::{AttemptId, LaneId, Stop};
 use crate::quarantine::Trouble;
+use crate::sessions::Sessions;
 use crate::spare::Spare;
 use crate::worker::{Fate, Worker};
 
@@ -40,6 +41,7 @@ use crate::worker::{Fate, Worker};
 pub(crate) struct Shop {
     pub(crate) media: Media,
     pub(crate) spare: Spare,
+    pub(crate) sessions: Arc<Sessions>,
     /// What workers must plan without.
     pub(crate) avoid: watch::Receiver<Arc<[Avoid]>>,
     /// Segments of one stream at once.
@@ -256,8 +258,16 @@ impl Crew {
         let Job { offer, mut stop, span } = job;
         let shop = &*self.shop;
         let avoid = shop.avoid.borrow().clone();
-        if let Some(worker) = kept.take_if(|worker| worker.ladder != offer.ladder || worker.avoid != avoid) {
-            self.close(worker).await;
+        let unfit = |worker: &mut Worker| {
+            worker.ladder != offer.ladder || worker.avoid != avoid || worker.grant.is_outdated()
+        };
+        // Before the next one starts, which wants the same devices.
+        if let Some(mut worker) = kept.take_if(unfit) {
+            match close_unless(told(&mut stop), &mut worker).await {
+                Some(fate) => self.closed(&worker, fate).await,
+                // It is ended after the answer.
+                None => return Outcome::failed(stopped(), Some(worker)),
+            }
         }
         let mut kill = stop.clone();
         let ready = tokio::select! {
@@ -268,8 +278,9 @@ impl Crew {
                 match kept.take() {
                     Some(worker) => Ok(Ok(worker)),
                     None => {
+                        let grant = shop.sessions.take(self.id, &offer.ladder).await;
                         let process = shop.spare.take()?;
-                        Ok(Worker::open(process, &self.stream, &offer.ladder, avoid, shop.start).await)
+                        Ok(Worker::open(process, &self.stream, &offer.ladder, avoid, grant, shop.start).await)
                     }
                 }
             } => ready,
@@ -314,7 +325,7 @@ impl Crew {
 
     /// Ends a worker that has failed, and says what its devices did.
     async fn part(&self, spoilt: Option<Worker>, fault: Option<&Fault>, task: &TaskId) {
-        let Some(worker) = spoilt else { return };
+        let Some(mut worker) = spoilt else { return };
         let elements = worker.notes.hardware.clone();
         let trouble = match fault.map(|fault| fault.code) {
             Some(Code::WorkerHung | Code::WorkerStart) => Some(Trouble::Hung),
@@ -329,10 +340,14 @@ impl Crew {
         }
     }
 
-    async fn close(&self, worker: Worker) {
-        let elements = worker.notes.hardware.clone();
-        if worker.close().await == Fate::Stuck {
-            self.stuck(&elements).await;
+    async fn close(&self, mut worker: Worker) {
+        let fate = worker.close().await;
+        self.closed(&worker, fate).await;
+    }
+
+    async fn closed(&self, worker: &Worker, fate: Fate) {
+        if fate == Fate::Stuck {
+            self.stuck(&worker.notes.hardware).await;
         }
     }
 
@@ -346,6 +361,15 @@ impl Crew {
             // Nobody needs to know when the daemon ends.
             let _ = self.reports.send(Report::Hardware { elements: elements.clone(), task, trouble }).await;
         }
+    }
+}
+
+/// Ends the worker; None where `told` came first.
+async fn close_unless(told: impl Future<Output = Stop>, worker: &mut Worker) -> Option<Fate> {
+    tokio::select! {
+        biased;
+        _ = told => None,
+        fate = worker.close() => Some(fate),
     }
 }
 
@@ -384,6 +408,8 @@ async fn told_to_kill(stop: &mut watch::Receiver<Option<Stop>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::tests::offer;
+    use crate::worker::Process;
 
     #[test]
     fn a_worker_is_replaced_by_count_by_memory_and_by_age() {
@@ -393,5 +419,23 @@ mod tests {
         assert!(
             life.is_over(10, 0, second) && life.is_over(1, 101, second) && life.is_over(1, 0, 60 * second)
         );
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_must_stop_does_not_wait_for_the_end_of_the_worker_before_its_own() {
+        let offer = offer("t1", "a");
+        let grant = Arc::new(Sessions::default()).take(LaneId(1), &offer.ladder).await;
+        // It never reads what it is told.
+        let process = Process::spawn(std::path::Path::new("/usr/bin/yes")).unwrap();
+        let opened =
+            Worker::open(process, &offer.stream, &offer.ladder, [].into(), grant, Duration::ZERO).await;
+        let Err(unready) = opened else { panic!("it got ready") };
+        let mut worker = unready.worker;
+        let (tell, mut stop) = watch::channel(None);
+        tell.send_replace(Some(Stop::Cancel));
+        assert_eq!(close_unless(told(&mut stop), &mut worker).await, None);
+        assert!(worker.is_alive(), "it was waited for");
+        assert_eq!(worker.kill().await, Fate::Gone);
+        assert!(!worker.is_alive());
     }
 }

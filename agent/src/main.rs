@@ -34,6 +34,7 @@ mod owner;
 mod probe;
 mod proxy;
 mod quarantine;
+mod sessions;
 mod spare;
 mod system;
 mod update;
@@ -158,6 +159,10 @@ fn start(Cli { common, command }: Cli) -> anyhow::Result<Exit> {
             runtime.shutdown_background();
             let node = result?;
             println!("enrolled: node {} of fleet {}, gateway {}", node.node, node.fleet, node.gateway_url);
+            // Somebody looks on, and the package is only recommended: apt finds none beside a lone file.
+            if let Err(missing) = probe::is_there(&find_worker(config.worker.as_ref())) {
+                eprintln!("headwater-agent: {missing}");
+            }
             Ok(Exit::Ok)
         }
         Some(Verb::System(args)) => {
@@ -214,7 +219,7 @@ fn read_token(text: String) -> anyhow::Result<Token> {
     Ok(text.parse::<Token>()?)
 }
 
-/// Beside this program; otherwise by name, which the system looks up in PATH.
+/// Beside this program, or in PATH. Where it is in neither, the place beside this program, into which its package puts it.
 fn find_worker(configured: Option<&PathBuf>) -> PathBuf {
     let name = "headwater-worker";
     if let Some(path) = configured {
@@ -222,8 +227,8 @@ fn find_worker(configured: Option<&PathBuf>) -> PathBuf {
     }
     let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(name)));
     let in_path = || std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect::<Vec<_>>();
-    let found = beside.into_iter().chain(in_path().into_iter().map(|folder| folder.join(name)));
-    found.into_iter().find(|path| path.is_file()).unwrap_or_else(|| PathBuf::from(name))
+    let mut places = beside.iter().cloned().chain(in_path().into_iter().map(|folder| folder.join(name)));
+    places.find(|path| path.is_file()).or(beside).unwrap_or_else(|| PathBuf::from(name))
 }
 
 /// Every known error has its status; what is left is a bug or a broken system.

@@ -11,7 +11,7 @@
 //!
 //! Plain data: events go in, actions come out, time is an argument. The daemon does what the actions say.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use headwater_protocol::message::{EventKind, Limits, NodeState, Offer, TimeSource, WorkerState};
@@ -20,6 +20,7 @@ use headwater_protocol::{Capability, Code, Epoch, Fault, Millis, StreamId, TaskI
 use crate::admission::{View, admit};
 use crate::exit::Exit;
 use crate::lane::Report;
+use crate::sessions::{Held, room};
 
 /// Attempts that are remembered so that an offer that comes twice is taken once. Full: the oldest is forgotten.
 const REMEMBERED: usize = 4096;
@@ -57,6 +58,8 @@ pub(crate) enum Event {
         offer: Box<Offer>,
         clock: (Millis, TimeSource),
         outbox_full: bool,
+        /// Sessions of devices, by the workers that have them now.
+        held: Held,
     },
     /// Came while the queue of offers was full; only its name was kept.
     Overflow(AttemptId),
@@ -210,8 +213,8 @@ impl Node {
     pub(crate) fn handle(&mut self, now: Instant, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
         match event {
-            Event::Offer { offer, clock, outbox_full } => {
-                self.offer(now, offer, clock, outbox_full, &mut actions)
+            Event::Offer { offer, clock, outbox_full, held } => {
+                self.offer(now, offer, clock, outbox_full, &held, &mut actions)
             }
             Event::Overflow(attempt) => {
                 if self.remember(attempt.clone()) {
@@ -260,6 +263,7 @@ impl Node {
         offer: Box<Offer>,
         (wall, source): (Millis, TimeSource),
         outbox_full: bool,
+        held: &Held,
         actions: &mut Vec<Action>,
     ) {
         let attempt = AttemptId::of(&offer);
@@ -269,8 +273,8 @@ impl Node {
         let both_synced = source == TimeSource::Ntp && offer.header.ts_src == TimeSource::Ntp;
         let lane = self.lane_of(&offer.stream);
         let live = self.lanes.values().filter(|lane| !lane.closing);
-        let idlest = self.lanes.iter().filter(|(_, lane)| lane.attempts == 0 && !lane.closing);
-        let idlest = idlest.min_by_key(|(_, lane)| lane.idle_since).map(|(id, _)| *id);
+        let (closing, idle) = self.without_work(lane);
+        let used = held.without(&idle.iter().chain(&closing).copied().collect());
         let view = View {
             draining: self.mode != Mode::Running,
             outbox_full,
@@ -280,19 +284,16 @@ impl Node {
             lane: lane.and_then(|id| self.lanes.get(&id)).map(|lane| lane.attempts),
             // At most `limits.workers`, which is a u32.
             lanes: u32::try_from(live.count()).unwrap_or(u32::MAX),
-            idle_lane: idlest.is_some(),
+            idle_lane: !idle.is_empty(),
+            used: self.starts_worker(lane, held).then_some(&used),
         };
         if let Err(fault) = admit(&offer, view) {
             actions.push(Action::Record(attempt, EventKind::Refused { fault }));
             return;
         }
         actions.push(Action::Record(attempt.clone(), EventKind::Accepted));
+        self.make_room(&offer, lane, held, actions);
         let lane = lane.unwrap_or_else(|| {
-            if view.lanes >= self.limits.workers
-                && let Some(idlest) = idlest
-            {
-                self.close(idlest, actions);
-            }
             self.next_lane += 1;
             let id = LaneId(self.next_lane);
             let stream = offer.stream.clone();
@@ -317,6 +318,38 @@ impl Node {
         let open = Open { lane, deadline: now + runtime, next_beat: now + BEAT, decoded: 0, encoded: 0 };
         self.open.insert(attempt, open);
         actions.push(Action::Run { lane, offer });
+    }
+
+    /// Lanes that are told to close, and those without work, the one that is idle longest first; not `own`.
+    fn without_work(&self, own: Option<LaneId>) -> (BTreeSet<LaneId>, Vec<LaneId>) {
+        let of = |closing: bool| self.lanes.iter().filter(move |(_, lane)| lane.closing == closing);
+        let idle = of(false).filter(|(id, lane)| lane.attempts == 0 && own != Some(**id));
+        let mut idle: Vec<LaneId> = idle.map(|(id, _)| *id).collect();
+        idle.sort_by_key(|id| self.lanes[id].idle_since);
+        (of(true).map(|(id, _)| *id).collect(), idle)
+    }
+
+    /// Closes lanes without work until the offer, which is taken, has its place.
+    fn make_room(&mut self, offer: &Offer, lane: Option<LaneId>, held: &Held, actions: &mut Vec<Action>) {
+        let starts_worker = self.starts_worker(lane, held);
+        let (mut closing, idle) = self.without_work(lane);
+        for idlest in idle {
+            let live = self.lanes.values().filter(|lane| !lane.closing).count();
+            let crowded = lane.is_none() && live >= self.limits.workers as usize;
+            let capabilities = self.capabilities.as_deref().unwrap_or_default();
+            let full = || room(&offer.ladder, capabilities, &held.without(&closing)).is_err();
+            if !crowded && !(starts_worker && full()) {
+                return;
+            }
+            closing.insert(idlest);
+            self.close(idlest, actions);
+        }
+    }
+
+    /// Whether the lane would start another worker for one more segment, as far as the node can tell.
+    fn starts_worker(&self, lane: Option<LaneId>, held: &Held) -> bool {
+        let Some((id, lane)) = lane.and_then(|id| self.lanes.get_key_value(&id)) else { return true };
+        lane.attempts < self.limits.in_flight && held.workers(*id) <= lane.attempts as usize
     }
 
     fn report(&mut self, now: Instant, report: Report, actions: &mut Vec<Action>) {

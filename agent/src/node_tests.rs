@@ -12,7 +12,7 @@ fn node() -> Node {
 
 fn offered(task: &str, stream: &str) -> Event {
     let clock = (Millis(1_000_000), TimeSource::Ntp);
-    Event::Offer { offer: Box::new(offer(task, stream)), clock, outbox_full: false }
+    Event::Offer { offer: Box::new(offer(task, stream)), clock, outbox_full: false, held: Held::default() }
 }
 
 fn id(task: &str) -> AttemptId {
@@ -100,6 +100,27 @@ fn the_lane_that_is_idle_longest_is_closed_first_and_all_of_them_in_time() {
     assert_eq!(node.next_tick(), Some(now + 4 * SECOND), "the running attempt's progress");
     let actions = node.handle(now + 32 * SECOND, Event::Tick);
     assert!(actions.contains(&Action::CloseLane(LaneId(1))));
+}
+
+#[test]
+fn a_device_in_use_is_full_and_lanes_without_work_give_it_away() {
+    let (mut node, now) = (node(), Instant::now());
+    node.handle(now, Event::Capabilities(vec![Capability { limit: Some(1), ..h264() }]));
+    let holds = |lanes: &[u64]| {
+        Held(lanes.iter().map(|lane| (LaneId(*lane), [("x264enc".to_owned(), 1)].into())).collect())
+    };
+    let offered = |task: &str, stream: &str, held: Held| {
+        let clock = (Millis(1_000_000), TimeSource::Ntp);
+        Event::Offer { offer: Box::new(offer(task, stream)), clock, outbox_full: false, held }
+    };
+    node.handle(now, offered("a1", "a", holds(&[])));
+    assert_eq!(ends(&node.handle(now, offered("b1", "b", holds(&[1])))), failed("b1", Code::Busy));
+    assert_eq!(ends(&node.handle(now, offered("a2", "a", holds(&[1])))), [], "its worker is there");
+    node.handle(now, ended(1, "a1", Ok(report())));
+    node.handle(now, ended(1, "a2", Ok(report())));
+    let actions = node.handle(now, offered("b2", "b", holds(&[1])));
+    assert!(actions.contains(&Action::CloseLane(LaneId(1))), "{actions:?}");
+    assert_eq!(ends(&node.handle(now, offered("a3", "a", holds(&[1, 2])))), failed("a3", Code::Busy));
 }
 
 #[test]

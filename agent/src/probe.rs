@@ -23,6 +23,10 @@ const REAP: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProbeError {
+    #[error(
+        "{0} is not there, and without it this node takes no work; install it: apt install ./headwater-worker_*.deb"
+    )]
+    Missing(PathBuf),
     #[error("cannot run {path}: {source}")]
     Run { path: PathBuf, source: std::io::Error },
     #[error("{path} found no answer within {after:?} and was killed")]
@@ -90,8 +94,15 @@ impl Drop for Group {
     }
 }
 
+/// Whether there is something to run. A mere name is the system's to look up.
+pub(crate) fn is_there(worker: &Path) -> Result<(), ProbeError> {
+    let named = worker.parent().is_some_and(|folder| folder.as_os_str().is_empty());
+    if named || worker.is_file() { Ok(()) } else { Err(ProbeError::Missing(worker.to_owned())) }
+}
+
 /// Runs the probe; its process group is gone when this returns or is dropped.
 pub(crate) async fn run(worker: &Path, deadline: Duration) -> Result<ProbeReport, ProbeError> {
+    is_there(worker)?;
     let failed = |source| ProbeError::Run { path: worker.to_owned(), source };
     let mut probe = command(worker, "probe");
     probe.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

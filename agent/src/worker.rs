@@ -34,6 +34,7 @@ use tokio::time::timeout;
 
 pub(crate) use self::frames::{Frame, Reader, Writer};
 use self::output::Output;
+use crate::sessions::Grant;
 
 /// From SIGTERM to SIGKILL.
 const TERM_GRACE: Duration = Duration::from_secs(1);
@@ -117,8 +118,9 @@ impl Process {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// SIGTERM to its group, a second, SIGKILL; then reaps it, if it can be.
-    pub(crate) async fn kill(mut self) -> Fate {
+    /// SIGTERM to its group, a second, SIGKILL; then reaps it, if it can be. One that was given up in its middle can be
+    /// tried again.
+    pub(crate) async fn kill(&mut self) -> Fate {
         let _ = killpg(self.group, Signal::SIGTERM);
         let mut ended = timeout(TERM_GRACE, self.child.wait()).await;
         // Also for what it may have started itself.
@@ -186,6 +188,8 @@ pub(crate) struct Worker {
     /// What it plans without.
     pub(crate) avoid: Arc<[Avoid]>,
     pub(crate) segments: u64,
+    /// After the process, which has what this stands for.
+    pub(crate) grant: Grant,
 }
 
 /// A worker that did not get ready; it still has to be killed.
@@ -201,6 +205,7 @@ impl Worker {
         stream: &StreamId,
         ladder: &Ladder,
         avoid: Arc<[Avoid]>,
+        grant: Grant,
         deadline: Duration,
     ) -> Result<Self, Box<Unready>> {
         let mut worker = Self {
@@ -210,6 +215,7 @@ impl Worker {
             ladder: ladder.clone(),
             avoid,
             segments: 0,
+            grant,
         };
         let result = timeout(deadline, worker.greet(stream)).await;
         let fault = match result.unwrap_or(Err(WorkerError::NotReady(deadline))) {
@@ -233,7 +239,12 @@ impl Worker {
     }
 
     async fn greet(&mut self, stream: &StreamId) -> Result<(), WorkerError> {
-        let open = Open { stream: stream.clone(), ladder: self.ladder.clone(), avoid: self.avoid.to_vec() };
+        let open = Open {
+            stream: stream.clone(),
+            ladder: self.ladder.clone(),
+            avoid: self.avoid.to_vec(),
+            sessions: self.grant.told().clone(),
+        };
         // A process that is gone is found out by reading.
         let _ = self.process.writer.message(Kind::Open, 0, &open).await;
         loop {
@@ -299,8 +310,8 @@ impl Worker {
         }
     }
 
-    /// Asks it to end, and insists.
-    pub(crate) async fn close(mut self) -> Fate {
+    /// Asks it to end, and insists. One that was given up in its middle can be killed.
+    pub(crate) async fn close(&mut self) -> Fate {
         let asked = timeout(CLOSE_GRACE, async {
             self.process.writer.empty(Kind::Close, 0).await?;
             self.process.child.wait().await
@@ -308,8 +319,13 @@ impl Worker {
         if matches!(asked.await, Ok(Ok(_))) { Fate::Gone } else { self.kill().await }
     }
 
-    pub(crate) async fn kill(self) -> Fate {
+    pub(crate) async fn kill(&mut self) -> Fate {
         self.process.kill().await
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_alive(&mut self) -> bool {
+        self.process.is_alive()
     }
 }
 

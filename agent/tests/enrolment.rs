@@ -7,8 +7,9 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
+use serde_json::json;
 use support::pki::Ca;
-use support::{Fleet, SECRET};
+use support::{Fleet, Running, SECRET, fake_worker, order};
 
 #[test]
 fn a_token_makes_an_identity_once_and_only_force_replaces_it() {
@@ -62,6 +63,32 @@ fn a_token_is_read_from_standard_input_and_a_damaged_one_is_not_shown() {
     assert_eq!(damaged.status.code(), Some(2));
     assert!(!String::from_utf8_lossy(&damaged.stderr).contains(SECRET));
     assert!(enroll(&format!("{}\n", fleet.token())).status.success());
+}
+
+#[test]
+fn whoever_enrols_a_board_without_a_worker_is_told_what_to_install() {
+    let fleet = Fleet::start();
+    let worker = fleet.home.path().join("headwater-worker");
+    let enrol = |arguments: &[&str]| {
+        let mut command = fleet.command_with(&worker);
+        let output = command.arg("enroll").args(arguments).arg(fleet.token().to_string()).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, text) = enrol(&[]);
+    assert_eq!(code, Some(0), "the identity is good, and the token is spent: {text}");
+    assert!(text.contains("headwater-worker is not there"), "{text}");
+    assert!(text.contains("apt install ./headwater-worker_*.deb"), "{text}");
+
+    // Nor does the agent fall: it says so, and takes the worker once it is there.
+    let log = std::fs::File::create(fleet.home.path().join("agent.log")).unwrap();
+    let agent = Running(fleet.command_with(&worker).arg("run").stderr(log).spawn().unwrap());
+    fleet.message("birth", |birth| birth["capabilities"] == json!([]));
+    assert!(fleet.log().contains("apt install ./headwater-worker_*.deb"), "{}", fleet.log());
+    std::fs::copy(fake_worker(), &worker).unwrap();
+    fleet.publish("command", &order("again", "probe"));
+    fleet.message("birth", |birth| birth["capabilities"] != json!([]));
+    drop(agent);
+    fleet.no_process_is_left();
 }
 
 #[test]

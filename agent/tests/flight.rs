@@ -9,7 +9,7 @@ use headwater_protocol::Evidence;
 use nix::sys::ptrace;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use support::{Fleet, Running, revoke, until};
+use support::{Fleet, Running, offer, revoke, until};
 
 fn two_at_once() -> Fleet {
     let mut fleet = Fleet::start();
@@ -38,7 +38,8 @@ fn code(event: &Value) -> &str {
 
 /// Elements that the node said at its birth that it can encode with.
 fn encoders(birth: &Value) -> Vec<&str> {
-    birth["capabilities"].as_array().unwrap().iter().map(|c| c["element"].as_str().unwrap()).collect()
+    let capabilities = birth["capabilities"].as_array().unwrap().iter();
+    capabilities.filter(|c| c["kind"] == "encode").map(|c| c["element"].as_str().unwrap()).collect()
 }
 
 #[test]
@@ -88,6 +89,35 @@ fn a_second_worker_that_is_not_needed_any_more_ends_while_the_first_works_on() {
 }
 
 #[test]
+fn a_device_that_is_in_use_is_named_in_the_refusal_and_an_idle_stream_gives_it_away() {
+    let mut fleet = Fleet::start();
+    fleet.workers = 2;
+    fs::write(fleet.home.path().join("few"), "").unwrap();
+    let agent = fleet.agent();
+    let hevc = |task: &str, stream: &str, input: &[u8]| {
+        fleet.server.put_input(&format!("/in/{task}"), input);
+        let mut offer = offer(task, stream, input.len());
+        for rendition in offer["ladder"].as_array_mut().unwrap() {
+            rendition["codec"] = json!("hevc");
+        }
+        fleet.publish("offer", &offer);
+    };
+    hevc("first", "hard-a", b"until it-may-end");
+    working(&fleet, "first");
+    hevc("second", "hard-b", b"fine");
+    let refused = fleet.end("second");
+    let said = "fakedeviceenc here runs 2 at once, of which 2 are in use, and the ladder wants 2";
+    assert_eq!((code(&refused), refused["event"]["fault"]["text"].as_str()), ("busy", Some(said)));
+    let_go(&fleet, "it-may-end");
+    assert_eq!(code(&fleet.end("first")), "done");
+    hevc("third", "hard-b", b"fine");
+    assert_eq!(code(&fleet.end("third")), "done");
+    let told = || fleet.log().matches("fakedeviceenc: 2 of 2 sessions").count();
+    until("both workers have said what they may use", || told() == 2);
+    end(agent, &fleet);
+}
+
+#[test]
 fn a_crash_a_cancel_and_a_bad_segment_cost_themselves_alone() {
     let fleet = two_at_once();
     let agent = fleet.agent();
@@ -111,6 +141,50 @@ fn a_crash_a_cancel_and_a_bad_segment_cost_themselves_alone() {
     assert!(failures.peek().is_some() && failures.all(|line| line.contains("task=")), "{log}");
     // Four were accepted and ended, each once: eight numbers, no gap and no double.
     assert_eq!(done["number"]["n"], 8, "{done}");
+    end(agent, &fleet);
+}
+
+/// Does `inputs` one after the other, and gives of each whether its worker was warm, and that worker.
+fn served(fleet: &Fleet, inputs: &[&str]) -> Vec<(bool, i32)> {
+    let mut served = Vec::new();
+    for (at, input) in inputs.iter().enumerate() {
+        let task = format!("t{at}");
+        // Right after the last one's answer, while its worker may be on its way out.
+        fleet.offer(&task, "show", format!("{input}until go-{task}").as_bytes());
+        working(fleet, &task);
+        let here: Vec<i32> = fleet.workers().iter().map(|pid| pid.as_raw()).collect();
+        let [worker] = here[..] else { panic!("one segment, one worker: {here:?}, before {served:?}") };
+        let_go(fleet, &format!("go-{task}"));
+        let done = fleet.end(&task);
+        assert_eq!(code(&done), "done", "{done}");
+        // Accepted and done, each once: no attempt was lost or made twice.
+        assert_eq!(done["number"]["n"], 2 * (at as u64 + 1), "{done}");
+        served.push((done["event"]["report"]["warm"].as_bool().unwrap(), worker));
+    }
+    served
+}
+
+#[test]
+fn a_worker_that_has_done_its_number_of_segments_is_replaced_between_two() {
+    let mut fleet = Fleet::start();
+    fleet.limits = "worker_segments = 2".into();
+    let agent = fleet.agent();
+    let [(false, a), (true, b), (false, c), (true, d), (false, e)] = served(&fleet, &[""; 5])[..] else {
+        panic!("every second segment has a fresh worker")
+    };
+    assert!(a == b && c == d && a != c && c != e);
+    end(agent, &fleet);
+}
+
+#[test]
+fn a_worker_that_has_grown_too_large_is_replaced_after_its_segment() {
+    let mut fleet = Fleet::start();
+    fleet.limits = "worker_memory_mib = 100".into();
+    let agent = fleet.agent();
+    let [(false, a), (true, b), (false, c), (true, d)] = served(&fleet, &["", "grow ", "", ""])[..] else {
+        panic!("the one behind the large one has a fresh worker")
+    };
+    assert!(a == b && c == d && a != c);
     end(agent, &fleet);
 }
 

@@ -124,3 +124,40 @@ fn an_older_package_in_a_newer_bundle_is_refused_too() {
     board.no_guard_is_left();
     end(agent, &fleet, helper);
 }
+
+#[test]
+fn a_board_takes_packages_of_the_signer_whom_root_was_told_to_trust() {
+    let fleet = Fleet::start();
+    let board = Board::with_packages(&fleet);
+    let helper = board.helper();
+    let agent = fleet.agent();
+    let home = fleet.home.path();
+    let order = board.deb_order("u2", "2");
+    let (keyring, signer) = (home.join("keyring.pem"), home.join("signer.pem"));
+    std::fs::rename(&keyring, &signer).unwrap();
+    fleet.publish("command", &order);
+    let update = state(&fleet, "failed");
+    let text = update["state"]["fault"]["text"].as_str().unwrap();
+    assert!(text.contains("headwater-agent system trust FILE"), "{update}");
+
+    let trust = |file: &str| {
+        let output = board.system(&["trust", file]).stderr(std::process::Stdio::piped()).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    };
+    let (good, said) = trust("release.key");
+    assert!(!good && said.contains("holds no certificate") && !keyring.exists(), "{said}");
+    // As people keep them: key and certificate in one file.
+    let both = [home.join("release.key"), signer].map(|path| std::fs::read(path).unwrap()).concat();
+    std::fs::write(home.join("both.pem"), both).unwrap();
+    let (good, said) = trust("both.pem");
+    assert!(good && said.contains("packages that release signed"), "{said}");
+    assert!(!std::fs::read_to_string(&keyring).unwrap().contains("PRIVATE KEY"));
+
+    fleet.publish("command", &board.deb_order("u3", "3"));
+    assert_eq!(exit(agent), Some(6));
+    let agent = fleet.silent_agent();
+    fleet.message("update", |update| update["id"] == "u3" && update["state"]["kind"] == "done");
+    board.no_guard_is_left();
+    end(agent, &fleet, helper);
+}

@@ -67,6 +67,23 @@ fn a_worker_that_works_on_after_a_cancel_is_replaced() {
 }
 
 #[test]
+fn an_attempt_is_revoked_while_the_worker_before_its_own_does_not_end() {
+    let fleet = Fleet::start();
+    let agent = fleet.agent();
+    fleet.offer("t1", "clingy", b"fine");
+    assert_eq!(fleet.end("t1")["event"]["kind"], "done");
+    fleet.server.put_input("/in/t2", b"fine");
+    let mut other = offer("t2", "clingy", 4);
+    other["ladder"][0]["rate"]["bitrate"] = json!(300_000);
+    fleet.publish("offer", &other);
+    until("the worker of the old ladder is asked to end", || fleet.log().contains("it was asked to end"));
+    fleet.publish("revoke", &revoke("t2"));
+    assert_eq!(fleet.end("t2")["event"]["fault"]["code"], "revoked");
+    assert!(!next_works(&fleet, "next"));
+    end(agent, &fleet);
+}
+
+#[test]
 fn an_attempt_whose_runtime_is_over_fails_as_too_slow_and_costs_its_worker() {
     let fleet = Fleet::start();
     let agent = fleet.agent();
@@ -115,12 +132,7 @@ fn a_probe_that_fails_is_tried_again_and_takes_nothing_away_that_was_proved() {
     assert!(fleet.enroll(&fleet.token()).status.success());
     let obstacle = fleet.home.path().join("probe-fails");
     fs::write(&obstacle, "").unwrap();
-    let mut command = fleet.command();
-    let config = fleet.home.path().join("agent.toml");
-    let text = fs::read_to_string(&config).unwrap().replace("probe_seconds = 60", "probe_seconds = 5");
-    fs::write(&config, text).unwrap();
-    let log = fs::File::create(fleet.home.path().join("agent.log")).unwrap();
-    let agent = Running(command.arg("run").stderr(log).spawn().unwrap());
+    let agent = fleet.agent_that_soon_probes_again();
     let birth = fleet.message("birth", |_| true);
     assert_eq!(birth["capabilities"], json!([]));
     fs::remove_file(&obstacle).unwrap();

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Bundles for `make image-test`: the image's own root with a file or two changed, and bundles that no board may take.
 # usage: trial-bundles.sh IMAGE-FOLDER FOLDER NAME...     IMAGE-FOLDER is what build.sh made, with its development keys
-#        NAME  good better mute hanging stranger other-board cut damaged       leaves FOLDER/NAME.raucb
+#        NAME  good better mute blind hanging stranger other-board cut damaged       leaves FOLDER/NAME.raucb
 # What was made for the same image is kept.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -53,6 +53,16 @@ one() {
 write unit usr/lib/systemd/system/headwater-agent.service.d/mute.conf
 COMMANDS
             rm unit
+            ;;
+        blind)
+            # Its agent connects, and its worker proves no codec.
+            printf '#!/bin/sh\nexit 1\n' >worker
+            chmod 755 worker
+            derived blind 0.1.7 <<'COMMANDS'
+rm usr/bin/headwater-worker
+write worker usr/bin/headwater-worker
+COMMANDS
+            rm worker
             ;;
         hanging)
             # Its kernel hangs while it starts, and waits for nobody.

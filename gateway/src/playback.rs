@@ -135,7 +135,8 @@ fn master_text(stream: &StreamId, row: &StreamRow, last: Option<&PlaylistEntry>,
         if rendition.container == Container::Jpeg {
             continue;
         }
-        let made = report.and_then(|report| report.renditions.get(index));
+        // One that is the segment itself has no size, and says nothing of the others.
+        let made = report.and_then(|report| report.renditions.get(index)).filter(|made| !made.copied);
         let (width, height) =
             made.map_or((rendition.width.0, rendition.height.0), |made| (made.width.0, made.height.0));
         let bandwidth = match rendition.rate {
@@ -279,7 +280,7 @@ fn clip(first: Option<u64>, last: Option<u64>, size: u64) -> Option<std::ops::Ra
 #[cfg(test)]
 mod tests {
     use super::*;
-    use headwater_protocol::TaskId;
+    use headwater_protocol::{InputFacts, Pixels, RenditionReport, SegmentReport, TaskId};
 
     fn entry(segment: u64) -> PlaylistEntry {
         PlaylistEntry {
@@ -317,6 +318,38 @@ mod tests {
             ),
             "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-MEDIA-SEQUENCE:2\n#EXT-X-TARGETDURATION:2\n\
              #EXTINF:2.000,\n/stream/movie/P240p30fps16x9/12.ts\n"
+        );
+    }
+
+    #[test]
+    fn a_newest_segment_without_a_picture_changes_no_size() {
+        let stream = StreamId::new("movie").unwrap();
+        let made = RenditionReport {
+            name: RenditionName::new("P240p30fps16x9").unwrap(),
+            container: Container::Ts,
+            bytes: 9,
+            width: Pixels(0),
+            height: Pixels(0),
+            frames: 0,
+            keyframes: 0,
+            pixels: 0,
+            first_pts: 0,
+            duration: Millis(0),
+            copied: true,
+        };
+        let input = InputFacts {
+            container: Container::Ts,
+            bytes: 9,
+            video: None,
+            audio_streams: 1,
+            duration: Millis(0),
+            errors: 0,
+        };
+        let report = SegmentReport { input, renditions: vec![made], wall_us: 1, cpu_us: 1, warm: true };
+        let last = PlaylistEntry { report: Some(report), ..entry(3) };
+        assert_eq!(
+            master_text(&stream, &row(true), Some(&last), false),
+            master_text(&stream, &row(true), None, false)
         );
     }
 

@@ -18,6 +18,7 @@ pub(crate) fn birth(name: &str) -> Birth {
         width: Pixels(1280),
         height: Pixels(720),
         instances: None,
+        limit: None,
     };
     Birth {
         header: header(),

@@ -19,9 +19,10 @@ use crate::board::Board;
 use crate::clip;
 use crate::engine::{Engine, Nowhere, Once, Stopped, cpu_us};
 use crate::machine::Machine;
-use crate::plan::{self, Trust};
+use crate::plan::{self, Input, Trust};
 use crate::power::{self, Meter, Sensor};
 use crate::standard;
+use crate::survey;
 
 const FRAMES: u64 = 60;
 const SECONDS: f64 = 2.0;
@@ -79,7 +80,7 @@ fn broken(error: impl std::fmt::Display) -> Fault {
 pub fn bench(board: &Board, machine: &Machine, times: Times) -> Result<Report, Fault> {
     let ladder = standard::ladder();
     let bar = Bar { steps: 4 };
-    let sensor = power::here();
+    let sensor = power::here(&survey::root());
     let idle = sensor.as_ref().and_then(|sensor| {
         bar.show(0, 0.0, "idle");
         metered(Some(sensor), || std::thread::sleep(times.idle)).1
@@ -92,7 +93,7 @@ pub fn bench(board: &Board, machine: &Machine, times: Times) -> Result<Report, F
         loads.push(load(board, machine, &ladder, &clip, many, &sensor, idle, times, &bar)?);
     }
     bar.clear();
-    let decoder = plan::decoder(board, machine, Codec::H264, Trust::Lossy)?;
+    let decoder = plan::decoder(board, machine, Input::any(Codec::H264, Trust::Lossy))?;
     let picture = standard::picture(board, machine);
     let rungs = plan::outputs(board, machine, &ladder, &decoder, &picture)?.rungs;
     Ok(Report {
@@ -107,12 +108,21 @@ pub fn bench(board: &Board, machine: &Machine, times: Times) -> Result<Report, F
     })
 }
 
+/// The machine as one of several streams has it: the sessions of what runs only so many at once are shared out.
+fn part(machine: &Machine, streams: u32, number: u32) -> Machine {
+    let mut machine = machine.clone();
+    for sessions in machine.sessions.values_mut() {
+        sessions.ours = sessions.most * (number + 1) / streams - sessions.most * number / streams;
+    }
+    machine
+}
+
 /// What the machine calls itself.
 fn model() -> String {
-    let tree = std::fs::read_to_string("/proc/device-tree/model").ok();
+    let tree = std::fs::read_to_string(survey::root().join("proc/device-tree/model")).ok();
     let board = tree.map(|model| model.trim_end_matches('\0').to_owned());
     let processor = || {
-        let facts = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+        let facts = std::fs::read_to_string(survey::root().join("proc/cpuinfo")).ok()?;
         let line = facts.lines().find(|line| line.starts_with("model name"))?;
         Some(line.split_once(':')?.1.trim().to_owned())
     };
@@ -161,8 +171,9 @@ fn load(
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let running: Vec<_> = (0..streams)
-            .map(|_| {
-                let mut engine = Engine::new(board.clone(), machine.clone(), ladder.clone());
+            .map(|number| {
+                let machine = part(machine, streams, number);
+                let mut engine = Engine::new(board.clone(), machine, ladder.clone());
                 let (segments, ready, stop) = (&segments, &ready, &stop);
                 scope.spawn(move || {
                     let first =

@@ -96,6 +96,9 @@ pub(crate) const TICK: Duration = Duration::from_millis(50);
 /// Longest time without any sign of life before a segment counts as hung.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// What most segments are.
+const USUAL: plan::Input = plan::Input { codec: Codec::H264, trust: Trust::Lossy, coded: None };
+
 /// 720p30, to warm a device up with.
 const SAMPLE: &[u8] = include_bytes!("../boards/samples/h264.ts");
 
@@ -175,9 +178,9 @@ impl Chains {
         Self { faults, events, counters, stoppers, stage, front, decode: Mutex::default() }
     }
 
-    /// The decoder for `codec`, the present one if it fits.
-    fn decoder(&self, setup: &Setup, codec: Codec, trust: Trust) -> Result<Decoder, Fault> {
-        let plan = plan::decoder(&setup.board, &setup.machine, codec, trust)?;
+    /// The decoder for `input`, the present one if it fits.
+    fn decoder(&self, setup: &Setup, input: plan::Input) -> Result<Decoder, Fault> {
+        let plan = plan::decoder(&setup.board, &setup.machine, input)?;
         let mut decode = lock(&self.decode);
         if let Some(ready) = &*decode
             && *ready.plan == plan
@@ -239,7 +242,7 @@ impl Engine {
     /// Builds the usual plan's chains and has them work once, so that the first segment finds them warm.
     /// A machine without an encoder for the ladder is told here.
     pub fn prewarm(&mut self) -> Result<(), Fault> {
-        let decode = plan::decoder(&self.setup.board, &self.setup.machine, Codec::H264, Trust::Lossy);
+        let decode = plan::decoder(&self.setup.board, &self.setup.machine, USUAL);
         match decode {
             // A device's driver, firmware and memory are paid for by a real segment only.
             Ok(decode) if decode.hardware => {
@@ -276,7 +279,7 @@ impl Engine {
             }
         }
         chains.recycle();
-        chains.decoder(&self.setup, Codec::H264, Trust::Lossy)?;
+        chains.decoder(&self.setup, USUAL)?;
         self.chains = Some(chains);
         Ok(())
     }
@@ -324,7 +327,7 @@ impl Engine {
             patience: PATIENCE,
         };
         let mut collector = Collector::new(&self.setup.ladder, output);
-        let decoder = |codec, trust| chains.decoder(&self.setup, codec, trust);
+        let decoder = |input| chains.decoder(&self.setup, input);
         let (end, fed) = std::thread::scope(|scope| {
             let feeding = scope.spawn(move || feeder.run(hint, input, decoder));
             let end = collector.run(&receiver, &watch);

@@ -17,7 +17,7 @@ use crate::es::{CLOCK, Frame, Item, Rotation, Ticks, Tracks};
 use crate::fit::measure_rate;
 use crate::graph::{Chain, Faults};
 use crate::known::Known;
-use crate::plan::Trust;
+use crate::plan::{self, Coded, Trust};
 use crate::sound::Heard;
 use crate::stage::{Counters, Event, Events, Origo, Segment, Stage, lock, send};
 
@@ -89,7 +89,7 @@ impl<'a> Feeder<'a> {
     /// Reads to the end or until the segment is over. Faults are reported, not returned.
     pub(crate) fn run<D>(self, hint: Container, input: &mut dyn Input, decoder: D) -> Fed
     where
-        D: FnMut(Codec, Trust) -> Result<Decoder, Fault>,
+        D: FnMut(plan::Input) -> Result<Decoder, Fault>,
     {
         // A whole file at once has no limit in bytes either.
         let unlimited = self.max_duration == Duration::MAX;
@@ -141,7 +141,7 @@ fn earliest(items: &[Item]) -> Ticks {
 
 impl<D> Feeding<'_, D>
 where
-    D: FnMut(Codec, Trust) -> Result<Decoder, Fault>,
+    D: FnMut(plan::Input) -> Result<Decoder, Fault>,
 {
     fn fault(&self, fault: Fault) -> Over {
         self.feeder.faults.report(fault);
@@ -209,6 +209,10 @@ where
         for item in items.drain(..) {
             match item {
                 Item::Tracks(tracks) => {
+                    if self.chain.is_none() && tracks.video.is_none() {
+                        // The frames so far are all there will be, and only the old table says of what.
+                        self.start()?;
+                    }
                     let tracks = self.known.take(tracks);
                     self.tracks = Some(tracks.clone());
                     send(self.feeder.events, Event::Tracks(tracks)).map_err(|_| Over)?;
@@ -230,7 +234,6 @@ where
     }
 
     fn frame(&mut self, frame: Frame) -> Result<(), Over> {
-        self.kept = Vec::new();
         let codec = self.tracks.as_ref().and_then(|tracks| tracks.video.as_ref()).map(|video| video.codec);
         if let Some(codec) = codec
             && !coded::shown(codec, &frame.data)
@@ -241,6 +244,7 @@ where
             return self.coded(frame);
         }
         self.frames += 1;
+        self.kept = Vec::new();
         let (first, last) = (self.first.unwrap_or(frame.pts), self.last.unwrap_or(frame.pts));
         let (first, last) = (first.min(frame.pts), last.max(frame.pts));
         (self.first, self.last) = (Some(first), Some(last));
@@ -276,8 +280,9 @@ where
             Container::Mp4 if !self.demuxer.is_matroska() => Trust::Whole,
             Container::Mp4 | Container::Ts | Container::Jpeg => Trust::Lossy,
         };
-        let Decoder { plan, chain } =
-            (self.decoder)(video.codec, trust).map_err(|fault| self.fault(fault))?;
+        let coded = coded::format(video.codec, &first.data).map(|(size, depth)| Coded { size, depth });
+        let wanted = plan::Input { codec: video.codec, trust, coded };
+        let Decoder { plan, chain } = (self.decoder)(wanted).map_err(|fault| self.fault(fault))?;
         let segment = Segment {
             decode: plan,
             origo: self.origo,
@@ -325,26 +330,24 @@ where
             chain.end();
             return Ok(());
         }
+        if self.frames > 0 {
+            let text = "no frame is a keyframe; cut segments so that each starts with one";
+            return Err(self.fault(Fault::new(Code::NoKeyframe, text)));
+        }
         let video = self.tracks.as_ref().is_some_and(|tracks| tracks.video.is_some());
-        let fault = if !video {
-            Fault::new(Code::NoVideo, "there is no video stream; send segments with video")
-        } else if self.frames > 0 {
-            Fault::new(Code::NoKeyframe, "no frame is a keyframe; cut segments so that each starts with one")
-        } else if self.audio_packets > 0 && self.demuxer.is_matroska() {
-            Fault::new(
-                Code::NoFrames,
-                "the video stream has no frame, and Matroska cannot be handed on as it is",
-            )
-        } else if self.audio_packets > 0 {
-            let kept = std::mem::take(&mut self.kept);
-            return send(
-                self.feeder.events,
-                Event::Copy { container: self.demuxer.container(), bytes: kept },
-            )
-            .map_err(|_| Over);
+        let code = if video { Code::NoFrames } else { Code::NoVideo };
+        let what = if video { "the video stream has no frame" } else { "there is no video stream" };
+        let whole = if self.audio_packets == 0 {
+            Err("there is no sound to hand on; send segments with video")
+        } else if self.demuxer.is_matroska() {
+            Err("Matroska cannot be handed on as it is; send MPEG-TS or MP4")
         } else {
-            Fault::new(Code::NoFrames, "the video stream has no frame and there is no audio to hand on")
+            Ok(std::mem::take(&mut self.kept))
         };
-        Err(self.fault(fault))
+        match whole {
+            Ok(bytes) => send(self.feeder.events, Event::Copy { container: self.demuxer.container(), bytes })
+                .map_err(|_| Over),
+            Err(why) => Err(self.fault(Fault::new(code, format!("{what}, and {why}")))),
+        }
     }
 }

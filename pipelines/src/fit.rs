@@ -139,6 +139,12 @@ fn gcd(a: u32, b: u32) -> u32 {
     if b == 0 { a.max(1) } else { gcd(b, a % b) }
 }
 
+/// Whether `asked` is twice the rate of `frames`, or as near to it as 60 is to twice 29.97: then it has a picture for each
+/// field of frames that are woven of two.
+pub fn is_double(asked: FrameRate, frames: FrameRate) -> bool {
+    (asked.as_f64() / frames.as_f64() - 2.0).abs() < 0.01
+}
+
 /// Number of frames in `milliseconds`, at least one.
 pub fn frames_in(milliseconds: u64, rate: FrameRate) -> u32 {
     let frames = milliseconds * u64::from(rate.num());
@@ -258,6 +264,16 @@ mod tests {
         assert_eq!(measure_rate(&reordered), rate(30, 1));
         assert_eq!(measure_rate(&[Ticks(5)]), None);
         assert_eq!(measure_rate(&[Ticks(5), Ticks(5)]), None);
+    }
+
+    #[test]
+    fn twice_the_rate_is_told_from_a_little_more_and_from_half_of_it() {
+        let rate = |num, den| FrameRate::new(num, den).unwrap();
+        let ntsc = rate(30_000, 1001);
+        assert!(is_double(rate(50, 1), rate(25, 1)) && is_double(rate(60_000, 1001), ntsc));
+        assert!(is_double(rate(60, 1), ntsc) && is_double(rate(60_000, 1001), rate(30, 1)));
+        assert!(!is_double(rate(30, 1), rate(25, 1)) && !is_double(rate(25, 1), rate(25, 1)));
+        assert!(!is_double(rate(60, 1), rate(25, 1)) && !is_double(rate(25, 1), rate(50, 1)));
     }
 
     #[test]

@@ -137,11 +137,12 @@ pub fn decode_chain(plan: &DecodePlan, faults: &Arc<Faults>, taker: impl Taker) 
 }
 
 /// Any picture in, upright progressive pictures of `format` in system memory out. Colours stay what they are.
-/// `download`: what carries pictures there.
+/// `download`: what carries pictures there; `fields`: a picture of each field, where frames are woven of two.
 pub fn prepare_chain(
     download: &[Element],
     rotation: Rotation,
     format: gst_video::VideoFormat,
+    fields: bool,
     faults: &Arc<Faults>,
     taker: impl Taker,
 ) -> Result<Chain, Fault> {
@@ -157,8 +158,11 @@ pub fn prepare_chain(
         // First: the other two know few formats.
         plain("videoconvert", &[])?,
         plain("capsfilter", &[("caps", &caps.to_string())])?,
-        // One picture per coded frame: 50 fields become 25 pictures.
-        plain("deinterlace", &[("mode", "auto"), ("fields", "top"), ("method", "linear")])?,
+        // Usually one picture per coded frame: 50 fields become 25 pictures.
+        plain(
+            "deinterlace",
+            &[("mode", "auto"), ("fields", if fields { "all" } else { "top" }), ("method", "linear")],
+        )?,
         plain("videoflip", &[("video-direction", direction)])?,
     ]);
     Shape {
@@ -552,8 +556,8 @@ fn callbacks(lent: Option<Lent>, taker: Box<dyn Taker>) -> gst_app::AppSinkCallb
         .build()
 }
 
-/// Tells elements before `sink` that rows may be padded. Without it libav decoders copy every picture; appsink
-/// answers this query itself only since GStreamer 1.24. `lent`: what a decoder is offered to copy into.
+/// Tells elements before `sink` that rows may be padded, as devices' decoders make them: else they copy every picture.
+/// appsink says so itself only since GStreamer 1.24. `lent`: what a decoder that copies anyway is offered to copy into.
 fn take_padded_pictures(sink: &gst_app::AppSink, lent: Option<Lent>) {
     let Some(pad) = sink.static_pad("sink") else { return };
     pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, move |_, info| {

@@ -121,7 +121,8 @@ impl BufferPoolImpl for Imp {
 /// pictures with memory of `slabs` come in; others pass as they are.
 pub fn let_go_once_copied(pad: &gst::Pad, slabs: Arc<Slabs>) {
     let present = Mutex::new(None::<gst::Buffer>);
-    let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_BOTH | gst::PadProbeType::EVENT_FLUSH;
+    let kinds =
+        gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM | gst::PadProbeType::EVENT_FLUSH;
     pad.add_probe(kinds, move |_, info| {
         let mut present = present.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut info.data {
@@ -234,7 +235,7 @@ mod tests {
         let (coded, _) = encode(&slabs(), true);
         let (board, machine) = survey::board().unwrap();
         let decode = |copies: bool, keep: bool| {
-            let plan = plan::decoder(&board, &machine, Codec::H264, Trust::Whole).unwrap();
+            let plan = plan::decoder(&board, &machine, plan::Input::any(Codec::H264, Trust::Whole)).unwrap();
             let plan = DecodePlan { copies, ..plan };
             let (faults, pictures) =
                 (Arc::new(Faults::default()), Arc::new(Mutex::new(Vec::<gst::Buffer>::new())));

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use headwater_protocol::Codec;
+use headwater_protocol::worker::Sessions;
 use serde::{Deserialize, Serialize};
 
 /// Property of GStreamer's V4L2 elements that takes controls of their devices.
@@ -36,6 +37,9 @@ pub struct Machine {
     /// Uses that work, but not after a flush, by [`Use::key`]: a new element for each segment.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub fresh: BTreeSet<String>,
+    /// Elements that run only so many at once, by factory. Any other may be open as often as anybody likes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sessions: BTreeMap<String, Sessions>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -221,10 +225,19 @@ impl Machine {
         self.refused.get(factory).or_else(|| self.refused.get(&used.key(factory))).map(String::as_str)
     }
 
+    /// Those of `factories` that can be used like this.
+    pub fn all_for<'a>(
+        &self,
+        factories: &'a [String],
+        used: Use<'_>,
+    ) -> impl Iterator<Item = (&'a str, &ElementFacts)> {
+        let can = move |name: &&String| self.refusal(name, used).is_none();
+        factories.iter().filter(can).filter_map(|name| self.usable(name).map(|facts| (name.as_str(), facts)))
+    }
+
     /// The first of `factories` that can be used like this.
     pub fn first_for<'a>(&self, factories: &'a [String], used: Use<'_>) -> Option<(&'a str, &ElementFacts)> {
-        let can = |name: &&String| self.refusal(name, used).is_none();
-        factories.iter().filter(can).find_map(|name| self.usable(name).map(|facts| (name.as_str(), facts)))
+        self.all_for(factories, used).next()
     }
 
     /// The element's facts, unless it is missing or refused.

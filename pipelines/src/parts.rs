@@ -18,7 +18,7 @@ use crate::es::{Frame, Item};
 use crate::fit::{Size, measure_rate};
 use crate::graph::{self, Faults};
 use crate::machine::Machine;
-use crate::plan::{self, DecodePlan, Feed, OutputPlan, Trust};
+use crate::plan::{self, DecodePlan, Feed, Input, OutputPlan, Trust};
 use crate::scale::{Canvas, Picture};
 use crate::stage::{Origo, lock};
 use crate::survey;
@@ -104,7 +104,7 @@ impl Work {
         F: FnMut(gst::Buffer, gst_video::VideoInfo) -> Result<(), Fault> + Send + 'static,
     {
         let faults = Arc::new(Faults::default());
-        let plan = plan::decoder(&self.board, &self.machine, self.codec, Trust::Whole)?;
+        let plan = plan::decoder(&self.board, &self.machine, Input::any(self.codec, Trust::Whole))?;
         let Some(first) = self.frames.first() else {
             return Err(Fault::new(Code::NoFrames, "there is no frame"));
         };

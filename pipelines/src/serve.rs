@@ -318,6 +318,7 @@ impl Server {
             tracing::info!(element = avoid.element, reason = avoid.reason, "planned without");
             machine.refused.insert(avoid.element, avoid.reason);
         }
+        machine.sessions.extend(open.sessions);
         survey::look_at_usable(&mut machine, &board);
         let mut engine = Engine::new(board, machine, open.ladder);
         if let Err(fault) = engine.prewarm() {

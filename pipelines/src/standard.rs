@@ -8,7 +8,7 @@ use headwater_protocol::{
 use crate::board::Board;
 use crate::fit::Size;
 use crate::machine::Machine;
-use crate::plan::{self, Picture, Trust};
+use crate::plan::{self, Input, Picture, Trust};
 
 /// Name, sides, bits a second.
 const STANDARD: [(&str, u32, u32, u32); 4] = [
@@ -38,7 +38,7 @@ pub fn ladder() -> Ladder {
 
 /// 1080p30 as this board decodes it.
 pub fn picture(board: &Board, machine: &Machine) -> Picture {
-    let decode = plan::decoder(board, machine, Codec::H264, Trust::Lossy).ok();
+    let decode = plan::decoder(board, machine, Input::any(Codec::H264, Trust::Lossy)).ok();
     let element = decode.as_ref().and_then(|plan| plan.elements.last());
     let entry = element.and_then(|element| {
         board.decoders.iter().find(|one| one.codec == Codec::H264 && one.factory.contains(&element.factory))

@@ -197,7 +197,7 @@ impl Work<'_> {
         }
         let end = match self.engine.run(hint, input, &mut output, &AtomicBool::new(false)) {
             Ok(report) if report.input.video.is_none() => {
-                let text = "the video stream has no frame, so there is nothing to transcode";
+                let text = "the input has no frame of video, so there is nothing to transcode";
                 Err(Stopped::Failed(Fault::new(Code::NoFrames, text)))
             }
             end => end,

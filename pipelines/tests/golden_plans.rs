@@ -10,7 +10,7 @@ use headwater_pipelines::doctor::{Report, Verdict};
 use headwater_pipelines::es::Rotation;
 use headwater_pipelines::fit::Size;
 use headwater_pipelines::machine::Machine;
-use headwater_pipelines::plan::{self, Element, Explanation, Picture, Trust, Way};
+use headwater_pipelines::plan::{self, Coded, Element, Explanation, Input, Picture, Trust, Way};
 use headwater_protocol::{Codec, FrameRate, Ladder};
 use serde_json::{Value, json};
 
@@ -58,7 +58,7 @@ fn explained(boards: &Boards, machine: &Machine) -> Explanation {
     let decoder =
         board.decoders.iter().find(|one| one.codec == Codec::H264 && machine.first(&one.factory).is_some());
     let picture = picture(decoder.map_or("I420", |one| one.out.formats[0].as_str()));
-    plan::explain(&board, machine, &ladder(), Codec::H264, Trust::Lossy, &picture)
+    plan::explain(&board, machine, &ladder(), Input::any(Codec::H264, Trust::Lossy), &picture)
         .unwrap_or_else(|fault| panic!("{}: {fault}\n{}", board.id, fault.detail))
 }
 
@@ -105,7 +105,8 @@ fn rung(codec: Codec) -> Ladder {
 
 /// The elements that make `to` of 1080p in `from`, or why there are none.
 fn line(board: &Board, machine: &Machine, from: Codec, trust: Trust, to: Codec) -> String {
-    let chosen = plan::decoder(board, machine, from, trust).and_then(|decode| {
+    let coded = Some(Coded { size: Size::new(1920, 1080), depth: 8 });
+    let chosen = plan::decoder(board, machine, Input { codec: from, trust, coded }).and_then(|decode| {
         let element = &decode.elements.last().unwrap().factory;
         let entry = board.decoders.iter().find(|one| {
             one.codec == from && one.out.memory == decode.memory && one.factory.contains(element)
@@ -214,4 +215,22 @@ fn a_board_with_hardware_for_all_of_it_keeps_the_pictures_out_of_the_processor()
             assert!(!carried, "{name}: {:?}", caps.collect::<Vec<_>>());
         }
     }
+}
+
+#[test]
+fn deep_and_large_pictures_go_to_the_decoder_that_takes_them() {
+    let boards = Boards::shipped().unwrap();
+    let machines: std::collections::BTreeMap<String, Machine> = machines().into_iter().collect();
+    let decoder = |name: &str, codec, width, height, depth| {
+        let machine = &machines[name];
+        let board = boards.board(None, machine).unwrap();
+        let coded = Some(Coded { size: Size::new(width, height), depth });
+        let plan = plan::decoder(&board, machine, Input { codec, trust: Trust::Lossy, coded });
+        plan.map_or_else(|fault| fault.text, |plan| plan.elements.last().unwrap().factory.clone())
+    };
+    assert_eq!(decoder("orin-nx-jp6", Codec::Hevc, 3840, 2160, 10), "nvv4l2decoder");
+    assert_eq!(decoder("orin-nx-jp6", Codec::H264, 3840, 2160, 8), "nvv4l2decoder");
+    assert_eq!(decoder("orin-nx-jp6", Codec::H264, 1920, 1080, 10), "avdec_h264");
+    assert_eq!(decoder("imx8mp", Codec::H264, 1920, 1080, 8), "vpudec");
+    assert_eq!(decoder("imx8mp", Codec::H264, 3840, 2160, 8), "avdec_h264");
 }

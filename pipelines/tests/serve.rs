@@ -47,7 +47,7 @@ impl Worker {
         let avoid = |element: &&str| Avoid { element: (*element).to_owned(), reason: "a test".into() };
         let avoid = elements.iter().map(avoid).collect();
         let ladder = Ladder::new(vec![rendition("a", 320, 180), rendition("b", 160, 90)]).unwrap();
-        let open = Open { stream: StreamId::new("s").unwrap(), ladder, avoid };
+        let open = Open { stream: StreamId::new("s").unwrap(), ladder, avoid, sessions: Default::default() };
         write_message(&mut worker.socket, Kind::Open, 0, 0, &open).unwrap();
         assert_eq!(worker.frame().0.kind, Kind::Ready);
         worker
@@ -198,15 +198,35 @@ fn an_element_to_avoid_is_planned_without() {
 }
 
 #[test]
-fn a_failure_inside_the_pipeline_comes_with_its_graphs_and_its_log() {
+fn a_decoder_is_not_given_more_bits_than_it_decodes() {
     let rig = Rig::new();
-    // Ten bits, which openh264dec does not decode.
     let input =
         rig.ffmpeg("-f lavfi -i testsrc2=s=320x180:r=30 -t 1 -pix_fmt yuv420p10le -c:v libx264 deep.ts");
     let mut worker = Worker::open_without(&["avdec_h264"]);
     match worker.segment(1, &input) {
-        Answer::Failed(fault) => assert_eq!(fault.code, Code::Undecodable, "{fault} {}", fault.detail),
+        Answer::Failed(fault) => {
+            assert_eq!(fault.code, Code::NoDecoder);
+            let said = "no decoder for H264 of 320x180 with 10 bits a sample works here \
+                        (openh264dec: it decodes 8 bits a sample, and this has 10); install ";
+            assert!(fault.text.starts_with(said), "{fault}");
+        }
         Answer::Finished(..) => panic!("ten bits were decoded"),
+    }
+    worker.finished(2, &clip(&rig));
+    let mut worker = Worker::open();
+    let (report, _) = worker.finished(1, &input);
+    assert_eq!(report.renditions[0].frames, 30, "avdec_h264 decoded it");
+}
+
+#[test]
+fn a_failure_inside_the_pipeline_comes_with_its_graphs_and_its_log() {
+    let rig = Rig::new();
+    // Colour in every other column of every row, which openh264dec does not decode.
+    let input = rig.ffmpeg("-f lavfi -i testsrc2=s=320x180:r=30 -t 1 -pix_fmt yuv422p -c:v libx264 rich.ts");
+    let mut worker = Worker::open_without(&["avdec_h264"]);
+    match worker.segment(1, &input) {
+        Answer::Failed(fault) => assert_eq!(fault.code, Code::Undecodable, "{fault} {}", fault.detail),
+        Answer::Finished(..) => panic!("it was decoded"),
     }
     let evidence = worker.evidence.take().unwrap();
     let decode = evidence.graphs.iter().find(|graph| graph.chain == "decode").unwrap();

@@ -52,7 +52,7 @@ codes! {
     EmptyInput = "empty_input", Input;
     /// The bytes are neither MPEG-TS nor MP4.
     NotMedia = "not_media", Input;
-    /// There is no video stream.
+    /// There is no video stream, nor sound to hand on.
     NoVideo = "no_video", Input;
     /// There is a video stream, but neither a frame in it nor other media to hand on.
     NoFrames = "no_frames", Input;
@@ -82,7 +82,7 @@ codes! {
     BadOutput = "bad_output", Node;
     /// The node could not write its outbox.
     Storage = "storage", Node;
-    /// All workers have work.
+    /// All workers have work, or what the ladder needs of the devices is in use.
     Busy = "busy", Transient;
     /// The node takes no new work.
     Draining = "draining", Transient;

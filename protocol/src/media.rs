@@ -12,7 +12,7 @@ use crate::units::{FrameRate, Millis, Pixels};
 pub struct InputFacts {
     pub container: Container,
     pub bytes: u64,
-    /// None in a segment that was handed on as it is.
+    /// None in a segment of sound alone, or one whose video has no frame: it was handed on as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub video: Option<VideoFacts>,
     /// Audio streams that were carried over.
@@ -113,6 +113,9 @@ pub struct Capability {
     /// How many were seen to run at once. None where that was not tried: software is bounded by the processor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instances: Option<u32>,
+    /// How many run at once at most: one more failed, or the board's profile knows. None: no limit was met.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
 }
 
 /// Something that is there by name and was not proved.

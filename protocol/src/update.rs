@@ -63,8 +63,8 @@ pub struct UpdateOrder {
     /// The operator's word that the bundle may be older than what the node runs; else it is refused.
     #[serde(default, skip_serializing_if = "is_false")]
     pub allow_downgrade: bool,
-    /// How long the node may take, from its start with the new version, until it is connected and its probe has
-    /// passed. Then the earlier version comes back.
+    /// How long the node may take, from its start with the new version, until it is connected and its probe has proved
+    /// that it can do its work, if it could before. Then the earlier version comes back.
     pub health: Millis,
 }
 

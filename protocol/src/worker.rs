@@ -12,6 +12,8 @@
 //! A frame is an 8-byte header and up to [`MAX_PAYLOAD`] bytes. The socket is the worker's standard
 //! input: the one descriptor a child inherits without unsafe code.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::StreamId;
@@ -114,6 +116,18 @@ pub struct Open {
     /// Elements that it must plan without.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub avoid: Vec<Avoid>,
+    /// Elements that run only so many at once, by name, and how many of them are this worker's.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sessions: BTreeMap<String, Sessions>,
+}
+
+/// How often an element may be open at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sessions {
+    /// On the whole machine.
+    pub most: u32,
+    /// In this process. The rest is other workers', or not needed here.
+    pub ours: u32,
 }
 
 /// An element that hung or crashed here and is not used again before the next boot.

@@ -154,6 +154,7 @@ fn birth_is_written_as_released() {
         width: Pixels(1280),
         height: Pixels(720),
         instances: None,
+        limit: None,
     };
     let mut birth = Birth {
         header: from_node(),

@@ -38,7 +38,12 @@ impl Worker {
             .spawn()
             .with_context(|| format!("{command:?}"))?;
         let mut worker = Self { child, socket, segments: 0 };
-        let open = Open { stream: StreamId::new("bench")?, ladder: ladder.clone(), avoid: Vec::new() };
+        let open = Open {
+            stream: StreamId::new("bench")?,
+            ladder: ladder.clone(),
+            avoid: Vec::new(),
+            sessions: Default::default(),
+        };
         frame(&mut worker.socket, Kind::Open, 0, &serde_json::to_vec(&open)?)?;
         let ready = loop {
             match worker.receive()?.0.kind {

@@ -11,7 +11,7 @@ impl Daemon {
     /// Lanes end their workers; the last events are stored and sent; the broker hears goodbye.
     pub(super) async fn close(mut self, poller: JoinHandle<()>) -> Result<(), DaemonError> {
         self.jobs.clear();
-        if let Some(spare) = self.shop.spare.end() {
+        if let Some(mut spare) = self.shop.spare.end() {
             // It has done nothing yet; one that is stuck all the same is the kernel's.
             spare.kill().await;
         }

@@ -11,10 +11,8 @@ use crate::quarantine::{self, Trouble};
 
 impl Daemon {
     /// What was proved and is still used.
-    pub(super) fn usable(&self, report: &ProbeReport) -> Vec<Capability> {
-        let mut capabilities = report.capabilities.clone();
-        capabilities.retain(|capability| !self.quarantine.holds(&capability.element));
-        capabilities
+    pub(super) fn usable<'a>(&'a self, report: &'a ProbeReport) -> impl Iterator<Item = &'a Capability> {
+        report.capabilities.iter().filter(|capability| !self.quarantine.holds(&capability.element))
     }
 
     pub(super) fn hardware(
@@ -46,8 +44,15 @@ impl Daemon {
         self.shop.spare.renew();
         self.publish_birth();
         match &self.report {
-            Some(report) => Event::Capabilities(self.usable(report)),
+            Some(report) => self.capable(report),
             None => Event::Tick,
         }
+    }
+
+    /// Everybody is told what the node can do now.
+    pub(super) fn capable(&self, report: &ProbeReport) -> Event {
+        let usable: Vec<_> = self.usable(report).cloned().collect();
+        self.shop.sessions.learn(&usable);
+        Event::Capabilities(usable)
     }
 }

@@ -83,7 +83,7 @@ impl Daemon {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             worker_version: report.worker_version.clone(),
             board: board::board(&report.profile),
-            capabilities: self.usable(report),
+            capabilities: self.usable(report).cloned().collect(),
             avoids: self.quarantine.avoid().to_vec(),
             limits: self.limits,
             installation: Some(installation),

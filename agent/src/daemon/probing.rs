@@ -8,6 +8,7 @@ use tokio::task::JoinError;
 use super::Daemon;
 use crate::node::Event;
 use crate::probe;
+use crate::update::Able;
 
 impl Daemon {
     pub(super) fn start_probe(&mut self, anew: bool, boot_id: &str) {
@@ -90,8 +91,14 @@ impl Daemon {
 
     fn probed(&mut self, report: ProbeReport) {
         tracing::info!(capabilities = report.capabilities.len(), profile = report.profile, "probed");
+        if self.updating.lacks(Able::of(self.usable(&report))) {
+            // A driver may be late after a boot; the earlier version comes back where it stays away.
+            tracing::error!("proved less than the version before; tried again before that one comes back");
+            self.probe_due = Some(Instant::now() + Duration::from_secs(self.config.deadlines.probe_seconds));
+        }
         // Has no actions.
-        self.node.handle(Instant::now(), Event::Capabilities(self.usable(&report)));
+        let event = self.capable(&report);
+        self.node.handle(Instant::now(), event);
         self.report = Some(report);
         self.publish_birth();
     }

@@ -98,6 +98,7 @@ pub(crate) async fn run(setup: Setup) -> Result<Exit, DaemonError> {
             silence,
         )?,
         spare: Spare::new(&worker, config.limits.spare_worker(&machine)),
+        sessions: Arc::default(),
         avoid: avoided,
         in_flight: limits.in_flight,
         idle: config.limits.worker_idle(),

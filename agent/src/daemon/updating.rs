@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use headwater_protocol::message::{NodeState, TimeSource};
 use headwater_protocol::topic::Channel;
-use headwater_protocol::update::{Installation, UpdateOrder, UpdateStatus};
-use headwater_protocol::{Code, Fault};
+use headwater_protocol::update::{Installation, UpdateOrder, UpdateStatus, Window};
+use headwater_protocol::{Code, Fault, Millis};
 use tokio::task::JoinHandle;
 
 use super::{Daemon, DaemonError};
@@ -15,7 +15,7 @@ use crate::helper::Helper;
 use crate::mqtt::Extras;
 use crate::node::Event;
 use crate::system::wire::{Request, Status};
-use crate::update::{self, Action, Event as UpdateEvent, Updater, View, fetch, journal};
+use crate::update::{self, Able, Action, Event as UpdateEvent, Updater, View, fetch, journal};
 
 /// Between two reports of an installation.
 const BEAT: Duration = Duration::from_secs(3);
@@ -75,6 +75,19 @@ fn again(here: &Here, asked: usize) -> Option<Duration> {
     if open { PAUSES.get(asked).copied() } else { None }
 }
 
+/// Whether a node may be interrupted now, by the order's window, which is in UTC. Who does not know the time cannot know
+/// that it is the right one.
+fn is_open(window: Option<Window>, now: Millis, source: TimeSource) -> bool {
+    let Some(window) = window else { return true };
+    let known = match source {
+        TimeSource::Unsynced => false,
+        TimeSource::Ntp | TimeSource::Rtc => true,
+    };
+    // Below 1440, so it always fits.
+    let minute = u16::try_from(now.0 / 60_000 % 1440);
+    known && minute.is_ok_and(|minute| window.is_open(minute))
+}
+
 impl Updating {
     pub(super) fn new(helper: Helper, state_dir: &std::path::Path) -> (Self, Vec<Action>) {
         let (updater, actions) = Updater::new(journal::load(state_dir));
@@ -83,6 +96,10 @@ impl Updating {
 
     pub(super) fn is_delicate(&self) -> bool {
         self.updater.is_delicate()
+    }
+
+    pub(super) fn lacks(&self, able: Able) -> bool {
+        self.updater.lacks(able)
     }
 
     /// None until it is known.
@@ -156,18 +173,15 @@ impl Daemon {
 
     /// After whatever happened: what waits for the node to be idle, healthy or connected may go on.
     pub(super) fn look(&mut self) -> Result<(), DaemonError> {
-        let window = self.updating.updater.order().map(|order| order.window);
+        let window = self.updating.updater.order().and_then(|order| order.window);
         let (now, source) = clock::now();
-        let minute = u16::try_from(now.0 / 60_000 % 1440).unwrap_or(0);
         let view = View {
-            // Who does not know the time cannot know that it is the right one.
-            window_open: window
-                .flatten()
-                .is_none_or(|window| source != TimeSource::Unsynced && window.is_open(minute)),
+            window_open: is_open(window, now, source),
             taking: self.node.state() == NodeState::Online,
             idle: self.node.is_idle(),
             healthy: self.publisher.is_some()
                 && self.report.as_ref().is_some_and(|report| !report.worker_version.is_empty()),
+            able: self.report.as_ref().map(|report| Able::of(self.usable(report))),
         };
         self.update(UpdateEvent::Look(view))
     }
@@ -314,6 +328,31 @@ mod tests {
             assert_eq!(again(here, PAUSES.len()), None);
         }
         assert!(PAUSES.is_sorted());
+    }
+
+    /// 2026-03-01T02:00:00Z, by `date -ud`.
+    const TWO_AT_NIGHT: u64 = 1_772_330_400_000;
+
+    #[test]
+    fn a_window_is_of_universal_time_and_closed_for_a_node_that_does_not_know_the_time() {
+        let night = Some(Window { from: 120, until: 300 });
+        let at = |minutes: u64| Millis(TWO_AT_NIGHT + minutes * 60_000);
+        for source in [TimeSource::Ntp, TimeSource::Rtc] {
+            assert!(is_open(night, at(0), source) && is_open(night, at(179), source));
+            assert!(!is_open(night, at(180), source) && !is_open(night, at(23 * 60 + 59), source));
+            assert!(!is_open(night, Millis(TWO_AT_NIGHT - 1), source), "one millisecond too early");
+        }
+        for minute in 0..1440 {
+            assert!(!is_open(night, at(minute), TimeSource::Unsynced), "{minute}");
+        }
+    }
+
+    #[test]
+    fn without_a_window_the_time_does_not_matter() {
+        assert!(
+            is_open(None, Millis(0), TimeSource::Unsynced)
+                && is_open(None, Millis(TWO_AT_NIGHT), TimeSource::Ntp)
+        );
     }
 
     #[test]

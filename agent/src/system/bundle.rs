@@ -108,7 +108,10 @@ fn trusted(keyring: &Path) -> Result<X509Store, Fault> {
     let pem = fs::read(keyring).map_err(|error| {
         Fault::new(
             Code::Unsupported,
-            format!("no bundle of packages is trusted here: cannot read the keyring {path}: {error}"),
+            format!(
+                "no bundle of packages is trusted here: cannot read the keyring {path}: {error}; on this board, run \
+                 `headwater-agent system trust FILE` with the signer's certificate"
+            ),
         )
     })?;
     let store = || -> Result<X509Store, ErrorStack> {

@@ -52,7 +52,8 @@ fn verdict(record: Option<&Record>, now: &Moment, slot: Option<&str>) -> Verdict
         }
         Standing::Trial if now.since(&record.at) >= Duration::from_secs(record.health_s) => {
             let text = format!(
-                "version {} ran for {} s and was not committed: the agent was not connected, or its probe did not pass",
+                "version {} ran for {} s and was not committed: the agent was not connected, or its probe did not pass or \
+                 proved no codec",
                 record.to.version, record.health_s
             );
             Verdict::GoBack(Fault::new(Code::Unhealthy, text))

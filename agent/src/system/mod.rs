@@ -12,6 +12,7 @@ mod bundle;
 mod config;
 mod guard;
 mod install;
+mod keyring;
 mod packages;
 mod rauc;
 mod record;
@@ -46,7 +47,7 @@ pub(crate) struct SystemArgs {
     verb: Option<SystemVerb>,
 }
 
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 enum SystemVerb {
     /// Answer requests on the socket, until nobody asks (the default)
     Serve,
@@ -54,6 +55,8 @@ enum SystemVerb {
     Guard,
     /// Show what the helper says of this system, as JSON
     Status,
+    /// Trust bundles of packages that are signed by a certificate in FILE, PEM, and by no other; for root
+    Trust { file: PathBuf },
 }
 
 /// `path` is of `system.toml`.
@@ -64,6 +67,11 @@ pub(crate) fn run(args: SystemArgs, path: Option<&Path>) -> anyhow::Result<Exit>
             server::serve(&system, args.socket.as_deref())?;
         }
         SystemVerb::Guard => guard::guard(&System::open(Config::load(path)?)?)?,
+        SystemVerb::Trust { file } => {
+            for name in keyring::trust(&Config::load(path)?, &file)? {
+                println!("trusted: bundles of packages that {name} signed");
+            }
+        }
         SystemVerb::Status => show(args.socket.as_deref().unwrap_or_else(|| Path::new(wire::SOCKET)))?,
     }
     Ok(Exit::Ok)

@@ -12,6 +12,7 @@
 //! cut at any point leads on: what is on disk says what to do again, and from `Installing` on root's helper says what
 //! really happened. A report is state, published again after each connection; nothing depends on its being read.
 
+mod able;
 pub(crate) mod fetch;
 pub(crate) mod journal;
 mod refusal;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::system::wire::{Standing, Status};
 use fetch::FetchError;
 
+pub(crate) use able::Able;
 pub(crate) use refusal::refusal;
 
 /// Between two questions to the helper: while it works, and while it does not answer.
@@ -56,6 +58,13 @@ enum Stage {
 pub(crate) struct Kept {
     order: UpdateOrder,
     stage: Stage,
+    /// What the version could do that the update replaces; known from `Installing` on.
+    #[serde(default = "unknown")]
+    before: Able,
+}
+
+fn unknown() -> Able {
+    Able::BOTH
 }
 
 #[derive(Debug)]
@@ -98,6 +107,8 @@ pub(crate) struct View {
     pub(crate) idle: bool,
     /// Connected, and the probe has passed.
     pub(crate) healthy: bool,
+    /// What the probe has proved and is still used; None until it has ended, however it did.
+    pub(crate) able: Option<Able>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -274,7 +285,7 @@ impl Updater {
             actions.push(Action::Reply(reply, refusal));
         } else {
             *self = Self {
-                kept: Some(Kept { order, stage: Stage::Fetching { again: false } }),
+                kept: Some(Kept { order, stage: Stage::Fetching { again: false }, before: Able::BOTH }),
                 draining: self.draining,
                 ..Self::default()
             };
@@ -311,13 +322,15 @@ impl Updater {
                     self.draining = true;
                     actions.push(Action::Drain);
                 }
-                if view.idle {
+                if let (true, Some(able), Some(kept)) = (view.idle, view.able, &mut self.kept) {
+                    // Written with the stage: the new version is measured by it. A board without codecs stays legal.
+                    kept.before = able;
                     self.percent = 0;
                     self.enter(Stage::Installing, actions);
                     actions.push(Action::Install);
                 }
             }
-            Stage::Verifying if view.healthy && !self.committing => {
+            Stage::Verifying if view.healthy && !self.committing && self.is_able_enough(view.able) => {
                 self.committing = true;
                 actions.push(Action::Commit);
             }
@@ -329,6 +342,18 @@ impl Updater {
             | Stage::RolledBack { .. }
             | Stage::Failed { .. } => {}
         }
+    }
+
+    fn is_able_enough(&self, able: Option<Able>) -> bool {
+        let before = self.kept.as_ref().map_or(Able::BOTH, |kept| kept.before);
+        able.is_some_and(|able| able.is_no_less_than(before))
+    }
+
+    /// A new version is on trial, or soon will be, and this is too little for it to be committed.
+    pub(crate) fn lacks(&self, able: Able) -> bool {
+        let stage = self.kept.as_ref().map(|kept| &kept.stage);
+        let trial = matches!(stage, Some(Stage::Installing | Stage::Restarting | Stage::Verifying));
+        trial && !self.is_able_enough(Some(able))
     }
 
     /// What the helper's journal and the boot say, which is what happened.

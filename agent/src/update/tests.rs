@@ -4,7 +4,8 @@ use crate::system::wire::Pending;
 use headwater_protocol::Millis;
 use headwater_protocol::update::{Bundle, BundleKind, Window};
 
-const OPEN: View = View { window_open: true, taking: false, idle: true, healthy: false };
+const OPEN: View =
+    View { window_open: true, taking: false, idle: true, healthy: false, able: Some(Able::BOTH) };
 
 fn order(id: &str) -> Box<UpdateOrder> {
     let bundle = Bundle {
@@ -127,6 +128,56 @@ fn installing_waits_for_the_window_and_for_the_attempts_that_run() {
     );
     assert_eq!(disk.handle(Event::Look(taking)), [Action::Drain]);
     assert!(disk.handle(Event::Look(OPEN)).contains(&Action::Install));
+}
+
+/// Of a probe that ended, and proved nothing.
+fn nothing_proved() -> Option<Able> {
+    Some(Able::of([].iter()))
+}
+
+#[test]
+fn a_new_version_that_can_do_less_than_the_one_before_is_not_committed() {
+    let mut disk = Disk::new();
+    disk.install_it();
+    disk.handle(Event::Installed(Ok(true)));
+    // What the version before could do is on the disk.
+    disk.cut();
+    disk.handle(standing(Standing::Trial));
+    let healthy = View { healthy: true, ..OPEN };
+    assert_eq!(disk.handle(Event::Look(View { able: nothing_proved(), ..healthy })), []);
+    assert_eq!(disk.handle(Event::Look(View { able: None, ..healthy })), [], "its probe has not ended");
+    assert_eq!(disk.handle(Event::Look(healthy)), [Action::Commit], "a later probe proves it");
+}
+
+#[test]
+fn a_board_that_had_no_codec_before_is_updated_all_the_same() {
+    let mut disk = Disk::new();
+    disk.order();
+    disk.handle(Event::Fetched(Ok(())));
+    let unknown = View { able: None, ..OPEN };
+    assert_eq!(disk.handle(Event::Look(unknown)), [], "not before it is known what this version can do");
+    let none = View { able: nothing_proved(), ..OPEN };
+    assert!(stored_before(&disk.handle(Event::Look(none)), &Action::Install));
+    disk.handle(Event::Installed(Ok(true)));
+    disk.cut();
+    disk.handle(standing(Standing::Trial));
+    assert_eq!(disk.handle(Event::Look(none)), [], "it is not connected, or its probe failed");
+    assert_eq!(disk.handle(Event::Look(View { healthy: true, ..none })), [Action::Commit]);
+}
+
+#[test]
+fn a_journal_of_a_version_that_did_not_know_what_it_can_do_asks_for_a_codec() {
+    let mut disk = Disk::new();
+    disk.install_it();
+    let file = disk.folder.path().join("update/order.json");
+    let mut kept: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert!(kept.as_object_mut().unwrap().remove("before").is_some());
+    std::fs::write(&file, kept.to_string()).unwrap();
+    disk.cut();
+    disk.handle(standing(Standing::Trial));
+    let healthy = View { healthy: true, ..OPEN };
+    assert_eq!(disk.handle(Event::Look(View { able: nothing_proved(), ..healthy })), []);
+    assert_eq!(disk.handle(Event::Look(healthy)), [Action::Commit]);
 }
 
 #[test]

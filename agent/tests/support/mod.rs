@@ -91,6 +91,7 @@ pub(crate) struct Fleet {
     pub(crate) server: Server,
     pub(crate) ca: Ca,
     pub(crate) home: TempDir,
+    pub(crate) workers: u32,
     /// `segments_in_flight` and `spare_worker` of the agent.
     pub(crate) in_flight: u32,
     pub(crate) spare: bool,
@@ -101,6 +102,8 @@ pub(crate) struct Fleet {
     /// `reserve_mib`.
     pub(crate) reserve: u32,
     pub(crate) proxy: String,
+    /// Further lines of `[limits]`.
+    pub(crate) limits: String,
 }
 
 impl Fleet {
@@ -121,12 +124,14 @@ impl Fleet {
             server,
             ca,
             home,
+            workers: 1,
             in_flight: 1,
             spare: false,
             idle: 30,
             config_limit: 300,
             reserve: 0,
             proxy: String::new(),
+            limits: String::new(),
         }
     }
 
@@ -145,15 +150,21 @@ impl Fleet {
     }
 
     pub(crate) fn command(&self) -> Command {
+        self.command_with(&fake_worker())
+    }
+
+    pub(crate) fn command_with(&self, worker: &Path) -> Command {
         let config = self.home.path().join("agent.toml");
         let text = format!(
-            "proxy = {:?}\n[limits]\nworkers = 1\nqueue = 1\nsegments_in_flight = {}\nspare_worker = {}\nworker_idle_seconds = {}\n[telemetry]\ninterval_seconds = 1\n[mqtt]\nkeep_alive_seconds = 5\n\
+            "proxy = {:?}\n[limits]\nworkers = {}\nqueue = 1\nsegments_in_flight = {}\nspare_worker = {}\nworker_idle_seconds = {}\n{}\n[telemetry]\ninterval_seconds = 1\n[mqtt]\nkeep_alive_seconds = 5\n\
              [deadlines]\nworker_silence_seconds = 2\ndrain_seconds = 20\n\
              worker_start_seconds = 300\nprobe_seconds = 60\ntransfer_silence_seconds = 300\nconfig_seconds = {}\n[log]\nlevel = \"debug\"\n[system]\nsocket = {:?}\nreserve_mib = {}\n",
             self.proxy,
+            self.workers,
             self.in_flight,
             self.spare,
             self.idle,
+            self.limits,
             self.config_limit,
             self.home.path().join("system.sock"),
             self.reserve
@@ -162,7 +173,7 @@ impl Fleet {
         let mut command = Command::new(env!("CARGO_BIN_EXE_headwater-agent"));
         command.arg("--config").arg(config).arg("--state-dir").arg(self.state_dir());
         // Every process below it is found by this folder.
-        command.arg("--worker").arg(fake_worker()).current_dir(self.home.path()).env_remove("RUST_LOG");
+        command.arg("--worker").arg(worker).current_dir(self.home.path()).env_remove("RUST_LOG");
         let proc = self.home.path().join("proc");
         if proc.exists() {
             command.env("HEADWATER_PROC", proc);
@@ -199,6 +210,16 @@ impl Fleet {
             .open(self.home.path().join("agent.log"))
             .unwrap();
         Running(self.command().arg("run").stderr(log).spawn().unwrap())
+    }
+
+    /// The same, which tries again after 5 s where a probe was not good enough.
+    pub(crate) fn agent_that_soon_probes_again(&self) -> Running {
+        let mut command = self.command();
+        let config = self.home.path().join("agent.toml");
+        let text = fs::read_to_string(&config).unwrap().replace("probe_seconds = 60", "probe_seconds = 5");
+        fs::write(config, text).unwrap();
+        let log = fs::File::create(self.home.path().join("agent.log")).unwrap();
+        Running(command.arg("run").stderr(log).spawn().unwrap())
     }
 
     pub(crate) fn log(&self) -> String {
@@ -314,7 +335,7 @@ impl Fleet {
     }
 }
 
-fn fake_worker() -> PathBuf {
+pub(crate) fn fake_worker() -> PathBuf {
     let path =
         Path::new(env!("CARGO_BIN_EXE_headwater-agent")).with_file_name("examples").join("fake-worker");
     assert!(path.exists(), "build it with `cargo build -p headwater-agent --examples`; `cargo test` does");

@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 pub use events::NotNow;
 pub use plan::{BadPlan, Candidate, check, enlist, is_older, suits};
-pub use step::{ABSENT, Action, Fleet, RESEND, SILENT, Seen, Step, step};
+pub use step::{ABSENT, Action, BATCH, FETCHING, Fleet, RESEND, SILENT, Seen, Step, step};
 
 /// A part of the nodes: `5%`, or a count, `3`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

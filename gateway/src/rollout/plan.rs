@@ -72,7 +72,19 @@ pub fn suits(bundle: &Bundle, plan: &Plan, birth: Option<&Birth>) -> Result<(), 
         BundleKind::Rauc => "an image",
         BundleKind::Deb => "packages",
     };
+    // First of all: without its helper a node does not know what it is made of.
+    if !installed.privileged {
+        return Err(
+            "its root's helper did not answer; see headwater-system.socket there, or update it by hand"
+                .to_owned(),
+        );
+    }
     match installed.updates_by {
+        None if installed.slot.is_some() => {
+            return Err(
+                "RAUC, which updates it, did not answer; see `systemctl status rauc` there".to_owned()
+            );
+        }
         None => return Err("its programs were copied there by hand; whoever did updates them".to_owned()),
         Some(by) if by != bundle.kind => {
             return Err(format!("it is updated by {}, the bundle is {}", kind(by), kind(bundle.kind)));
@@ -81,9 +93,6 @@ pub fn suits(bundle: &Bundle, plan: &Plan, birth: Option<&Birth>) -> Result<(), 
     }
     if installed.compatible != bundle.compatible {
         return Err(format!("it is {:?}, the bundle is for {:?}", installed.compatible, bundle.compatible));
-    }
-    if !installed.privileged {
-        return Err("its agent has no rights to install; see its service's unit".to_owned());
     }
     if installed.version == bundle.version {
         return Err(format!("it runs {} already", bundle.version));

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use headwater_protocol::message::Birth;
+use headwater_protocol::update::UpdateState;
 use headwater_protocol::{Millis, NodeId, UpdateId};
 
 use super::{Campaign, Member, Progress, State, suits};
@@ -15,8 +16,14 @@ pub const ABSENT: u64 = 10 * 60_000;
 /// install and says nothing for so long is taken for lost.
 pub const SILENT: u64 = 15 * 60_000;
 
-/// Orders in one look; the others follow in the next ones. A thousand boards must not fetch in the same second.
-const BATCH: usize = 50;
+/// Nodes of one update that have their order and have not fetched yet; the others follow as these are through. A thousand
+/// boards must not fetch at once beside the fleet's media. One that is away, or says nothing for as long as one that
+/// is away is waited for, holds up nobody.
+pub const FETCHING: usize = 50;
+/// Messages of one look; of recalls, of a second. A connection to the broker has a queue of ten times as many, and what does
+/// not fit is lost: a node that waits silently for its window would not hear of its recall.
+pub const BATCH: usize = 50;
+const SECOND: u64 = 1000;
 
 /// What is known of a node.
 #[derive(Debug, Clone, Copy)]
@@ -120,6 +127,7 @@ fn advance(campaign: &mut Campaign, fleet: &Fleet<'_>, now: Millis, step: &mut S
 
 /// Orders for everybody whose turn it is or was, and who has not got it for all we know.
 fn order(campaign: &mut Campaign, fleet: &Fleet<'_>, now: Millis, step: &mut Step) {
+    let mut room = FETCHING.saturating_sub(fetching(campaign, fleet, now));
     for (node, member) in &mut campaign.members {
         if member.wave > campaign.head.wave
             || !matches!(member.progress, Progress::Pending | Progress::Ordered)
@@ -143,8 +151,10 @@ fn order(campaign: &mut Campaign, fleet: &Fleet<'_>, now: Millis, step: &mut Ste
             continue;
         }
         let due = member.sent.is_none_or(|sent| now.0 >= sent.0 + RESEND);
-        if due && step.actions.len() < BATCH {
-            if member.progress == Progress::Pending {
+        let first = member.progress == Progress::Pending;
+        if due && step.actions.len() < BATCH && (room > 0 || !first) {
+            if first {
+                room -= 1;
                 (member.progress, member.since) = (Progress::Ordered, now);
                 step.touched.insert(node.clone());
             }
@@ -154,15 +164,39 @@ fn order(campaign: &mut Campaign, fleet: &Fleet<'_>, now: Millis, step: &mut Ste
     }
 }
 
+/// Nodes that fetch now, or are about to.
+fn fetching(campaign: &Campaign, fleet: &Fleet<'_>, now: Millis) -> usize {
+    let fetches = |(node, member): &(&NodeId, &Member)| {
+        let online = fleet.get(node).is_some_and(|seen| seen.online);
+        let begun = match &member.progress {
+            Progress::Ordered => true,
+            Progress::Node { state } => matches!(state, UpdateState::Fetching { .. }),
+            Progress::Skipped { .. } | Progress::Pending | Progress::Silent | Progress::Recalled => false,
+        };
+        begun && online && now.0 < member.since.0 + ABSENT
+    };
+    campaign.members.iter().filter(fetches).count()
+}
+
 /// Takes back what has not begun.
 fn recall(campaign: &mut Campaign, fleet: &Fleet<'_>, now: Millis, step: &mut Step) {
+    // A clock that jumped back does not stop it.
+    let lately = |at: Millis| now.0.abs_diff(at.0) < SECOND;
+    // Those that have confirmed it already count as well.
+    let told =
+        |m: &&Member| m.sent.is_some_and(lately) || (m.progress == Progress::Recalled && lately(m.since));
+    let mut room = BATCH.saturating_sub(campaign.members.values().filter(told).count());
     for (node, member) in &mut campaign.members {
+        if room == 0 {
+            return;
+        }
         if !member.progress.has_not_begun() {
             continue;
         }
         let told = member.progress == Progress::Ordered;
         let online = fleet.get(node).is_some_and(|seen| seen.online);
         if online && member.sent.is_none_or(|sent| now.0 >= sent.0 + RESEND || told) {
+            room -= 1;
             step.actions.push(Action::Recall { node: node.clone(), order: member.order.clone() });
             (member.progress, member.since, member.sent) = (Progress::Recalled, now, Some(now));
             step.touched.insert(node.clone());

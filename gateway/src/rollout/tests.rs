@@ -6,6 +6,8 @@ use super::testing::{birth, bundle};
 use super::*;
 use crate::testing::header;
 
+mod thousand;
+
 const MINUTE: u64 = 60_000;
 
 /// A fleet played by the test, with a clock of its own.
@@ -14,6 +16,8 @@ struct Play {
     births: BTreeMap<NodeId, Birth>,
     away: Vec<NodeId>,
     now: u64,
+    /// Rows for the store so far.
+    writes: usize,
 }
 
 fn node(name: &str) -> NodeId {
@@ -56,7 +60,7 @@ impl Play {
             head,
             members,
         };
-        Self { campaign, births, away: Vec::new(), now: 0 }
+        Self { campaign, births, away: Vec::new(), now: 0, writes: 0 }
     }
 
     /// What a look sends: `order n1`, `recall n2`.
@@ -68,6 +72,7 @@ impl Play {
             .map(|(node, birth)| (node, Seen { online: online(node), birth: Some(birth) }))
             .collect();
         let step = step(&mut self.campaign, &fleet, Millis(self.now));
+        self.writes += step.touched.len() + usize::from(step.head);
         let say = |action: &Action| match action {
             Action::Order { node, order } => format!("order {node} {order}"),
             Action::Recall { node, order } => format!("recall {node} {order}"),
@@ -88,7 +93,7 @@ impl Play {
         let id = self.campaign.members[node].order.clone();
         let status =
             UpdateStatus { header: header(), id, version: "0.2.0".into(), state, extra: Extra::new() };
-        self.campaign.reported(node, &status, Millis(self.now));
+        self.writes += usize::from(self.campaign.reported(node, &status, Millis(self.now)));
     }
 
     fn all_say(&mut self, wave: usize, state: &UpdateState) {
@@ -338,7 +343,16 @@ fn nodes_that_cannot_take_the_bundle_are_skipped_with_the_reason() {
         why(|i| i.updates_by = Some(BundleKind::Deb)),
         "it is updated by packages, the bundle is an image"
     );
-    assert!(why(|i| i.updates_by = None).contains("by hand"));
+    let by_hand = |i: &mut headwater_protocol::update::Installation| {
+        (i.updates_by, i.slot) = (None, None);
+    };
+    assert!(why(by_hand).contains("copied there by hand"));
+    assert!(why(|i| i.updates_by = None).contains("RAUC, which updates it, did not answer"));
+    assert!(
+        why(|i| (i.updates_by, i.slot, i.privileged) = (None, None, false))
+            .contains("headwater-system.socket"),
+        "without its helper nothing is known of how it was installed"
+    );
     assert_eq!(why(|i| i.compatible = "y".into()), "it is \"y\", the bundle is for \"board-x\"");
     assert_eq!(why(|i| i.version = "0.2.0".into()), "it runs 0.2.0 already");
     assert!(why(|i| i.version = "0.10.0".into()).contains("it runs 0.10.0, which is newer"));
@@ -349,7 +363,6 @@ fn nodes_that_cannot_take_the_bundle_are_skipped_with_the_reason() {
         Ok(()),
         "it does not say what it runs"
     );
-    assert!(why(|i| i.privileged = false).contains("no rights"));
     assert!(suits(&bundle, &plan("100%", "1"), None).is_err());
     // What became so while it waited for its turn is seen at its turn.
     let mut play = Play::new(1, plan("100%", "1"));

@@ -150,8 +150,8 @@ impl Core {
                 self.attempt_failed(&task_id, epoch, id, fault, now);
             }
             EventKind::Failed { fault } => {
-                // What is wrong with the input says nothing about the node.
-                if fault.code.class() != Class::Input {
+                // What is wrong with the input says nothing about the node, and a device that is in use is not broken.
+                if fault.code.class() != Class::Input && fault.code != Code::Busy {
                     self.count(id, false);
                 }
                 self.attempt_failed(&task_id, epoch, id, fault, now);

@@ -97,6 +97,8 @@ pub(crate) fn sequence(data: &[u8]) -> Option<&[u8]> {
 pub(crate) struct Sequence {
     pub(crate) width: u32,
     pub(crate) height: u32,
+    /// Bits a sample.
+    pub(crate) depth: u8,
     /// The four bytes with which `av1C` begins.
     pub(crate) config: [u8; 4],
 }
@@ -155,7 +157,12 @@ pub(crate) fn parse_sequence(obu: &[u8]) -> Option<Sequence> {
             | position as u8,
         0,
     ];
-    Some(Sequence { width, height, config })
+    let depth = match (deep, twelve) {
+        (_, true) => 12,
+        (true, false) => 10,
+        (false, false) => 8,
+    };
+    Some(Sequence { width, height, depth, config })
 }
 
 /// Level and tier of the first one.
@@ -215,7 +222,7 @@ mod tests {
     #[test]
     fn a_sequence_header_gives_size_and_configuration() {
         let sequence = parse_sequence(&MADE).unwrap();
-        assert_eq!((sequence.width, sequence.height), (320, 180));
+        assert_eq!((sequence.width, sequence.height, sequence.depth), (320, 180, 8));
         assert_eq!(sequence.config, [0x81, 0x00, 0x0c, 0]);
     }
 

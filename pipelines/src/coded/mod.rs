@@ -13,6 +13,7 @@ pub(crate) mod vpx;
 
 use headwater_protocol::Codec;
 
+use crate::fit::Size;
 use crate::nal::{self, ParameterSets};
 
 /// What a coded frame says of itself.
@@ -56,6 +57,24 @@ pub(crate) fn facts(codec: Codec, data: &[u8]) -> Facts {
             Facts::whole(frame.key, frame.shown)
         }
         Codec::Jpeg => Facts::whole(true, true),
+    }
+}
+
+/// Size and bits a sample of a keyframe's pictures; None where it does not say.
+pub(crate) fn format(codec: Codec, data: &[u8]) -> Option<(Size, u8)> {
+    let vpx = |format: vpx::Format| (Size::new(format.width, format.height), format.depth);
+    match codec {
+        Codec::H264 | Codec::Hevc => {
+            let sps = nal::sps_of(codec, data)?;
+            Some((Size::new(sps.width, sps.height), sps.luma_bits.max(sps.chroma_bits)))
+        }
+        Codec::Av1 => {
+            let sequence = av1::sequence(data).and_then(av1::parse_sequence)?;
+            Some((Size::new(sequence.width, sequence.height), sequence.depth))
+        }
+        Codec::Vp9 => vpx::look_vp9(data).format.map(vpx),
+        Codec::Vp8 => vpx::look_vp8(data).format.map(vpx),
+        Codec::Jpeg => None,
     }
 }
 

@@ -20,7 +20,7 @@ use crate::board::{BadProfile, Boards, Status, user_folder};
 use crate::environment;
 use crate::exit::Exit;
 use crate::machine::Machine;
-use crate::plan::{Explanation, Trust, explain};
+use crate::plan::{Explanation, Input, Trust, explain};
 use crate::probe::{self, Candidate, Findings, Options, Outcome, cache};
 use crate::{standard, survey};
 
@@ -135,8 +135,7 @@ pub fn diagnose(
         &known.board,
         &known.machine,
         &standard::ladder(),
-        Codec::H264,
-        Trust::Lossy,
+        Input::any(Codec::H264, Trust::Lossy),
         &standard::picture(&known.board, &known.machine),
     );
     let (plan, no_plan) = match plan {

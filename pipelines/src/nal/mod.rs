@@ -193,6 +193,11 @@ impl Picture {
     }
 }
 
+/// What the first sequence parameter set of an access unit says.
+pub fn sps_of(codec: Codec, unit: &[u8]) -> Option<Sps> {
+    units(unit).find(|nal| is_sps(codec, nal)).and_then(|nal| parse_sps(codec, nal))
+}
+
 fn is_sps(codec: Codec, nal: &[u8]) -> bool {
     match codec {
         Codec::Hevc => nal[0] >> 1 & 0x3f == 33,

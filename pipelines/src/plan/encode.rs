@@ -2,7 +2,8 @@
 
 use headwater_protocol::{Code, Codec, Fault, FrameRate, Gop, Profile, Rate, Rendition};
 
-use super::{Element, absent};
+use super::Element;
+use super::sessions::{Full, Taken, Why};
 use crate::board::{Board, Encoder, ForceKey, Limits, Mapping, Properties, Quirk, Recycle, Target, Unit};
 use crate::fit::{Size, frames_in};
 use crate::machine::{EXTRA_CONTROLS, ElementFacts, Machine, PropertyFacts, PropertyKind, Use};
@@ -42,6 +43,8 @@ pub(super) struct Wanted<'a> {
     pub fitted: Size,
     pub source_rate: Option<FrameRate>,
     pub threads: u32,
+    /// By renditions that were planned before.
+    pub taken: &'a Taken,
 }
 
 /// All encoders together have one thread per core; each has its share by pixels, and at least one.
@@ -55,13 +58,21 @@ pub(super) fn candidates<'a>(
     board: &'a Board,
     machine: &'a Machine,
     wanted: Wanted<'_>,
-) -> Vec<(&'a Encoder, Result<Said<'a>, String>)> {
+) -> Vec<(&'a Encoder, Result<Said<'a>, Why>)> {
     let codec = wanted.rendition.codec;
     let of_codec = board.encoders.iter().filter(|encoder| encoder.codec == codec);
     of_codec.map(|encoder| (encoder, say(board, machine, encoder, wanted))).collect()
 }
 
-pub(super) fn no_encoder(board: &Board, rendition: &Rendition, why: &[String]) -> Fault {
+/// The order in which renditions are planned: what a device does only so often at once spares the processor most
+/// with the largest pictures.
+pub(super) fn largest_first(fitted: &[Size]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..fitted.len()).collect();
+    order.sort_by_key(|&at| std::cmp::Reverse(fitted[at].pixels()));
+    order
+}
+
+pub(super) fn no_encoder(board: &Board, rendition: &Rendition, lacks: &[(String, Why)]) -> Fault {
     let (name, codec) = (&rendition.name, rendition.codec);
     let packages: std::collections::BTreeSet<&str> = board
         .encoders
@@ -69,13 +80,32 @@ pub(super) fn no_encoder(board: &Board, rendition: &Rendition, why: &[String]) -
         .filter(|encoder| encoder.codec == codec)
         .map(|encoder| encoder.package.as_str())
         .collect();
-    let text = if packages.is_empty() {
-        format!("rendition {name}: board {} has no encoder for {codec:?}", board.id)
+    let packages = packages.into_iter().collect::<Vec<&str>>().join(" or ");
+    let full = lacks.iter().filter(|(_, why)| why.full.is_some());
+    let full: Vec<&str> = full.map(|(_, why)| why.text.as_str()).collect();
+    let busy = lacks.iter().any(|(_, why)| why.full == Some(Full::Others));
+    let (code, text) = if busy {
+        let text = format!(
+            "rendition {name}: {}, and nothing else here encodes {codec:?}; try again when one ends",
+            full.join("; ")
+        );
+        (Code::Busy, text)
+    } else if !full.is_empty() {
+        let text = format!(
+            "rendition {name}: {}, and nothing else here encodes {codec:?}; install {packages}",
+            full.join("; ")
+        );
+        (Code::NoEncoder, text)
+    } else if packages.is_empty() {
+        (Code::NoEncoder, format!("rendition {name}: board {} has no encoder for {codec:?}", board.id))
     } else {
-        let packages: Vec<&str> = packages.into_iter().collect();
-        format!("rendition {name}: no encoder for {codec:?} works here; install {}", packages.join(" or "))
+        (
+            Code::NoEncoder,
+            format!("rendition {name}: no encoder for {codec:?} works here; install {packages}"),
+        )
     };
-    Fault::new(Code::NoEncoder, text).with_detail(why.join("\n"))
+    let detail: Vec<String> = lacks.iter().map(|(element, why)| format!("{element}: {why}")).collect();
+    Fault::new(code, text).with_detail(detail.join("\n"))
 }
 
 /// Fixed properties: those that must exist, and those that may.
@@ -114,11 +144,10 @@ fn say<'a>(
     machine: &'a Machine,
     encoder: &'a Encoder,
     wanted: Wanted<'_>,
-) -> Result<Said<'a>, String> {
+) -> Result<Said<'a>, Why> {
     let used = Use::Encode { codec: encoder.codec, memory: &encoder.input.memory };
-    let (factory, facts) =
-        machine.first_for(&encoder.factory, used).ok_or_else(|| absent(machine, &encoder.factory, used))?;
-    let Wanted { rendition, fitted, source_rate, threads } = wanted;
+    let Wanted { rendition, fitted, source_rate, threads, taken } = wanted;
+    let (factory, facts) = taken.first(machine, &encoder.factory, used)?;
     let size = aligned(fitted, encoder.size)
         .ok_or_else(|| format!("{}x{} is outside of what it encodes", fitted.width, fitted.height))?;
     let rate = match rendition.fps.or(source_rate) {

@@ -1,13 +1,14 @@
 //! A plan and how it was come to, for people and for golden files.
 
-use headwater_protocol::{Codec, Fault, Ladder};
+use headwater_protocol::{Fault, Ladder};
 use serde::Serialize;
 
-use super::encode::{Wanted, candidates};
+use super::decode::decode_input;
+use super::encode::{Wanted, candidates, largest_first};
 use super::route::{self, Costed};
-use super::{DecodePlan, OutputPlan, Picture, Trust, decode_with, decoder, outputs};
-use crate::board::{Board, LossyInput, Status};
-use crate::fit::Size;
+use super::sessions::Taken;
+use super::{DecodePlan, Input, OutputPlan, Picture, decoder, outputs};
+use crate::board::{Board, Status};
 use crate::machine::Machine;
 
 /// What a board would do with one input.
@@ -45,23 +46,22 @@ pub struct Verdict {
     pub verdict: String,
 }
 
-/// The plan for `codec` and `picture`, with its reasons.
+/// The plan for `input` and its first `picture`, with its reasons.
 pub fn explain(
     board: &Board,
     machine: &Machine,
     ladder: &Ladder,
-    codec: Codec,
-    trust: Trust,
+    input: Input,
     picture: &Picture,
 ) -> Result<Explanation, Fault> {
-    let decode = decoder(board, machine, codec, trust)?;
+    let decode = decoder(board, machine, input)?;
     let plan = outputs(board, machine, ladder, &decode, picture)?;
     let native = route::native(board, machine, ladder, &decode, picture);
     let software =
         route::software(board, machine, ladder, &decode, picture).map_err(|fault| fault.to_string());
     let chosen = [&native, &software].into_iter().flatten().find(|one| one.plan == plan);
     let notes = chosen.map(|one| one.notes.clone()).unwrap_or_default();
-    let mut verdicts = decoders(board, machine, codec, trust, &decode);
+    let mut verdicts = decoders(board, machine, input, &decode);
     verdicts.extend(encoders(board, machine, ladder, picture, &plan));
     Ok(Explanation {
         board: board.id.clone(),
@@ -82,23 +82,20 @@ fn way(name: &'static str, costed: Result<Costed, String>) -> WayCost {
     }
 }
 
-fn decoders(board: &Board, machine: &Machine, codec: Codec, trust: Trust, used: &DecodePlan) -> Vec<Verdict> {
+fn decoders(board: &Board, machine: &Machine, input: Input, used: &DecodePlan) -> Vec<Verdict> {
+    let codec = input.codec;
     let of_codec = board.decoders.iter().filter(|one| one.codec == codec);
-    let used = used.elements.last().map(|element| element.factory.as_str());
+    let used = used.elements.last();
     of_codec
         .map(|one| {
-            let plan = decode_with(board, machine, one);
-            let named =
-                plan.as_ref().ok().and_then(|plan| plan.elements.last()).map(|last| last.factory.clone());
-            let verdict = match plan {
-                Err(why) => why,
-                Ok(_) if named.as_deref() == used => "used".to_owned(),
-                Ok(_) if one.lossy_input == LossyInput::Avoid && trust == Trust::Lossy => {
-                    "a lost picture can hang it, and this input may have lost some".to_owned()
-                }
+            let plan = decode_input(board, machine, one, input);
+            let named = plan.as_ref().ok().and_then(|plan| plan.elements.last());
+            let element = named.map_or_else(|| one.factory.join(" or "), |named| named.factory.clone());
+            let verdict = match &plan {
+                Err(why) => why.to_string(),
+                Ok(_) if named.map(|one| &one.factory) == used.map(|one| &one.factory) => "used".to_owned(),
                 Ok(_) => "could".to_owned(),
             };
-            let element = named.unwrap_or_else(|| one.factory.join(" or "));
             Verdict { for_what: format!("decode {codec:?}").to_lowercase(), element, verdict }
         })
         .collect()
@@ -111,20 +108,26 @@ fn encoders(
     picture: &Picture,
     plan: &OutputPlan,
 ) -> Vec<Verdict> {
-    let mut verdicts = Vec::new();
-    for (rendition, rung) in ladder.renditions().iter().zip(&plan.rungs) {
-        let fitted = Size::new(rung.width, rung.height);
-        let wanted = Wanted { rendition, fitted, source_rate: picture.rate, threads: 1 };
+    let fitted = route::fitted(ladder, picture);
+    let mut taken = Taken::default();
+    let mut verdicts: Vec<Vec<Verdict>> = fitted.iter().map(|_| Vec::new()).collect();
+    for at in largest_first(&fitted) {
+        let (Some(rendition), Some(rung)) = (ladder.renditions().get(at), plan.rungs.get(at)) else {
+            continue;
+        };
+        let source_rate = picture.rate;
+        let wanted = Wanted { rendition, fitted: fitted[at], source_rate, threads: 1, taken: &taken };
         for (encoder, said) in candidates(board, machine, wanted) {
             let (element, verdict) = match said {
-                Err(why) => (encoder.factory.join(" or "), why),
+                Err(why) => (encoder.factory.join(" or "), why.to_string()),
                 Ok(said) if said.element.factory == rung.element.factory => {
                     (said.element.factory, "used".to_owned())
                 }
                 Ok(said) => (said.element.factory, "could".to_owned()),
             };
-            verdicts.push(Verdict { for_what: rendition.name.to_string(), element, verdict });
+            verdicts[at].push(Verdict { for_what: rendition.name.to_string(), element, verdict });
         }
+        taken.take(&rung.element.factory);
     }
-    verdicts
+    verdicts.into_iter().flatten().collect()
 }

@@ -1,32 +1,36 @@
 //! Board profile + ladder + input facts -> concrete elements and properties. Pure: no registry, no clock.
 //!
 //! ```text
-//! codec of the input ───────────────▶ decoder() ─▶ DecodePlan: elements, the memory its pictures are in
+//! codec, size and depth of the input ▶ decoder() ─▶ DecodePlan: elements, the memory its pictures are in
 //! first decoded picture, rate ──────▶ outputs() ─▶ OutputPlan: one RungPlan per rendition, and how pictures get there
-//!                                        ├─ native    each rung from the decoded picture, by the board's scalers
+//!                                        ├─ native    each rung from the decoded picture, by the board's scalers; stills apart
 //!                                        └─ software  one cascade in system memory for all rungs
 //! ```
 //!
 //! Two plans are equal exactly if the pipeline of one can do the work of the other.
 
+mod decode;
 mod encode;
 mod explain;
 mod route;
+mod sessions;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 
-use headwater_protocol::{Code, Codec, Fault, FrameRate, Ladder};
+use headwater_protocol::{Codec, Fault, FrameRate, Ladder};
 use serde::Serialize;
 
+pub(crate) use self::decode::decode_with;
+pub use self::decode::{Coded, Input, Trust, decoder};
 pub(crate) use self::encode::fixed;
 pub use self::explain::{Explanation, explain};
 pub(crate) use self::route::raw_caps;
-use crate::board::{Board, Decoder, ForceKey, Interlaced, LossyInput, Properties, Quirk, SYSTEM};
+use crate::board::{Board, ForceKey, Properties, SYSTEM};
 use crate::es::Rotation;
-use crate::fit::{Origin, Size};
+use crate::fit::{Origin, Size, is_double};
 use crate::machine::{Machine, Use};
 use crate::still::Grid;
 
@@ -125,7 +129,8 @@ impl Picture {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Way {
-    /// As the decoder gives them; each rung's own elements do the rest.
+    /// As the decoder gives them; each rung's own elements do the rest. Still pictures are scaled by Headwater, from the few
+    /// pictures that they are due from.
     Native,
     /// Scaled by Headwater in system memory.
     Software,
@@ -134,7 +139,7 @@ pub enum Way {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OutputPlan {
     pub way: Way,
-    /// Distinct sizes of all renditions, largest first; for the software way.
+    /// Distinct sizes of all renditions that Headwater scales, largest first; on the native way those are still pictures.
     pub sizes: Vec<Size>,
     pub origins: Vec<Origin>,
     /// Scalers that make several rungs' pictures in one pass.
@@ -191,82 +196,6 @@ pub struct RungPlan {
     pub still: Option<Grid>,
 }
 
-/// Frame threads of a decoder. More cost more than they give: of a ladder's work less than a third is decoding, and
-/// each has pictures of its own in memory. With a single one GStreamer's libav decoders lose pictures after a gap in
-/// the frame numbers, which is where open groups of pictures were cut.
-const DECODER_THREADS: std::ops::RangeInclusive<u32> = 2..=4;
-
-/// Whether input can have lost pictures without a word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trust {
-    /// A file whose index would tell.
-    Whole,
-    /// A transport stream, which came over some network.
-    Lossy,
-}
-
-/// The first decoder of the profile that the machine can use.
-pub fn decoder(board: &Board, machine: &Machine, codec: Codec, trust: Trust) -> Result<DecodePlan, Fault> {
-    let known = board.decoders.iter().filter(|decoder| decoder.codec == codec);
-    for one in known.clone() {
-        if one.lossy_input == LossyInput::Avoid && trust == Trust::Lossy {
-            continue;
-        }
-        if let Ok(plan) = decode_with(board, machine, one) {
-            return Ok(plan);
-        }
-    }
-    let packages: Vec<&str> = known.map(|decoder| decoder.package.as_str()).collect();
-    Err(if packages.is_empty() {
-        let text = format!("input video is {codec:?}; Headwater reads {} here", codecs_in(board));
-        Fault::new(Code::UnsupportedCodec, text)
-    } else {
-        let text = format!("no decoder for {codec:?} works here; install {}", packages.join(" or "));
-        Fault::new(Code::NoDecoder, text)
-    })
-}
-
-/// One decoder's plan, or why it cannot be used.
-pub(crate) fn decode_with(board: &Board, machine: &Machine, one: &Decoder) -> Result<DecodePlan, String> {
-    let used = Use::Decode { codec: one.codec, memory: &one.out.memory };
-    let (factory, facts) =
-        machine.first_for(&one.factory, used).ok_or_else(|| absent(machine, &one.factory, used))?;
-    let mut properties = encode::fixed(facts, &one.set, &one.set_if)?;
-    if let Some(threads) = one.threads.as_ref().filter(|name| facts.properties.contains_key(*name)) {
-        let count = machine.cores.div_ceil(2).clamp(*DECODER_THREADS.start(), *DECODER_THREADS.end());
-        properties.insert(threads.clone(), count.to_string());
-    }
-    let parser = one
-        .parser
-        .iter()
-        .map(|parser| Element { factory: parser.factory.clone(), properties: parser.set.clone() });
-    let decoder = Element { factory: factory.to_owned(), properties };
-    let carrier = match board.memory.get(&one.out.memory) {
-        Some(memory) => machine.first(&memory.to_system).map(|(carrier, _)| carrier),
-        None => None,
-    };
-    let download = match carrier {
-        Some(carrier) => vec![
-            Element { factory: carrier.to_owned(), properties: Properties::new() },
-            // Any of them: a carrier may not convert, and ten bits are of use to tone mapping.
-            route::raw_caps(None, &format!("{{{}}}", one.out.formats.join(",")), None),
-        ],
-        None => Vec::new(),
-    };
-    Ok(DecodePlan {
-        codec: one.codec,
-        elements: parser.chain([decoder]).collect(),
-        memory: one.out.memory.clone(),
-        feature: board.memory.get(&one.out.memory).and_then(|memory| memory.feature.clone()),
-        download,
-        deinterlaces: one.interlaced == Interlaced::Deinterlaces,
-        fresh: machine.needs_fresh(factory, used)
-            || (!one.software && board.quirks.contains(&Quirk::FreshDecoderPerSegment)),
-        hardware: !one.software,
-        copies: one.copies,
-    })
-}
-
 /// In words, why none of `factories` can be used.
 fn absent(machine: &Machine, factories: &[String], used: Use<'_>) -> String {
     let refused = factories.iter().find_map(|name| {
@@ -275,14 +204,6 @@ fn absent(machine: &Machine, factories: &[String], used: Use<'_>) -> String {
         Some(if why.starts_with(name) { why.to_owned() } else { format!("{name}: {why}") })
     });
     refused.unwrap_or_else(|| format!("{} is not installed", factories.join(" or ")))
-}
-
-fn codecs_in(board: &Board) -> String {
-    let mut names: Vec<String> =
-        board.decoders.iter().map(|decoder| format!("{:?}", decoder.codec)).collect();
-    names.sort();
-    names.dedup();
-    names.join(", ")
 }
 
 /// Everything after the decoder: the cheaper of both ways.
@@ -301,6 +222,12 @@ pub fn outputs(
         (Ok(native), Err(_)) => Ok(native.plan),
         (Err(_), Err(fault)) => Err(fault),
     }
+}
+
+/// Whether woven frames at `rate` are to give a picture of each of their two fields: a rendition asks for so many.
+pub fn both_fields(ladder: &Ladder, rate: Option<FrameRate>) -> bool {
+    let mut asked = ladder.renditions().iter().filter_map(|rendition| rendition.fps);
+    rate.is_some_and(|rate| asked.any(|asked| is_double(asked, rate)))
 }
 
 /// The picture and its pixels after it was turned to stand upright.

@@ -7,13 +7,16 @@
 //!             └─ carrier to system memory, GStreamer's scaler [, carrier]            ─┘
 //! decoded ─ [carrier to system memory] ─ one cascade in software for all ─ [carrier] ──▶ encoder    software
 //! ```
+//!
+//! On the native way still pictures alone come from a cascade, which sees those that are due.
 
 use std::collections::BTreeSet;
 
 use headwater_protocol::{Code, Codec, Fault, Ladder, Rendition};
 
-use super::encode::{Said, Wanted, aligned, candidates, no_encoder, say_size, threads};
-use super::{DecodePlan, Element, Feed, OutputPlan, Picture, RungPlan, Way, upright};
+use super::encode::{Said, Wanted, aligned, candidates, largest_first, no_encoder, say_size, threads};
+use super::sessions::Taken;
+use super::{DecodePlan, Element, Feed, OutputPlan, Picture, RungPlan, Way, both_fields, upright};
 use crate::board::{Board, Memory, SYSTEM, Scaler, Skill};
 use crate::es::Rotation;
 use crate::fit::{Size, cascade, fit};
@@ -59,33 +62,51 @@ struct Rungs<'a> {
 
 impl<'a> Rungs<'a> {
     fn new(board: &'a Board, machine: &'a Machine, ladder: &'a Ladder, picture: &'a Picture) -> Self {
-        let (shown, aspect) = upright(picture);
-        let boxes = ladder.renditions().iter();
-        let fitted = boxes.map(|one| fit(shown, aspect, Size::new(one.width.0, one.height.0))).collect();
-        Self { board, machine, ladder, picture, fitted }
+        Self { board, machine, ladder, picture, fitted: fitted(ladder, picture) }
     }
 
-    /// The first encoder, best first, for which `route` finds a way.
+    /// For each rendition the first encoder, best first, that has a session left and for which `route` finds a way.
     fn each<T>(
         &self,
         route: impl Fn(&mut Said<'a>) -> Result<T, String>,
     ) -> Result<Vec<(&'a Rendition, Said<'a>, T)>, Fault> {
-        let all_pixels: u64 = self.fitted.iter().map(|size| size.pixels()).sum();
-        let one = |(rendition, &fitted): (&'a Rendition, &Size)| {
-            let threads = threads(self.machine.cores, fitted.pixels(), all_pixels);
-            let wanted = Wanted { rendition, fitted, source_rate: self.picture.rate, threads };
-            let mut why = Vec::new();
-            for (encoder, said) in candidates(self.board, self.machine, wanted) {
-                let name = encoder.factory.join(" or ");
-                match said.and_then(|mut said| route(&mut said).map(|way| (said, way))) {
-                    Ok((said, way)) => return Ok((rendition, said, way)),
-                    Err(reason) => why.push(format!("{name}: {reason}")),
-                }
-            }
-            Err(no_encoder(self.board, rendition, &why))
-        };
-        self.ladder.renditions().iter().zip(&self.fitted).map(one).collect()
+        let mut taken = Taken::default();
+        let mut all: Vec<_> = self.fitted.iter().map(|_| None).collect();
+        for at in largest_first(&self.fitted) {
+            let found = self.one(at, &taken, &route)?;
+            taken.take(&found.1.element.factory);
+            all[at] = Some(found);
+        }
+        Ok(all.into_iter().flatten().collect())
     }
+
+    fn one<T>(
+        &self,
+        at: usize,
+        taken: &Taken,
+        route: impl Fn(&mut Said<'a>) -> Result<T, String>,
+    ) -> Result<(&'a Rendition, Said<'a>, T), Fault> {
+        let (rendition, fitted) = (&self.ladder.renditions()[at], self.fitted[at]);
+        let all_pixels: u64 = self.fitted.iter().map(|size| size.pixels()).sum();
+        let threads = threads(self.machine.cores, fitted.pixels(), all_pixels);
+        let wanted = Wanted { rendition, fitted, source_rate: self.picture.rate, threads, taken };
+        let mut lacks = Vec::new();
+        for (encoder, said) in candidates(self.board, self.machine, wanted) {
+            let way = said.and_then(|mut said| Ok(route(&mut said).map(|way| (said, way))?));
+            match way {
+                Ok((said, way)) => return Ok((rendition, said, way)),
+                Err(why) => lacks.push((encoder.factory.join(" or "), why)),
+            }
+        }
+        Err(no_encoder(self.board, rendition, &lacks))
+    }
+}
+
+/// The size of the picture in each rendition's box.
+pub(super) fn fitted(ladder: &Ladder, picture: &Picture) -> Vec<Size> {
+    let (shown, aspect) = upright(picture);
+    let boxes = ladder.renditions().iter();
+    boxes.map(|one| fit(shown, aspect, Size::new(one.width.0, one.height.0))).collect()
 }
 
 fn rung(rendition: &Rendition, said: Said<'_>, feed: Feed, before: Vec<Element>) -> RungPlan {
@@ -115,6 +136,23 @@ fn notes_of(said: &Said<'_>, rendition: &Rendition) -> Vec<String> {
     said.notes.iter().map(|note| format!("{}: {}: {note}", rendition.name, said.element.factory)).collect()
 }
 
+/// An error where pictures cannot come into system memory to be worked on.
+fn way_out(board: &Board, decode: &DecodePlan) -> Result<(), String> {
+    let closed = board.memory.get(&decode.memory).is_some_and(|memory| memory.feature.is_some());
+    if closed && decode.download.is_empty() {
+        return Err(format!("nothing here carries pictures out of {} memory", decode.memory));
+    }
+    Ok(())
+}
+
+/// Largest first.
+fn distinct(sizes: impl Iterator<Item = Size>) -> Vec<Size> {
+    let mut sizes: Vec<Size> = sizes.collect();
+    sizes.sort_unstable_by_key(|size| (std::cmp::Reverse(size.pixels()), *size));
+    sizes.dedup();
+    sizes
+}
+
 /// Everything in system memory, scaled in one cascade.
 pub(super) fn software(
     board: &Board,
@@ -123,16 +161,10 @@ pub(super) fn software(
     decode: &DecodePlan,
     picture: &Picture,
 ) -> Result<Costed, Fault> {
-    let closed = board.memory.get(&decode.memory).is_some_and(|memory| memory.feature.is_some());
-    if closed && decode.download.is_empty() {
-        let text = format!("nothing here carries pictures out of {} memory", decode.memory);
-        return Err(Fault::new(Code::NoDecoder, text));
-    }
+    way_out(board, decode).map_err(|text| Fault::new(Code::NoDecoder, text))?;
     let rungs = Rungs::new(board, machine, ladder, picture);
     let said = rungs.each(|said| into_encoder(board, machine, said))?;
-    let mut sizes: Vec<Size> = said.iter().map(|(_, said, _)| said.size).collect();
-    sizes.sort_unstable_by_key(|size| (std::cmp::Reverse(size.pixels()), *size));
-    sizes.dedup();
+    let sizes = distinct(said.iter().map(|(_, said, _)| said.size));
     // A picture with odd sides loses its last column or row, so it is scaled even to its own size.
     let (shown, _) = upright(picture);
     let origins = cascade(shown, &sizes);
@@ -203,20 +235,37 @@ pub(super) fn native(
     if picture.mapped {
         return Err("its colours are mapped in software".into());
     }
-    if ladder.renditions().iter().any(|rendition| rendition.codec == Codec::Jpeg) {
-        return Err("still pictures are put together in software".into());
+    let is_still = |rendition: &Rendition| rendition.codec == Codec::Jpeg;
+    if ladder.renditions().iter().all(is_still) {
+        return Err("there are only still pictures, which are put together in software".into());
+    }
+    if ladder.renditions().iter().any(is_still) {
+        way_out(board, decode)?;
+    }
+    if picture.interlaced && !decode.deinterlaces && both_fields(ladder, picture.rate) {
+        return Err("a picture of each field is made in software".into());
     }
     if decode.memory == SYSTEM && board.scalers.iter().all(|scaler| !scaler.input.contains(&decode.memory)) {
         return Err("pictures are in system memory and no scaler of this board takes them there".into());
     }
     let rungs = Rungs::new(board, machine, ladder, picture);
     let search = Search { board, machine, decode, picture };
-    let said = rungs.each(|said| search.ways(said)).map_err(|fault| format!("{fault}\n{}", fault.detail))?;
+    let ways = |said: &mut Said<'_>| {
+        if said.encoder.codec != Codec::Jpeg {
+            return search.ways(said);
+        }
+        // Few pictures become still ones: what they cost does not count.
+        let (before, _) = into_encoder(board, machine, said)?;
+        Ok(vec![Path { before, cost: 0.0, shared: None }])
+    };
+    let said = rungs.each(ways).map_err(|fault| format!("{fault}\n{}", fault.detail))?;
     let shared = choose_shared(&said, picture, board);
+    let stills = said.iter().filter(|(rendition, ..)| is_still(rendition));
+    let sizes = distinct(stills.map(|(_, said, _)| said.size));
     let mut plan = OutputPlan {
         way: Way::Native,
-        sizes: Vec::new(),
-        origins: Vec::new(),
+        origins: cascade(upright(picture).0, &sizes),
+        sizes,
         splits: Vec::new(),
         rungs: Vec::new(),
     };
@@ -239,6 +288,9 @@ pub(super) fn native(
                     places.len() - 1
                 });
                 Feed::Split(at)
+            }
+            Some(_) | None if is_still(rendition) => {
+                Feed::Canvas(plan.sizes.iter().position(|size| *size == said.size).unwrap_or_default())
             }
             Some(_) | None => Feed::Decoded,
         };

@@ -1,3 +1,5 @@
+mod native;
+
 use headwater_protocol::{
     Audio, BitsPerSecond, Container, Gop, Millis, Pixels, Profile, Rate, Rendition, RenditionName, Tiles,
 };
@@ -5,6 +7,10 @@ use headwater_protocol::{
 use super::*;
 use crate::board::Boards;
 use crate::machine::{ElementFacts, PropertyFacts, PropertyKind};
+use headwater_protocol::Code;
+use headwater_protocol::worker::Sessions;
+
+const H264: Input = Input { codec: Codec::H264, trust: Trust::Lossy, coded: None };
 
 /// An element that has these properties, all numbers of any size.
 fn element(properties: &[&str]) -> ElementFacts {
@@ -142,7 +148,8 @@ fn what_is_missing_is_said_with_the_package_that_brings_it() {
     assert!(fault.text.contains("gstreamer1.0-plugins-ugly"), "{}", fault.text);
     let fault = plan_of(|r| r.rate = Rate::Quality(23), &[("openh264enc", OPENH264)]).unwrap_err();
     assert_eq!(fault.code, Code::NoEncoder, "openh264enc has no constant quality");
-    let decoder = |codec| decoder(&software(), &machine(&[]), codec, Trust::Lossy).unwrap_err().code;
+    let decoder =
+        |codec| decoder(&software(), &machine(&[]), Input::any(codec, Trust::Lossy)).unwrap_err().code;
     assert_eq!(decoder(Codec::Hevc), Code::NoDecoder);
     assert_eq!(decoder(Codec::Jpeg), Code::UnsupportedCodec);
 }
@@ -216,15 +223,13 @@ const BOARD: &str = r#"
 "#;
 
 fn toy(elements: &[(&str, &[&str])], sizes: &[(u32, u32)], picture: &Picture) -> (Vec<String>, OutputPlan) {
-    let text = toml::from_str::<toml::Table>(BOARD).unwrap();
-    let board: Board = serde::Deserialize::deserialize(text).unwrap();
-    let board = board.with_last_resort(&software());
+    let board = board();
     let mut all = vec![("chipdec", &[][..]), ("x264enc", X264)];
     all.extend(elements);
     let machine = machine(&all);
     let renditions = sizes.iter().enumerate().map(|(at, &(w, h))| rendition(&format!("r{at}"), w, h));
     let ladder = Ladder::new(renditions.collect()).unwrap();
-    let decode = decoder(&board, &machine, Codec::H264, Trust::Lossy).unwrap();
+    let decode = decoder(&board, &machine, H264).unwrap();
     let plan = outputs(&board, &machine, &ladder, &decode, picture).unwrap();
     let line = |rung: &RungPlan| {
         let mut words: Vec<&str> = rung.before.iter().map(|one| one.factory.as_str()).collect();
@@ -301,16 +306,14 @@ fn what_the_chip_cannot_do_to_a_picture_is_done_in_software() {
 
 #[test]
 fn a_refused_element_is_planned_around() {
-    let text = toml::from_str::<toml::Table>(BOARD).unwrap();
-    let board: Board = serde::Deserialize::deserialize(text).unwrap();
-    let board = board.with_last_resort(&software());
+    let board = board();
     let mut machine =
         machine(&[("chipdec", &[]), ("chipenc", &["bps", "gop"]), ("x264enc", X264), ("avdec_h264", &[])]);
     for refused in ["chipdec", "chipenc"] {
         machine.refused.insert(refused.to_owned(), "it hung".to_owned());
     }
     let ladder = Ladder::new(vec![rendition("a", 1280, 720)]).unwrap();
-    let explained = explain(&board, &machine, &ladder, Codec::H264, Trust::Lossy, &picture()).unwrap();
+    let explained = explain(&board, &machine, &ladder, H264, &picture()).unwrap();
     assert_eq!(explained.decode.elements[0].factory, "avdec_h264");
     assert_eq!(explained.outputs.rungs[0].element.factory, "x264enc");
     let said: Vec<&str> = explained.candidates.iter().map(|one| one.verdict.as_str()).collect();
@@ -325,4 +328,118 @@ fn a_refused_element_is_planned_around() {
             "openh264enc is not installed"
         ]
     );
+}
+
+fn board() -> Board {
+    let text = toml::from_str::<toml::Table>(BOARD).unwrap();
+    let board: Board = serde::Deserialize::deserialize(text).unwrap();
+    board.with_last_resort(&software())
+}
+
+/// With a chip whose encoder and decoder run only so many at once.
+fn scarce(most: u32, ours: u32, software: bool) -> Machine {
+    let chip =
+        [("chipdec", &[][..]), ("chipscale", &[]), ("chipenc", &["bps", "gop"]), ("chipdownload", &[])];
+    let soft = [("x264enc", X264), ("avdec_h264", &[][..])];
+    let all: Vec<_> = chip.into_iter().chain(software.then_some(soft).into_iter().flatten()).collect();
+    let mut machine = machine(&all);
+    for element in ["chipdec", "chipenc"] {
+        machine.sessions.insert(element.to_owned(), Sessions { most, ours });
+    }
+    machine
+}
+
+fn ladder(sizes: &[(u32, u32)]) -> Ladder {
+    let renditions = sizes.iter().map(|&(width, height)| rendition(&format!("{height}p"), width, height));
+    Ladder::new(renditions.collect()).unwrap()
+}
+
+#[test]
+fn the_largest_renditions_have_what_runs_only_so_many_at_once_and_the_rest_goes_to_the_next() {
+    let smallest_first: Vec<(u32, u32)> = LADDER.iter().rev().copied().collect();
+    for (order, want) in [
+        (LADDER, ["chipenc", "chipenc", "x264enc"]),
+        (&smallest_first[..], ["x264enc", "chipenc", "chipenc"]),
+    ] {
+        let (board, machine, ladder) = (board(), scarce(2, 2, true), ladder(order));
+        let explained = explain(&board, &machine, &ladder, H264, &chip()).unwrap();
+        let encoders = explained.outputs.rungs.iter().map(|rung| rung.element.factory.as_str());
+        assert_eq!(encoders.collect::<Vec<_>>(), want);
+        let small = explained.candidates.iter().filter(|one| one.for_what == "360p");
+        let small: Vec<&str> = small.map(|one| one.verdict.as_str()).collect();
+        assert_eq!(
+            small,
+            ["chipenc runs 2 at once, 2 for larger renditions", "used", "openh264enc is not installed"]
+        );
+    }
+}
+
+#[test]
+fn what_other_streams_have_is_not_planned_with() {
+    let explained = explain(&board(), &scarce(2, 0, true), &ladder(LADDER), H264, &chip()).unwrap();
+    assert_eq!(explained.decode.elements[0].factory, "avdec_h264");
+    assert!(explained.outputs.rungs.iter().all(|rung| rung.element.factory == "x264enc"));
+    assert_eq!(explained.candidates[0].verdict, "chipdec runs 2 at once, 2 for other streams");
+}
+
+#[test]
+fn a_ladder_too_long_for_the_only_encoder_is_refused_and_one_that_others_keep_from_it_is_asked_to_wait() {
+    let refused = |machine: &Machine| {
+        outputs(&board(), machine, &ladder(LADDER), &DecodePlan::nothing(), &picture()).unwrap_err()
+    };
+    let mut machine = scarce(2, 2, false);
+    machine.elements.insert("chipupload".to_owned(), element(&[]));
+    let fault = refused(&machine);
+    assert_eq!(fault.code, Code::NoEncoder);
+    let said =
+        "rendition 360p: chipenc runs 2 at once, 2 for larger renditions, and nothing else here encodes H264";
+    assert!(fault.text.starts_with(said), "{}", fault.text);
+    machine.sessions.insert("chipenc".to_owned(), Sessions { most: 4, ours: 1 });
+    let fault = refused(&machine);
+    assert_eq!(fault.code, Code::Busy);
+    let said = "rendition 480p: chipenc runs 4 at once, 3 for other streams, 1 for larger renditions";
+    assert!(fault.text.starts_with(said), "{}", fault.text);
+    machine.sessions.insert("chipdec".to_owned(), Sessions { most: 1, ours: 0 });
+    let fault = decoder(&board(), &machine, H264).unwrap_err();
+    assert_eq!(fault.code, Code::Busy);
+    assert!(fault.text.starts_with("chipdec runs 1 at once, 1 for other streams"), "{}", fault.text);
+}
+
+#[test]
+fn an_input_outside_of_a_decoders_limits_goes_to_the_next_one() {
+    let mut board = board();
+    board.decoders[0].size.max = (1920, 1920);
+    let machine = scarce(1, 1, true);
+    let chosen = |width, height, depth| {
+        let coded = Some(Coded { size: Size::new(width, height), depth });
+        let plan = decoder(&board, &machine, Input { coded, ..H264 }).unwrap();
+        plan.elements.last().unwrap().factory.clone()
+    };
+    assert_eq!(chosen(1920, 1080, 8), "chipdec");
+    assert_eq!(chosen(1080, 1920, 8), "chipdec", "turned");
+    assert_eq!(chosen(853, 479, 8), "chipdec", "odd sides");
+    assert_eq!(chosen(3840, 2160, 8), "avdec_h264");
+    assert_eq!(chosen(1920, 1080, 10), "avdec_h264");
+    assert_eq!(chosen(8, 8, 8), "avdec_h264");
+}
+
+#[test]
+fn an_input_that_no_decoder_here_takes_is_refused_with_the_limits() {
+    let mut board = board();
+    board.decoders[0].size.max = (1920, 1920);
+    // Full as well: with a free session it would not take it either.
+    let machine = scarce(1, 0, false);
+    let coded = |width, height, depth| Some(Coded { size: Size::new(width, height), depth });
+    let fault = |coded| decoder(&board, &machine, Input { coded, ..H264 }).unwrap_err();
+    assert_eq!(fault(coded(1920, 1080, 8)).code, Code::Busy);
+    assert_eq!(fault(coded(3840, 2160, 8)).code, Code::NoDecoder);
+    let machine = scarce(1, 1, false);
+    let fault = |coded| decoder(&board, &machine, Input { coded, ..H264 }).unwrap_err();
+    assert_eq!(
+        fault(coded(3840, 2160, 8)).text,
+        "no decoder for H264 of 3840x2160 with 8 bits a sample works here (chipdec: it decodes 16x16 to 1920x1920, \
+         and this is 3840x2160); install chip or gstreamer1.0-libav or gstreamer1.0-plugins-bad"
+    );
+    let deep = fault(coded(1920, 1080, 10)).text;
+    assert!(deep.contains("(chipdec: it decodes 8 bits a sample, and this has 10)"), "{deep}");
 }

@@ -28,6 +28,8 @@ pub enum Said {
     Proved(Proof),
     /// So many ran at once, after it was proved.
     Instances(u32),
+    /// One more than so many did not.
+    Limit(u32),
     Failed(Fault),
 }
 
@@ -214,7 +216,8 @@ fn judge(candidate: &Candidate, deadline: Duration, said: Vec<Said>, end: &End, 
             (Said::Failed(fault), _) => return Outcome::Failed(fault),
             (Said::Proved(found), _) => proof = Some(found),
             (Said::Instances(count), Some(proof)) => proof.instances = Some(count),
-            (Said::Instances(_), None) => {}
+            (Said::Limit(count), Some(proof)) => proof.limit = Some(count),
+            (Said::Instances(_) | Said::Limit(_), None) => {}
         }
     }
     match (end, proof) {
@@ -224,7 +227,7 @@ fn judge(candidate: &Candidate, deadline: Duration, said: Vec<Said>, end: &End, 
             // Only the counting of instances follows the proof.
             let count = proof.instances.unwrap_or(1);
             proof.notes.push(format!("more than {count} at once hung or crashed it"));
-            proof.instances = Some(count);
+            (proof.instances, proof.limit) = (Some(count), Some(count));
             Outcome::Proved(proof)
         }
         (End::Killed, None) => Outcome::Failed(words::hung(candidate, deadline, tail)),

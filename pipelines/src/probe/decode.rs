@@ -7,7 +7,7 @@ use headwater_protocol::{Codec, Fault};
 
 use super::drive::{Driven, Shelf, Unready, take};
 use super::finding::Proof;
-use super::instances::AtOnce;
+use super::instances::{AtOnce, known};
 use super::pictures::{Luma, psnr};
 use super::prove::{ALIKE, Bench, proof, speed};
 use super::sample::{self, Clip};
@@ -51,6 +51,7 @@ pub(super) fn prove(bench: &Bench<'_>) -> Result<(Proof, Option<AtOnce>), Fault>
     } else {
         found.notes.push("not tried with a damaged stream, which can hang it".to_owned());
     }
+    found.limit = known(entry.max_instances);
     let at_once = (!candidate.software).then(|| at_once(bench, &entry, plan, clip));
     Ok((found, at_once))
 }
@@ -165,7 +166,8 @@ fn compare(bench: &Bench<'_>, plan: &DecodePlan, clip: &Clip, found: &mut Proof)
             Ok(())
         },
         |faults, hand| {
-            graph::prepare_chain(&plan.download, Rotation::None, gst_video::VideoFormat::I420, faults, hand)
+            let format = gst_video::VideoFormat::I420;
+            graph::prepare_chain(&plan.download, Rotation::None, format, false, faults, hand)
         },
     )?;
     let into = Arc::clone(prepare.chain());
@@ -209,7 +211,7 @@ fn at_once(bench: &Bench<'_>, entry: &Decoder, plan: DecodePlan, clip: Clip) -> 
         }),
         feed: Arc::new(move |chain| clip.feed(chain, 1)),
         pictures,
-        limit: entry.max_instances,
+        limit: known(entry.max_instances),
         patience: bench.again,
     }
 }

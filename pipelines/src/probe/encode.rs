@@ -13,7 +13,7 @@ use headwater_protocol::{
 use super::coded::{CodedFrame, Start};
 use super::drive::{Driven, Shelf, Unready, take};
 use super::finding::Proof;
-use super::instances::AtOnce;
+use super::instances::{AtOnce, known};
 use super::pictures::{Luma, draw, info, psnr};
 use super::prove::{ALIKE, Bench, proof, speed};
 use super::sample::{self, Clip};
@@ -72,6 +72,7 @@ pub(super) fn prove(bench: &Bench<'_>) -> Result<(Proof, Option<AtOnce>), Fault>
     let mut found = proof(speed(pictures, time.div_f64(share)));
     trial.again(driven, &shelf, &mut found)?;
     trial.likeness(&coded, &mut found)?;
+    found.limit = known(entry.max_instances);
     let at_once = (!candidate.software).then(|| trial.at_once(&entry)).flatten();
     Ok((found, at_once))
 }
@@ -318,7 +319,7 @@ impl Trial<'_> {
                 (0..FEW).try_for_each(|number| chain.push(draw(number, size)))
             }),
             pictures: FEW,
-            limit: entry.max_instances,
+            limit: known(entry.max_instances),
             patience: self.bench.again,
         })
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use headwater_protocol::media::Unproved;
+use headwater_protocol::worker::Sessions;
 use headwater_protocol::{Capability, Code, Fault, Pixels, ProbeReport};
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,9 @@ pub struct Proof {
     /// How many ran at once; None where it was not tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instances: Option<u32>,
+    /// No more than this run at once; None where no limit was met.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
     /// It works, but not after a flush: a new one for each segment.
     #[serde(default)]
     pub fresh: bool,
@@ -115,6 +119,7 @@ impl Findings {
                     width: Pixels(SIZE.width),
                     height: Pixels(SIZE.height),
                     instances: proof.instances,
+                    limit: proof.limit,
                 }),
                 Outcome::Missing(fault) | Outcome::Failed(fault) | Outcome::NotTried(fault) => {
                     report
@@ -141,6 +146,12 @@ pub fn apply(findings: Option<&Findings>, board: Board, machine: Machine) -> Kno
             Some(Outcome::Proved(proof)) => {
                 if proof.fresh {
                     known.machine.fresh.insert(key);
+                }
+                if let Some(limit) = proof.limit {
+                    // Which of its uses an element is opened for is not known beforehand, so the least of them counts.
+                    let sessions = known.machine.sessions.entry(candidate.element.clone());
+                    let sessions = sessions.or_insert(Sessions { most: limit, ours: limit });
+                    *sessions = Sessions { most: sessions.most.min(limit), ours: sessions.ours.min(limit) };
                 }
             }
             // What is missing is not in the machine's list of elements either; a plan says why.
@@ -265,6 +276,19 @@ mod tests {
         let machine = apply(Some(&found), board, machine).machine;
         assert_eq!(machine.elements["toyenc"].controls, Some([("gop".to_owned(), None)].into()));
         assert_eq!(machine.elements["toydec"].controls, None, "nothing was heard of its device");
+    }
+
+    #[test]
+    fn an_element_is_open_no_more_often_than_the_use_of_it_that_takes_the_least() {
+        let limit = |one: &Candidate| match (one.element.as_str(), one.codec) {
+            ("toydec", Some(Codec::Av1)) => Some(1),
+            ("toydec", _) => Some(3),
+            _ => None,
+        };
+        let found = findings(|one| Outcome::Proved(Proof { limit: limit(one), ..Proof::default() }));
+        let (board, machine) = toy();
+        let machine = apply(Some(&found), board, machine).machine;
+        assert_eq!(machine.sessions, [("toydec".to_owned(), Sessions { most: 1, ours: 1 })].into());
     }
 
     #[test]

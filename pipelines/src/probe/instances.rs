@@ -1,4 +1,5 @@
-//! How many of a device's elements run at once: 1, 2, 4, 8, until one fails.
+//! How many of a device's elements run at once: 1, 2, 4, 8, until one fails. What ran before that is then the limit,
+//! though one more might have run too: a session too many can cost a board more than one too few.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
@@ -10,7 +11,7 @@ use headwater_protocol::Fault;
 use super::drive::Driven;
 use crate::graph::Chain;
 
-/// More than any known device gives to one process that has other work too.
+/// Whoever runs so many is not asked for more, and has no limit as far as we know.
 const STEPS: [u32; 4] = [1, 2, 4, 8];
 
 type Build = dyn Fn(Arc<Mutex<u64>>) -> Result<Driven, Fault> + Sync;
@@ -23,9 +24,20 @@ pub(super) struct AtOnce {
     pub feed: Arc<Feed>,
     /// What must come out of each.
     pub pictures: u64,
-    /// No more than this, where the profile knows; 0: not known.
-    pub limit: u32,
+    /// No more than this, where the profile knows.
+    pub limit: Option<u32>,
     pub patience: Duration,
+}
+
+/// As a profile says it, in which 0 stands for not known.
+pub(super) fn known(max_instances: u32) -> Option<u32> {
+    (max_instances > 0).then_some(max_instances)
+}
+
+/// A limit that the profile knows is the last step.
+fn steps(limit: Option<u32>) -> impl Iterator<Item = u32> {
+    let below = STEPS.into_iter().filter(move |count| limit.is_none_or(|limit| *count < limit));
+    below.chain(limit.filter(|limit| *limit <= STEPS[STEPS.len() - 1]))
 }
 
 /// Where all wait for the last, so that every session is open at the same time.
@@ -57,14 +69,17 @@ impl Meeting {
 
 impl AtOnce {
     /// Says each number that went well, and stops at the first that did not: more would only disturb the device.
-    pub(super) fn count(&self, say: &mut dyn FnMut(u32)) {
-        let limit = if self.limit == 0 { u32::MAX } else { self.limit };
-        for count in STEPS.into_iter().filter(|count| *count <= limit) {
+    /// The last that went well is the limit then; none where all did.
+    pub(super) fn count(&self, say: &mut dyn FnMut(u32)) -> Option<u32> {
+        let mut good = 1;
+        for count in steps(self.limit) {
             if !self.run(count) {
-                return;
+                return Some(good);
             }
             say(count);
+            good = count;
         }
+        None
     }
 
     fn run(&self, count: u32) -> bool {
@@ -96,5 +111,20 @@ impl AtOnce {
             if meeting.wait(all, patience) { Ok(()) } else { Err(gst::FlowError::Error) }
         });
         ran.is_ok() && *crate::stage::lock(&seen) == self.pictures
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_profiles_limit_is_tried_last_where_it_is_within_reach() {
+        let all = |limit| steps(limit).collect::<Vec<u32>>();
+        assert_eq!(all(None), [1, 2, 4, 8]);
+        assert_eq!(all(Some(1)), [1]);
+        assert_eq!(all(Some(3)), [1, 2, 3]);
+        assert_eq!(all(Some(8)), [1, 2, 4, 8]);
+        assert_eq!(all(Some(30)), [1, 2, 4, 8]);
     }
 }

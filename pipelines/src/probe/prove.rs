@@ -14,7 +14,7 @@ use super::sample::Clip;
 use super::{decode, drive, encode, scale, words};
 use crate::board::Board;
 use crate::machine::{EXTRA_CONTROLS, Machine};
-use crate::plan::{self, Trust};
+use crate::plan::{self, Input, Trust};
 use crate::{busy, graph, v4l2};
 
 /// Decibels. A wrong plane order or a shifted row gives 10 to 20; x264, x265 and OpenH264 gave 42 to 48 at the bitrate
@@ -64,7 +64,10 @@ pub fn prove(
     let (proof, at_once) = proved.map_err(|fault| bench.told(fault))?;
     say(&Said::Proved(proof));
     if let Some(at_once) = at_once {
-        at_once.count(&mut |count| say(&Said::Instances(count)));
+        let limit = at_once.count(&mut |count| say(&Said::Instances(count)));
+        if let Some(limit) = limit {
+            say(&Said::Limit(limit));
+        }
     }
     Ok(())
 }
@@ -96,7 +99,8 @@ impl Bench<'_> {
         let Some(codec) = self.candidate.codec else { return Ok(None) };
         let mut board = self.board.clone();
         board.decoders.retain(|one| one.software && !one.factory.contains(&self.candidate.element));
-        let Ok(plan) = plan::decoder(&board, self.machine, codec, Trust::Whole) else { return Ok(None) };
+        let input = Input::any(codec, Trust::Whole);
+        let Ok(plan) = plan::decoder(&board, self.machine, input) else { return Ok(None) };
         let shelf: drive::Shelf<Luma> = drive::Shelf::default();
         let onto = shelf.clone();
         let driven = drive::Driven::new(

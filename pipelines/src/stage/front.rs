@@ -23,7 +23,11 @@ impl Taker for Prepared {
     fn sample(&mut self, sample: gst::Sample) -> Result<(), gst::FlowError> {
         let (buffer, info) = open(&sample)?;
         let mut stage = lock(&self.0);
-        stage.picture(buffer, info, None).map_err(|failed| stage.fail(failed))
+        let taken = match stage.stills.pop_front() {
+            Some(dues) => stage.still_picture(dues, buffer, info),
+            None => stage.picture(buffer, info, None),
+        };
+        taken.map_err(|failed| stage.fail(failed))
     }
 
     fn end(&mut self) {
@@ -48,6 +52,8 @@ struct Preparation {
     download: Vec<Element>,
     rotation: Rotation,
     format: gst_video::VideoFormat,
+    /// The rate of woven frames, where each gives two pictures.
+    fields: Option<FrameRate>,
 }
 
 /// End of the decoder's chain: sends pictures that are not upright progressive I420 through a chain that makes
@@ -60,7 +66,8 @@ pub(crate) struct Front {
     prepare: Option<(Preparation, Chain)>,
     /// This segment's pictures go to the encoders as they are.
     native: bool,
-    /// This segment's pictures go through `prepare`. Once one does, all later ones do, to stay in order.
+    /// Pictures of this segment go through `prepare`: on the native way those that become still ones, else all from the
+    /// first that has to, to stay in order.
     in_use: bool,
 }
 
@@ -82,8 +89,9 @@ impl Front {
         // A picture of another format in the middle stays in the chain of those before it, which are inside.
         if self.prepare.as_ref().is_none_or(|(ready, _)| *ready != wanted && !self.in_use) {
             let taker = Prepared(Arc::clone(&self.stage));
-            let Preparation { download, rotation, format } = &wanted;
-            let chain = graph::prepare_chain(download, *rotation, *format, &self.faults, taker)?;
+            let Preparation { download, rotation, format, fields } = &wanted;
+            let both = fields.is_some();
+            let chain = graph::prepare_chain(download, *rotation, *format, both, &self.faults, taker)?;
             chain.join(&self.stoppers);
             self.prepare = Some((wanted, chain));
         }
@@ -104,19 +112,27 @@ impl Front {
             stage.wanted = Some(plan);
         }
         if self.native {
-            return stage.picture(buffer, info, sample.caps());
+            stage.picture(buffer.clone(), info.clone(), sample.caps())?;
+            if !stage.stills_are_due() {
+                return Ok(());
+            }
         }
         let format = tone::format(&info);
         let ready = decode.memory == SYSTEM
             && info.format() == format
             && info.interlace_mode() == gst_video::VideoInterlaceMode::Progressive
             && rotation == Rotation::None;
-        if ready && !self.in_use {
+        if ready && !self.in_use && !self.native {
             return stage.picture(buffer, info, None);
+        }
+        let fields = stage.fields().filter(|_| !self.native);
+        if fields.is_some() {
+            stage.woven.get_or_insert_default().extend(buffer.pts());
         }
         drop(stage);
         let download = decode.download.clone();
-        let chain = self.prepare(Preparation { download, rotation, format })?;
+        let chain = self.prepare(Preparation { download, rotation, format, fields })?;
+        let sample = fields.map_or_else(|| sample.clone(), |rate| at_rate(&sample, &buffer, rate));
         let pushed = chain.push_sample(&sample);
         self.in_use = true;
         Ok(pushed?)
@@ -139,6 +155,13 @@ impl Taker for Decoded {
             Some(_) | None => Prepared(Arc::clone(&front.stage)).end(),
         }
     }
+}
+
+/// Decoders do not always say the rate, and the second field's time is reckoned from it.
+fn at_rate(sample: &gst::Sample, buffer: &gst::Buffer, rate: FrameRate) -> gst::Sample {
+    let mut caps = sample.caps_owned().unwrap_or_else(gst::Caps::new_empty);
+    caps.make_mut().set("framerate", gst::Fraction::new(rate.num() as i32, rate.den() as i32));
+    gst::Sample::builder().buffer(buffer).caps(&caps).build()
 }
 
 /// What a decoded picture says of itself.

@@ -9,13 +9,16 @@
 //!                                     │      └────────────────────────────────┘
 //! ```
 //!
-//! Everything here runs in the decoder's thread, or in that of the chain that prepares pictures.
+//! Everything here runs in the decoder's thread, or in that of the chain that prepares pictures. On the native way still
+//! pictures alone go through that one; see [`stills`].
 
 mod encoded;
 mod event;
 mod front;
 mod outputs;
+mod stills;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -29,6 +32,7 @@ pub(crate) use self::event::{Counters, Event, Events, Origo, Segment, lock, send
 use self::front::facts;
 pub(crate) use self::front::{Decoded, Front, open};
 use self::outputs::{Outputs, push, show, still, wanted};
+use self::stills::Dues;
 use crate::board::Board;
 use crate::es::{CLOCK, Rotation, Ticks};
 use crate::fit::{Gate, Origin, Size, cascade, square};
@@ -71,8 +75,12 @@ pub(crate) struct Stage {
     latest: Option<Ticks>,
     /// Time from the one before to it.
     step: Option<i64>,
-    /// Rate of an earlier segment, for those too short to tell.
+    /// Rate of this segment, or of an earlier one, for those too short to tell.
     usual_rate: Option<FrameRate>,
+    /// Times of frames in the chain that makes a picture of each field, if there is one: as many as it holds.
+    woven: Option<VecDeque<gst::ClockTime>>,
+    /// What the pictures are due for that are on their way to become still ones: as many as the chain holds.
+    stills: VecDeque<Dues>,
 }
 
 impl Stage {
@@ -101,6 +109,8 @@ impl Stage {
             latest: None,
             step: None,
             usual_rate: None,
+            woven: None,
+            stills: VecDeque::new(),
         }
     }
 
@@ -113,6 +123,8 @@ impl Stage {
         self.previous = None;
         self.latest = None;
         self.step = None;
+        self.woven = None;
+        self.stills.clear();
     }
 
     /// After the last: all chains are drained.
@@ -167,6 +179,19 @@ impl Stage {
         plan::outputs(&self.setup.board, &self.setup.machine, &self.setup.ladder, decode, &picture)
     }
 
+    /// The rate of woven frames in this segment, where a picture of each of their fields is wanted.
+    fn fields(&self) -> Option<FrameRate> {
+        self.usual_rate.filter(|rate| plan::both_fields(&self.setup.ladder, Some(*rate)))
+    }
+
+    /// Whether the picture at `time` is of a woven frame's second field: it is no frame of the input, and only for
+    /// renditions of another rate. It comes before the next frame's own picture.
+    fn is_second_field(&mut self, time: Ticks) -> bool {
+        let Some(woven) = &mut self.woven else { return false };
+        let origo = self.segment.origo;
+        woven.pop_front_if(|next| origo.ticks(*next) <= time).is_none()
+    }
+
     /// Makes `outputs` fit the first picture of a segment.
     fn arrange(&mut self, info: &gst_video::VideoInfo, hdr: Option<Hdr>) -> Result<(), Fault> {
         let plan = self.wanted.take().ok_or_else(|| {
@@ -213,6 +238,7 @@ impl Stage {
         caps: Option<&gst::CapsRef>,
     ) -> Result<(), Failed> {
         let decoded = buffer.pts().map(|pts| self.segment.origo.ticks(pts));
+        let second = decoded.is_some_and(|time| self.is_second_field(time));
         if decoded.is_some_and(|time| time.0 >= self.counters.hidden_from.load(Relaxed)) {
             return Ok(());
         }
@@ -235,8 +261,10 @@ impl Stage {
             self.decoded_size = Some(size);
             self.origins = cascade(size, &outputs.plan.sizes);
         }
-        self.counters.decoded.fetch_add(1, Relaxed);
-        self.counters.pixels.fetch_add(size.pixels(), Relaxed);
+        if !second {
+            self.counters.decoded.fetch_add(1, Relaxed);
+            self.counters.pixels.fetch_add(size.pixels(), Relaxed);
+        }
         let Some(time) = time else { return Ok(()) };
         let shown = self.segment.origo.nanoseconds(time);
         if buffer.pts() != shown {
@@ -247,11 +275,15 @@ impl Stage {
         let mut gated = false;
         let mut split = vec![false; outputs.plan.splits.len()];
         // Before any push: one push reaches all encoders behind a split, and any may be done with it at once.
-        for rung in outputs.rungs.iter().filter(|rung| rung.sheet.is_none() && rung.gate.is_none()) {
+        for rung in outputs.rungs.iter().filter(|rung| !second && rung.sheet.is_none() && rung.gate.is_none())
+        {
             lock(&rung.inside).push_back(time);
         }
-        for rung in &mut outputs.rungs {
+        for rung in outputs.rungs.iter_mut().filter(|rung| !second || rung.gate.is_some()) {
             if rung.sheet.is_some() {
+                if outputs.plan.way == Way::Native {
+                    continue;
+                }
                 let chain = &outputs.chains[rung.chain];
                 still(rung, chain, &mut picture, self.segment.origo, &self.origins, &outputs.canvases)?;
                 continue;

@@ -1,6 +1,6 @@
 //! Pictures that are turned, woven, odd, or of another kind from one frame to the next.
 
-use headwater_protocol::{Codec, Container};
+use headwater_protocol::{Codec, Container, FrameRate};
 
 use crate::PLAIN;
 use crate::rig::{Rig, engine, rendition, run, run_as};
@@ -65,6 +65,61 @@ fn woven_fields_of_either_order_become_progressive_pictures_of_the_same_number()
         };
         assert!(count("tff") + count("bff") <= 1.0, "{scan}: the output is still woven");
     }
+}
+
+/// A square that moves to the right in each of 50 fields a second, woven into 25 frames.
+fn moving(rig: &Rig, scan: &str, flag: &str) -> Vec<u8> {
+    rig.ffmpeg(&format!(
+        "-f lavfi -i color=black:s=640x360:r=50 -f lavfi -i color=white:s=80x80:r=50 -filter_complex \
+         [0][1]overlay=x=n*10:y=140:shortest=1,interlace=scan={scan}:lowpass=0 -t 1 -pix_fmt yuv420p -c:v libx264 \
+         -preset ultrafast -flags +ilme+ildct -x264opts {flag} -bf 0 in.ts"
+    ))
+}
+
+/// In each picture, where the right edge of what is bright in the middle row is.
+fn edges(rig: &Rig, bytes: &[u8], width: usize, height: usize) -> Vec<usize> {
+    rig.write("edges.ts", bytes);
+    let grey = rig.ffmpeg("-i edges.ts -pix_fmt gray -f rawvideo edges.raw");
+    let row = |picture: &[u8]| {
+        let row = &picture[height / 2 * width..][..width];
+        row.iter().rposition(|luma| *luma > 128).map_or(0, |at| at + 1)
+    };
+    grey.chunks_exact(width * height).map(row).collect()
+}
+
+#[test]
+fn each_field_becomes_a_picture_where_twice_the_rate_is_asked_for() {
+    let rig = Rig::new();
+    let mut smooth = rendition("smooth", 640, 360);
+    smooth.fps = Some(FrameRate::new(50, 1).unwrap());
+    let mut engine = engine(vec![smooth, rendition("frames", 320, 180)]);
+    for (scan, flag) in [("tff", "tff=1"), ("bff", "bff=1")] {
+        let input = moving(&rig, scan, flag);
+        let frames = rig.times(&input);
+        assert_eq!(frames.len(), 25);
+        let done = run(&mut engine, &input).unwrap();
+        let video = done.report.input.video.unwrap();
+        assert_eq!((video.frames, video.decoded, video.pixels), (25, 25, 25 * 640 * 360), "{scan}");
+        let times: Vec<i64> = (0..50).map(|at| frames[0] + at * 1800).collect();
+        assert_eq!(rig.times(&done.outputs[0]), times, "{scan}");
+        assert_eq!(rig.times(&done.outputs[1]), frames, "{scan}: the source's frames stay what they are");
+        let edges = edges(&rig, &done.outputs[0], 640, 360);
+        let moved = |pair: &[usize]| (8..=12).contains(&(pair[1].saturating_sub(pair[0])));
+        assert!(edges.windows(2).all(moved), "{scan}: it moves in each picture: {edges:?}");
+    }
+}
+
+#[test]
+fn a_turned_picture_that_is_not_woven_is_doubled_where_twice_the_rate_is_asked_for() {
+    let rig = Rig::new();
+    let mut double = rendition("a", 320, 180);
+    double.fps = Some(FrameRate::new(60, 1).unwrap());
+    rig.clip("320x180", 0.5, PLAIN, "flat.mp4");
+    let input = rig.ffmpeg("-i flat.mp4 -c copy -metadata:s:v:0 rotate=90 turned.mp4");
+    let done = run_as(&mut engine(vec![double]), Container::Mp4, &input).unwrap();
+    let first = rig.times(&input)[0];
+    assert_eq!(rig.times(&done.outputs[0]), (0..30).map(|at| first + at * 1500).collect::<Vec<_>>());
+    assert_eq!(done.report.input.video.unwrap().decoded, 15);
 }
 
 #[test]

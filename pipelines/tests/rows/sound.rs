@@ -4,7 +4,7 @@ use headwater_protocol::{Code, Container};
 
 use crate::PLAIN;
 use crate::media::{Folder, demux_in, probe};
-use crate::rig::{Rig, engine, rendition, run};
+use crate::rig::{Rig, engine, rendition, run, run_as};
 
 fn clip(rig: &Rig, sound: &str, at: f64) -> Vec<u8> {
     rig.ffmpeg(&format!(
@@ -58,15 +58,53 @@ fn sound_that_comes_or_goes_in_the_middle_is_carried_over_to_the_packet() {
 }
 
 #[test]
-fn a_segment_of_sound_alone_is_answered_and_the_next_one_works() {
+fn a_segment_of_sound_alone_is_handed_on_as_it_is_and_the_next_one_works() {
+    let rig = Rig::new();
+    let mut mp4 = rendition("b", 160, 90);
+    mp4.container = Container::Mp4;
+    let mut engine = engine(vec![rendition("a", 320, 180), mp4]);
+    let good = clip(&rig, "-c:a aac", 0.0);
+    for (name, container) in [("radio.ts", Container::Ts), ("radio.mp4", Container::Mp4)] {
+        let radio = rig.ffmpeg(&format!("-f lavfi -i sine=440 -t 0.5 -c:a aac {name}"));
+        let done = run_as(&mut engine, container, &radio).unwrap();
+        assert_eq!((done.report.input.video, done.report.input.audio_streams), (None, 1), "{name}");
+        for (bytes, report) in done.outputs.iter().zip(&done.report.renditions) {
+            assert!(report.copied && *bytes == radio, "{name}");
+            assert_eq!((report.container, report.bytes), (container, radio.len() as u64), "{name}");
+        }
+        assert_eq!(run(&mut engine, &good).unwrap().report.renditions[0].frames, 15, "after {name}");
+    }
+}
+
+#[test]
+fn a_segment_with_neither_video_nor_sound_that_could_be_handed_on_is_refused() {
     let rig = Rig::new();
     let mut engine = engine(vec![rendition("a", 320, 180)]);
     let radio = rig.ffmpeg("-f lavfi -i sine=440 -t 0.5 -c:a aac radio.ts");
-    let good = clip(&rig, "-c:a aac", 0.0);
-    for _ in 0..2 {
-        assert_eq!(run(&mut engine, &radio).map(|done| done.report).unwrap_err().code, Code::NoVideo);
-        assert_eq!(run(&mut engine, &good).unwrap().report.renditions[0].frames, 15);
+    // Its tables promise sound that does not come.
+    let pid = |packet: &[u8]| (packet[1] & 0x1f, packet[2]);
+    let silent: Vec<u8> =
+        radio.chunks(188).filter(|packet| pid(packet) != (1, 0)).flatten().copied().collect();
+    let matroska = rig.ffmpeg("-f lavfi -i sine=440 -t 0.5 -c:a aac radio.mkv");
+    for (input, says) in [(silent, "no sound"), (matroska, "Matroska cannot")] {
+        let fault = run(&mut engine, &input).map(|done| done.report).unwrap_err();
+        assert_eq!(fault.code, Code::NoVideo);
+        assert!(fault.text.contains(says), "{fault}");
     }
+}
+
+#[test]
+fn video_that_goes_after_a_few_frames_is_encoded_as_far_as_it_goes() {
+    let rig = Rig::new();
+    let mut engine = engine(vec![rendition("a", 320, 180)]);
+    let few = rig.ffmpeg(&format!(
+        "-f lavfi -i testsrc2=s=320x180:r=30 -f lavfi -i sine=440 -t 0.1 -pix_fmt yuv420p {PLAIN} -c:a mp2 few.ts"
+    ));
+    let radio = rig.ffmpeg("-f lavfi -i sine=440 -t 0.5 -c:a mp2 -output_ts_offset 0.1 radio.ts");
+    let done = run(&mut engine, &[few, radio].concat()).unwrap();
+    let video = done.report.input.video.unwrap();
+    assert_eq!((video.frames, video.decoded), (3, 3));
+    assert_eq!(rig.times(&done.outputs[0]).len(), 3);
 }
 
 #[test]

@@ -29,7 +29,7 @@ pub fn rows(lab: &Lab) -> Result<Vec<Row>> {
             median(&mut first),
             "ms",
             Must::AtMost(150.0),
-            "from the first byte of its first segment, 1080p30 to four rungs",
+            "after Ready: from the start of its first segment to the first byte of any rung, 1080p30 to four rungs",
         ),
         Row::new(
             "start of a worker to its being pre-warmed",

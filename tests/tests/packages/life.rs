@@ -75,6 +75,56 @@ pub(crate) fn an_upgrade_keeps_what_is_there(site: &Site) -> Result<()> {
     Ok(())
 }
 
+/// A worker that never gets ready, so that its attempt is open while the gateway goes, and fails without it.
+const SLOW_WORKER: &str = r#"
+    cat >/usr/local/bin/slow-worker <<'END'
+#!/bin/sh
+[ "$1" != serve ] || { touch /run/headwater-agent/at-work; exec sleep 1000; }
+exec /usr/bin/headwater-worker "$@"
+END
+    chmod 755 /usr/local/bin/slow-worker
+    sed -i -e 's|^#worker = .*|worker = "/usr/local/bin/slow-worker"|' -e 's/^#spare_worker = .*/spare_worker = false/' \
+        -e 's/^#worker_start_seconds = .*/worker_start_seconds = 5/' \
+        -e 's/^#interval_seconds = .*/interval_seconds = 1/' /etc/headwater/agent.toml
+    systemctl restart headwater-agent
+"#;
+const OUTBOX: &str = "/var/lib/headwater-agent/outbox/events";
+
+pub(crate) fn an_event_outlives_an_upgrade(site: &Site) -> Result<()> {
+    let board = enrolled(site)?;
+    board.ok(SLOW_WORKER)?;
+    board.wait_for("node that is online", ONLINE)?;
+    board.ok(
+        "setsid headwater push --quiet --ladder 240p --out /tmp/out /shared/bbb-720p25-5s.mp4 </dev/null >/dev/null 2>&1 &",
+    )?;
+    board.wait_for("attempt", "test -e /run/headwater-agent/at-work")?;
+    // At once, as in a power cut: it takes no event any more.
+    board.ok("systemctl kill --signal=KILL headwater-gateway; systemctl stop headwater-gateway")?;
+    let failed = format!("grep '\"kind\":\"failed\"' {OUTBOX}");
+    let event = board.wait_for("event that nobody acknowledges", &failed)?;
+
+    board.install(
+        "-o Dpkg::Options::=--force-confold /shared/next/headwater-agent_*.deb /shared/next/headwater-worker_*.deb",
+    )?;
+    let version = board.ok("dpkg-query -W -f '${Version}' headwater-agent")?;
+    ensure!(version == "0.2.0", "{version}");
+    board.wait_for("new program that runs", "systemctl is-active headwater-agent")?;
+    let kept = board.ok(&failed)?;
+    ensure!(kept == event, "it was {event}, and is {kept}");
+
+    board.ok("systemctl start headwater-gateway")?;
+    // Telemetry is not stored, so this is a new word.
+    board.wait_for(
+        "word that all events have arrived",
+        "headwater nodes --json | tr -d ' \n' | grep -q '\"outbox\":0'",
+    )?;
+    // It tidies up as it ends. The gateway may have offered the task once more; that is another event.
+    board.ok("systemctl stop headwater-agent")?;
+    let left = board.ok(&format!("cat {OUTBOX}"))?;
+    ensure!(!left.contains(event.trim()), "the event is still there: {left}");
+    Ok(())
+}
+
 pub(crate) fn removal_and_purging(site: &Site) -> Result<()> {
     let board = enrolled(site)?;
     let identity = board.ok(IDENTITY)?;

@@ -136,9 +136,10 @@ fn prepare(work: &Path) -> Result<Vec<Site>> {
 
 type Case = fn(&Site) -> Result<()>;
 
-const CASES: [(&str, Case); 10] = [
+const CASES: [(&str, Case); 11] = [
     ("one_installation_and_one_token_bring_a_node_that_transcodes", life::one_installation_and_one_token),
     ("an_upgrade_keeps_identity_outbox_and_configuration", life::an_upgrade_keeps_what_is_there),
+    ("an_event_that_was_not_acknowledged_arrives_after_an_upgrade", life::an_event_outlives_an_upgrade),
     ("removal_keeps_state_and_purging_takes_it", life::removal_and_purging),
     ("without_systemd_sysusers_the_user_is_made_all_the_same", life::without_sysusers),
     ("what_was_disabled_or_stopped_stays_so", life::disabled_stays_disabled),

@@ -148,6 +148,7 @@ Ladders:
                             written out; several with ';' or by repeating --ladder.
                             Also codec=h264|hevc|av1, quality=1-51 instead of bitrate,
                             profile=baseline|main|high|constrained-high, container=ts|mp4, gop=intra
+  All are made, also those larger than the input.
 
 Exit status: 0 if every rendition of every segment arrived whole, 3 if not; see headwater --help.";
 

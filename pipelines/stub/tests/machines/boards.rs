@@ -7,7 +7,7 @@ use crate::support::{BITRATES, Rig, snapshots};
 use headwater_pipelines::board::Boards;
 use headwater_pipelines::es::Rotation;
 use headwater_pipelines::fit::Size;
-use headwater_pipelines::plan::{self, Explanation, Picture, Trust, Way};
+use headwater_pipelines::plan::{self, Explanation, Input, Picture, Trust, Way};
 use headwater_protocol::{Codec, FrameRate};
 use serde_json::Value;
 
@@ -16,7 +16,8 @@ fn plan(rig: &Rig) -> Explanation {
     let machine = rig.machine();
     let board = Boards::shipped().unwrap().board(None, &machine).unwrap();
     let ladder = serde_json::from_str(&fs::read_to_string(rig.ladder()).unwrap()).unwrap();
-    let decode = plan::decoder(&board, &machine, Codec::H264, Trust::Lossy).unwrap();
+    let input = Input::any(Codec::H264, Trust::Lossy);
+    let decode = plan::decoder(&board, &machine, input).unwrap();
     let picture = Picture {
         coded: Size::new(640, 360),
         aspect: (1, 1),
@@ -26,7 +27,7 @@ fn plan(rig: &Rig) -> Explanation {
         format: if decode.hardware { "NV12" } else { "I420" }.to_owned(),
         mapped: false,
     };
-    plan::explain(&board, &machine, &ladder, Codec::H264, Trust::Lossy, &picture).unwrap()
+    plan::explain(&board, &machine, &ladder, input, &picture).unwrap()
 }
 
 fn check(machine: &str) {

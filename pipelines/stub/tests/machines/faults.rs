@@ -150,6 +150,27 @@ fn a_probe_refuses_an_encoder_that_gives_nothing_and_software_takes_its_place() 
     assert!(!rig.trace("v4l2h264dec").is_empty(), "{}", rig.whole_trace());
 }
 
+#[test]
+fn what_runs_only_so_many_at_once_has_the_largest_renditions_and_software_the_rest() {
+    let rig = Rig::unproved("v4l2-generic");
+    // Its second session is refused.
+    let faults = "v4l2h264enc:busy@2";
+    let probe = rig.run(rig.worker(faults).arg("probe"));
+    let report: ProbeReport = serde_json::from_slice(&probe.stdout).unwrap();
+    let limit = |name: &str| report.capabilities.iter().find(|one| one.element == name).unwrap().limit;
+    assert_eq!((limit("v4l2h264enc"), limit("v4l2h264dec"), limit("x264enc")), (Some(1), None, None));
+    std::fs::remove_file(rig.path("trace")).unwrap();
+    let done = rig.transcode(faults);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let trace = rig.trace("v4l2h264enc");
+    let taken: Vec<&String> = trace.iter().filter(|line| line.starts_with("takes")).collect();
+    assert!(!taken.is_empty() && taken.iter().all(|line| line.contains("width=(int)480")), "{trace:?}");
+    for (name, _) in BITRATES {
+        let frames = (0..3).map(|segment| rig.frames(&rig.path(&format!("out/{name}/{segment}.ts"))).len());
+        assert_eq!(frames.sum::<usize>(), 180, "{name}");
+    }
+}
+
 struct Nobody;
 
 impl Taker for Nobody {

@@ -3,5 +3,6 @@
 mod boards;
 mod faults;
 mod proofs;
+mod quirks;
 mod support;
 mod ways;

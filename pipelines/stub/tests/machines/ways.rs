@@ -69,3 +69,24 @@ fn pictures_of_another_size_in_the_middle_come_out_in_the_same_size() {
     assert_eq!(rig.frames(&rig.path("out/a/0.ts")).len(), 60);
     assert_eq!(rig.size(&rig.path("out/a/0.ts")), (320, 180));
 }
+
+#[test]
+fn of_a_ladder_with_still_pictures_only_those_that_are_due_leave_the_boards_memory() {
+    let rig = Rig::new(ORIN);
+    let ladder = json!([
+        {"name": "thumbs", "codec": "jpeg", "width": 160, "height": 90, "rate": {"quality": 11}, "gop": "segment",
+         "container": "jpeg", "tiles": {"columns": 2, "rows": 1, "every": 1000}},
+        {"name": "a", "codec": "h264", "width": 320, "height": 180, "rate": {"bitrate": 500_000}, "gop": "segment",
+         "container": "ts"},
+    ]);
+    fs::write(rig.path("both.json"), ladder.to_string()).unwrap();
+    let clip = rig.clip();
+    well_done(&rig, &clip, &rig.path("both.json"));
+    for segment in 0..3 {
+        assert_eq!(rig.frames(&rig.path(&format!("out/a/{segment}.ts"))).len(), 60);
+        assert_eq!(rig.size(&rig.path(&format!("out/thumbs/{segment}.jpg"))), (320, 90));
+    }
+    // Of 60 pictures of a segment two are due.
+    let carried = rig.trace("nvvidconv").into_iter().any(|line| line == "stops in=6 out=6");
+    assert!(carried, "{}", rig.whole_trace());
+}

@@ -12,7 +12,7 @@ inherit bundle headwater_settings
 RAUC_BUNDLE_COMPATIBLE = "${HEADWATER_COMPATIBLE}"
 RAUC_BUNDLE_VERSION = "${DISTRO_VERSION}"
 RAUC_BUNDLE_DESCRIPTION = "headwater-image for ${MACHINE}"
-# Read block by block and checked on the way, so that it can be installed while it arrives.
+# Each block is checked as it is read, at the moment of installing: what changed on the disk since the signature was checked is found.
 RAUC_BUNDLE_FORMAT = "verity"
 
 RAUC_BUNDLE_SLOTS = "rootfs"

@@ -1,0 +1,369 @@
+//! Which worker has how many sessions of the elements that run only so many at once.
+//!
+//! ```text
+//!   probe ─▶ limits                       ┌─ a ladder's worker opens: what it wants, as far as it is left ─▶ Grant
+//!                     Sessions, one ledger┤
+//!   admission ◀─ what lanes hold          └─ the worker is gone ─▶ its Grant is dropped, and given back
+//! ```
+//!
+//! A worker is told its part when it opens and plans with it; what does not fit is software's. What an input is
+//! decoded with is not known before it comes, so that a worker gets one session of each decoder that is counted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use headwater_protocol::worker::Sessions as Told;
+use headwater_protocol::{Capability, CapabilityKind, Code, Codec, Fault, Ladder};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+
+use crate::node::LaneId;
+
+/// A worker that is told to close is gone after this, or for ever in its driver.
+const ENDING: Duration = Duration::from_secs(8);
+
+/// Sessions by element.
+pub(crate) type Counts = BTreeMap<String, u32>;
+
+/// What workers hold, each by itself.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Held(pub(crate) Vec<(LaneId, Counts)>);
+
+impl Held {
+    /// Workers of one lane.
+    pub(crate) fn workers(&self, lane: LaneId) -> usize {
+        self.0.iter().filter(|(holder, _)| *holder == lane).count()
+    }
+
+    /// What those hold whose lane is not one of `gone`.
+    pub(crate) fn without(&self, gone: &BTreeSet<LaneId>) -> Counts {
+        let mut used = Counts::new();
+        for (element, count) in
+            self.0.iter().filter(|(lane, _)| !gone.contains(lane)).flat_map(|(_, has)| has)
+        {
+            *used.entry(element.clone()).or_default() += count;
+        }
+        used
+    }
+}
+
+/// The elements that do this, best first, each with its limit.
+fn elements(
+    capabilities: &[Capability],
+    kind: CapabilityKind,
+    codec: Option<Codec>,
+) -> Vec<(&str, Option<u32>)> {
+    let mut all: Vec<(&str, Option<u32>)> = Vec::new();
+    let does = |one: &&Capability| one.kind == kind && (codec.is_none() || one.codec == codec);
+    for one in capabilities.iter().filter(does) {
+        if !all.iter().any(|(element, _)| *element == one.element) {
+            all.push((&one.element, limit(capabilities, &one.element)));
+        }
+    }
+    all
+}
+
+/// The least over all uses of the element.
+fn limit(capabilities: &[Capability], element: &str) -> Option<u32> {
+    capabilities.iter().filter(|one| one.element == element).filter_map(|one| one.limit).min()
+}
+
+/// How many renditions there are of each codec.
+fn renditions(ladder: &Ladder) -> Vec<(Codec, u32)> {
+    let mut all: Vec<(Codec, u32)> = Vec::new();
+    for rendition in ladder.renditions() {
+        match all.iter_mut().find(|(codec, _)| *codec == rendition.codec) {
+            Some((_, count)) => *count += 1,
+            None => all.push((rendition.codec, 1)),
+        }
+    }
+    all
+}
+
+/// Whether a new worker for this ladder would find an encoder for each rendition, where others hold `used`.
+pub(crate) fn room(ladder: &Ladder, capabilities: &[Capability], used: &Counts) -> Result<(), Fault> {
+    for (codec, wanted) in renditions(ladder) {
+        let all = elements(capabilities, CapabilityKind::Encode, Some(codec));
+        let Some(limits) = all.iter().map(|(_, limit)| *limit).collect::<Option<Vec<u32>>>() else {
+            continue;
+        };
+        let most: u32 = limits.iter().sum();
+        let names = all.iter().map(|(element, _)| *element).collect::<Vec<_>>().join(" and ");
+        if wanted > most {
+            let text = format!("{names} here runs {most} at once, and the ladder has {wanted} of {codec:?}");
+            return Err(Fault::new(Code::NoEncoder, text));
+        }
+        let used: u32 = all.iter().filter_map(|(element, _)| used.get(*element)).sum();
+        if wanted > most.saturating_sub(used) {
+            let text = format!(
+                "{names} here runs {most} at once, of which {used} are in use, and the ladder wants {wanted}"
+            );
+            return Err(Fault::new(Code::Busy, text));
+        }
+    }
+    Ok(())
+}
+
+/// A new worker's part.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Part {
+    /// Of every element that is counted.
+    has: Counts,
+    /// Elements of which it would take more.
+    lacks: BTreeSet<String>,
+}
+
+fn part(ladder: &Ladder, capabilities: &[Capability], used: &Counts) -> Part {
+    let mut part = Part::default();
+    let left =
+        |element: &str, limit: u32| limit.saturating_sub(used.get(element).copied().unwrap_or_default());
+    for one in capabilities {
+        if limit(capabilities, &one.element).is_some() {
+            part.has.insert(one.element.clone(), 0);
+        }
+    }
+    for (codec, mut wanted) in renditions(ladder) {
+        let all = elements(capabilities, CapabilityKind::Encode, Some(codec));
+        // What comes behind one that is not counted is not needed.
+        let counted = all.iter().map_while(|(element, limit)| limit.map(|limit| (*element, limit)));
+        for (element, limit) in counted.clone() {
+            let given = wanted.min(left(element, limit));
+            part.has.insert(element.to_owned(), given);
+            wanted -= given;
+        }
+        if wanted > 0 {
+            part.lacks.extend(counted.map(|(element, _)| element.to_owned()));
+        }
+    }
+    for (element, limit) in elements(capabilities, CapabilityKind::Decode, None) {
+        let Some(limit) = limit else { continue };
+        let given = left(element, limit).min(1);
+        part.has.insert(element.to_owned(), given);
+        if given == 0 {
+            part.lacks.insert(element.to_owned());
+        }
+    }
+    part
+}
+
+#[derive(Debug)]
+struct Holder {
+    lane: LaneId,
+    has: Counts,
+    /// Its lane is told to close.
+    ending: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Proved and used.
+    capabilities: Vec<Capability>,
+    /// One for each worker.
+    holders: BTreeMap<u64, Holder>,
+    next: u64,
+}
+
+impl State {
+    fn held(&self) -> Held {
+        Held(self.holders.values().map(|holder| (holder.lane, holder.has.clone())).collect())
+    }
+
+    fn used(&self) -> Counts {
+        self.held().without(&BTreeSet::new())
+    }
+}
+
+/// The ledger that lanes share.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    state: Mutex<State>,
+    given_back: Notify,
+}
+
+impl Sessions {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Only whole values are put in and taken out.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn learn(&self, capabilities: &[Capability]) {
+        self.state().capabilities = capabilities.to_vec();
+    }
+
+    pub(crate) fn held(&self) -> Held {
+        self.state().held()
+    }
+
+    /// The lane is told to close: its workers' sessions are worth waiting for.
+    pub(crate) fn ending(&self, lane: LaneId) {
+        self.state()
+            .holders
+            .values_mut()
+            .filter(|holder| holder.lane == lane)
+            .for_each(|one| one.ending = true);
+    }
+
+    /// A new worker's part. Where it is not all that its ladder wants and workers are ending, it waits for them.
+    pub(crate) async fn take(self: &Arc<Self>, lane: LaneId, ladder: &Ladder) -> Grant {
+        let until = Instant::now() + ENDING;
+        loop {
+            // Listens before it looks.
+            let given_back = self.given_back.notified();
+            if let Some(grant) = self.try_take(lane, ladder, Instant::now() >= until) {
+                return grant;
+            }
+            // Too late: it is taken as it is.
+            let _ = timeout_at(until, given_back).await;
+        }
+    }
+
+    /// None where it is better to wait.
+    fn try_take(self: &Arc<Self>, lane: LaneId, ladder: &Ladder, now: bool) -> Option<Grant> {
+        let mut state = self.state();
+        let Part { has, lacks } = part(ladder, &state.capabilities, &state.used());
+        let worth =
+            |one: &Holder| one.has.iter().any(|(element, count)| *count > 0 && lacks.contains(element));
+        if !now && state.holders.values().any(|one| one.ending && worth(one)) {
+            return None;
+        }
+        let told = has.iter().filter_map(|(element, ours)| {
+            let most = limit(&state.capabilities, element)?;
+            Some((element.clone(), Told { most, ours: *ours }))
+        });
+        let told = told.collect();
+        let id = state.next;
+        state.next += 1;
+        state.holders.insert(id, Holder { lane, has, ending: false });
+        Some(Grant { ledger: self.clone(), id, told, lacks })
+    }
+}
+
+/// A worker's sessions, given back when this is dropped: after its process has ended.
+#[derive(Debug)]
+pub(crate) struct Grant {
+    ledger: Arc<Sessions>,
+    id: u64,
+    told: BTreeMap<String, Told>,
+    lacks: BTreeSet<String>,
+}
+
+impl Grant {
+    /// As the worker is told it.
+    pub(crate) fn told(&self) -> &BTreeMap<String, Told> {
+        &self.told
+    }
+
+    /// A new worker in place of this one would get sessions that this one lacks.
+    pub(crate) fn is_outdated(&self) -> bool {
+        let state = self.ledger.state();
+        let used = state.used();
+        self.lacks.iter().any(|element| {
+            let most = limit(&state.capabilities, element).unwrap_or(u32::MAX);
+            used.get(element).copied().unwrap_or_default() < most
+        })
+    }
+}
+
+impl Drop for Grant {
+    fn drop(&mut self) {
+        self.ledger.state().holders.remove(&self.id);
+        self.ledger.given_back.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::tests::{h264, offer};
+
+    fn encoder(codec: Codec, element: &str, limit: Option<u32>) -> Capability {
+        Capability { codec: Some(codec), element: element.into(), limit, ..h264() }
+    }
+
+    fn decoder(element: &str, limit: Option<u32>) -> Capability {
+        Capability { kind: CapabilityKind::Decode, ..encoder(Codec::H264, element, limit) }
+    }
+
+    /// So many renditions of H.264, and as many of HEVC.
+    fn ladder(h264: usize, hevc: usize) -> Ladder {
+        let one = offer("t1", "s1").ladder.renditions()[0].clone();
+        let codecs = std::iter::repeat_n(Codec::H264, h264).chain(std::iter::repeat_n(Codec::Hevc, hevc));
+        let named = |(number, codec): (usize, Codec)| {
+            let name = headwater_protocol::RenditionName::new(format!("r{number}")).unwrap();
+            headwater_protocol::Rendition { name, codec, ..one.clone() }
+        };
+        Ladder::new(codecs.enumerate().map(named).collect()).unwrap()
+    }
+
+    fn counts(all: &[(&str, u32)]) -> Counts {
+        all.iter().map(|(element, count)| ((*element).to_owned(), *count)).collect()
+    }
+
+    #[test]
+    fn a_worker_gets_what_its_ladder_wants_as_far_as_it_is_left() {
+        let able = [
+            decoder("dec", Some(3)),
+            encoder(Codec::H264, "enc", Some(4)),
+            encoder(Codec::H264, "soft", None),
+            encoder(Codec::Hevc, "enc265", Some(2)),
+        ];
+        let first = part(&ladder(3, 0), &able, &Counts::new());
+        assert_eq!(first.has, counts(&[("dec", 1), ("enc", 3), ("enc265", 0)]));
+        assert!(first.lacks.is_empty());
+        let second = part(&ladder(3, 1), &able, &first.has);
+        assert_eq!(second.has, counts(&[("dec", 1), ("enc", 1), ("enc265", 1)]));
+        assert_eq!(second.lacks, ["enc".to_owned()].into(), "two renditions are left to software");
+    }
+
+    #[test]
+    fn what_stands_behind_software_is_left_alone_and_a_second_device_is_not() {
+        let (device, other) = (encoder(Codec::H264, "a", Some(2)), encoder(Codec::H264, "b", Some(2)));
+        let both = part(&ladder(3, 0), &[device.clone(), other.clone()], &Counts::new());
+        assert_eq!(both.has, counts(&[("a", 2), ("b", 1)]));
+        let behind = part(&ladder(3, 0), &[encoder(Codec::H264, "soft", None), device], &Counts::new());
+        assert_eq!(behind, Part { has: counts(&[("a", 0)]), lacks: BTreeSet::new() });
+    }
+
+    #[test]
+    fn an_element_has_the_least_limit_of_all_its_uses() {
+        let av1 = Capability { codec: Some(Codec::Av1), ..decoder("dec", Some(1)) };
+        let able = [decoder("dec", None), av1];
+        assert_eq!(part(&ladder(1, 0), &able, &Counts::new()).has, counts(&[("dec", 1)]));
+        assert_eq!(part(&ladder(1, 0), &able, &counts(&[("dec", 1)])).lacks, ["dec".to_owned()].into());
+    }
+
+    #[test]
+    fn there_is_room_unless_every_encoder_of_a_codec_is_in_use() {
+        let code = |ladder: &Ladder, able: &[Capability], used: &[(&str, u32)]| {
+            room(ladder, able, &counts(used)).err().map(|fault| fault.code)
+        };
+        let mut able = vec![encoder(Codec::H264, "enc", Some(2))];
+        assert_eq!(code(&ladder(2, 0), &able, &[]), None);
+        assert_eq!(code(&ladder(2, 0), &able, &[("enc", 1)]), Some(Code::Busy));
+        assert_eq!(code(&ladder(3, 0), &able, &[]), Some(Code::NoEncoder), "it would never fit");
+        able.push(encoder(Codec::H264, "soft", None));
+        assert_eq!(code(&ladder(3, 0), &able, &[("enc", 2)]), None);
+    }
+
+    #[tokio::test]
+    async fn sessions_come_back_with_their_worker_and_those_that_end_are_waited_for() {
+        let sessions = Arc::new(Sessions::default());
+        sessions.learn(&[encoder(Codec::H264, "enc", Some(2)), encoder(Codec::H264, "soft", None)]);
+        let first = sessions.take(LaneId(1), &ladder(2, 0)).await;
+        let second = sessions.take(LaneId(2), &ladder(2, 0)).await;
+        let ours = |grant: &Grant| grant.told()["enc"];
+        assert_eq!((ours(&first), ours(&second)), (Told { most: 2, ours: 2 }, Told { most: 2, ours: 0 }));
+        assert!(!first.is_outdated() && !second.is_outdated());
+        sessions.ending(LaneId(1));
+        let waiting = sessions.clone();
+        let third = tokio::spawn(async move { waiting.take(LaneId(3), &ladder(2, 0)).await });
+        tokio::task::yield_now().await;
+        assert_eq!(sessions.held().workers(LaneId(3)), 0, "it took what there was");
+        drop(first);
+        let third = third.await.unwrap();
+        assert_eq!(ours(&third).ours, 2);
+        drop(third);
+        assert!(second.is_outdated(), "a new worker would get what this one lacks");
+    }
+}
