@@ -338,7 +338,7 @@ impl Node {
             let crowded = lane.is_none() && live >= self.limits.workers as usize;
             let capabilities = self.capabilities.as_deref().unwrap_or_default();
             let full = || room(&offer.ladder, capabilities, &held.without(&closing)).is_err();
-            if !crowded && !(starts_worker && full()) {
+            if !(crowded || starts_worker && full()) {
                 return;
             }
             closing.insert(idlest);

@@ -72,8 +72,10 @@ fn devices(root: &Path, names: &[&str], may_open: impl Fn(&Path) -> bool) -> Dev
 
 /// `dev/video0`, `dev/video1`, …
 fn numbered(dev: &Path, name: &str) -> Vec<PathBuf> {
-    let (folder, name) =
-        name.rsplit_once('/').map_or((dev.to_owned(), name), |(below, name)| (dev.join(below), name));
+    let (folder, name) = match name.rsplit_once('/') {
+        Some((below, name)) => (dev.join(below), name),
+        None => (dev.to_owned(), name),
+    };
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let is_one = |path: &PathBuf| {
         let number = path.file_name().and_then(|file| file.to_str()?.strip_prefix(name));

@@ -16,7 +16,7 @@ fn plan(profile: &str, ladder: Vec<Rendition>, picture: &Picture) -> OutputPlan 
         ("jpegenc", &["quality"]),
     ]);
     let ladder = Ladder::new(ladder).unwrap();
-    let decode = decoder(&board, &machine, Codec::H264, Trust::Lossy).unwrap();
+    let decode = decoder(&board, &machine, Input::any(Codec::H264, Trust::Lossy)).unwrap();
     outputs(&board, &machine, &ladder, &decode, picture).unwrap()
 }
 
