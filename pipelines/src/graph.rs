@@ -24,7 +24,9 @@ use headwater_protocol::{Code, Codec, Fault, Graph};
 use headwater_scaler::Slabs;
 
 use crate::board::{Board, ForceKey, Properties};
+use crate::coded;
 use crate::es::Rotation;
+use crate::fit::Size;
 use crate::lend::{self, Lent};
 use crate::plan::{DecodePlan, Element, RungPlan};
 use crate::{busy, hardware, log};
@@ -116,9 +118,11 @@ fn plain(factory: &str, properties: &[(&str, &str)]) -> Result<gst::Element, Fau
 pub fn decode_chain(plan: &DecodePlan, faults: &Arc<Faults>, taker: impl Taker) -> Result<Chain, Fault> {
     let elements = plan.elements.iter().map(make).collect::<Result<_, _>>()?;
     let lent = plan.copies.then(Lent::default);
-    // Some decoders give system memory to whoever takes anything.
-    let caps = plan.feature.as_ref();
-    let caps = caps.map(|feature| gst::Caps::builder("video/x-raw").features([feature.as_str()]).build());
+    // Some decoders give system memory to whoever takes anything, or a format that they cannot make.
+    let caps = (plan.feature.is_some() || plan.format.is_some()).then(|| {
+        let caps = gst::Caps::builder("video/x-raw").features(plan.feature.as_deref());
+        caps.field_if_some("format", plan.format.as_deref()).build()
+    });
     let chain = Shape {
         place: Place::Decode,
         queue: Queue::Bytes(CODED_QUEUE),
@@ -283,6 +287,7 @@ fn coded_caps(codec: Codec, fields: &Properties) -> gst::Caps {
         Codec::Vp9 => ("video/x-vp9", &[]),
         Codec::Vp8 => ("video/x-vp8", &[]),
         Codec::Jpeg => ("image/jpeg", &[]),
+        Codec::Fwht => ("video/x-fwht", &[]),
     };
     let mut caps = gst::Caps::builder(name);
     for (field, value) in form {
@@ -410,6 +415,19 @@ impl Chain {
         // Who did not start said more of it on the bus.
         faults.report(fault.clone());
         Err(faults.first().unwrap_or(fault))
+    }
+
+    /// Says the size of what comes, of which `first` is the first frame, where that has it: drivers' decoders take
+    /// nothing of unknown size, and only some have a parser before them.
+    pub fn announce(&self, codec: Codec, first: &[u8]) {
+        let Some(mut caps) = self.source.caps() else { return };
+        if let Some(Size { width, height }) = coded::size(codec, first)
+            && let (Ok(width), Ok(height)) = (i32::try_from(width), i32::try_from(height))
+        {
+            caps.make_mut().set("width", width);
+            caps.make_mut().set("height", height);
+            self.source.set_caps(Some(&caps));
+        }
     }
 
     /// Takes one frame or picture, waiting while the queue is full. Fails once the chain is flushed or broken.

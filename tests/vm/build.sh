@@ -43,9 +43,10 @@ mkdir "$work/debs" "$work/root" "$work/source" "$work/modules" "$work/init"
 echo "vm: fetching Debian's kernel $release ($version) and its sources" >&2
 (
     cd "$work/debs"
-    # The sources are those of the image, so that the modules fit it.
+    # The sources are those of the image, so that the modules fit it. The build's own programs may be newer: there is
+    # one version of them for all kernels.
     apt-get -o APT::Sandbox::User=root download -qq "$image=$version" "$headers=$version" "$common=$version" \
-        "$kbuild=$version" "$source=$version" >&2
+        "$kbuild" "$source=$version" >&2
 ) || stop "apt could not fetch the kernel's packages; run 'apt-get update' and try again"
 for deb in "$work/debs"/linux-[ihk]*.deb; do dpkg-deb -x "$deb" "$work/root"; done
 

@@ -5,9 +5,11 @@
 //! AV1           a temporal unit of OBUs
 //! VP9           a frame, or a superframe of several of which one is shown
 //! VP8           a frame
+//! FWHT          a frame
 //! ```
 
 pub(crate) mod av1;
+pub(crate) mod fwht;
 pub(crate) mod hidden;
 pub(crate) mod vpx;
 
@@ -57,6 +59,7 @@ pub(crate) fn facts(codec: Codec, data: &[u8]) -> Facts {
             Facts::whole(frame.key, frame.shown)
         }
         Codec::Jpeg => Facts::whole(true, true),
+        Codec::Fwht => fwht::look(data).map_or_else(Facts::default, |frame| Facts::whole(frame.key, true)),
     }
 }
 
@@ -74,6 +77,8 @@ pub(crate) fn format(codec: Codec, data: &[u8]) -> Option<(Size, u8)> {
         }
         Codec::Vp9 => vpx::look_vp9(data).format.map(vpx),
         Codec::Vp8 => vpx::look_vp8(data).format.map(vpx),
+        // Eight bits are all it has.
+        Codec::Fwht => fwht::look(data).map(|frame| (Size::new(frame.width, frame.height), 8)),
         Codec::Jpeg => None,
     }
 }
@@ -82,7 +87,7 @@ pub(crate) fn format(codec: Codec, data: &[u8]) -> Option<(Size, u8)> {
 pub(crate) fn is_nal(codec: Codec) -> bool {
     match codec {
         Codec::H264 | Codec::Hevc => true,
-        Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg => false,
+        Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg | Codec::Fwht => false,
     }
 }
 
@@ -93,6 +98,11 @@ pub(crate) fn shown(codec: Codec, data: &[u8]) -> bool {
         Codec::Av1 => av1::look(data).shown,
         Codec::Vp9 => vpx::look_vp9(data).shown,
         Codec::Vp8 => vpx::look_vp8(data).shown,
-        Codec::Jpeg => true,
+        Codec::Jpeg | Codec::Fwht => true,
     }
+}
+
+/// The pictures' size, where the frame's own bits say it and no parser in a chain does.
+pub(crate) fn size(codec: Codec, data: &[u8]) -> Option<Size> {
+    if is_nal(codec) { None } else { format(codec, data).map(|(size, _)| size) }
 }

@@ -161,6 +161,7 @@ pub(crate) fn decode_with(board: &Board, machine: &Machine, one: &Decoder) -> Re
         elements: parser.chain([decoder]).collect(),
         memory: one.out.memory.clone(),
         feature: board.memory.get(&one.out.memory).and_then(|memory| memory.feature.clone()),
+        format: one.out.formats.first().filter(|_| one.fixed_format).cloned(),
         download,
         deinterlaces: one.interlaced == Interlaced::Deinterlaces,
         fresh: machine.needs_fresh(factory, used)

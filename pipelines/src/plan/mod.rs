@@ -61,6 +61,9 @@ pub struct DecodePlan {
     /// The memory's feature in caps: a decoder that is not asked for it may give system memory.
     #[serde(skip)]
     pub feature: Option<String>,
+    /// The one pixel format it may be asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
     /// Carries pictures into system memory, where they are elsewhere and have to be worked on in software.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub download: Vec<Element>,
@@ -83,6 +86,7 @@ impl DecodePlan {
             elements: Vec::new(),
             memory: SYSTEM.to_owned(),
             feature: None,
+            format: None,
             download: Vec::new(),
             deinterlaces: false,
             fresh: false,

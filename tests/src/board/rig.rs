@@ -122,8 +122,13 @@ impl Rig {
     /// What the operator's command says, which must go well.
     pub fn asked(&self, arguments: &[&str]) -> Result<String> {
         let output = self.fleet.headwater(arguments)?;
-        let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        ensure!(output.status.success(), "headwater {arguments:?} ended with {}: {said} {errors}", output.status);
+        let (said, errors) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        ensure!(
+            output.status.success(),
+            "headwater {arguments:?} ended with {}: {said} {errors}",
+            output.status
+        );
         Ok(said.into_owned())
     }
 
@@ -215,9 +220,8 @@ impl Rig {
     /// Waits until the newest order's standing is as `wanted`.
     pub async fn update_until(&mut self, what: &str, mut wanted: impl FnMut(&str) -> bool) -> Result<()> {
         let order = self.order.clone();
-        let there = move |node: &Value| {
-            node["update"]["id"] == *order && wanted(word(&node["update"]["state"]))
-        };
+        let there =
+            move |node: &Value| node["update"]["id"] == *order && wanted(word(&node["update"]["state"]));
         self.until(what, UPDATED, there).await.map(|_| ())
     }
 
