@@ -11,9 +11,12 @@ use serde_json::Value;
 use super::rig::{self, HEALTH, NODE, OVER, Rig, SOON, UPDATED, word};
 use super::{BOOTED, read_from_card};
 
-/// A scenario's facts, for the report.
+/// A scenario's facts, for the report; with `skipped`, why it could not be tried.
 type Told = Result<Value>;
 type Step = for<'a> fn(&'a mut Rig, &'a Amount) -> Pin<Box<dyn Future<Output = Told> + 'a>>;
+
+/// Longest time for a probe on the emulated board.
+const PROBED: Duration = Duration::from_secs(600);
 
 /// How much of what takes long.
 #[derive(Debug, Clone)]
@@ -47,6 +50,7 @@ macro_rules! scenarios {
 scenarios! {
     a_flashed_board_enrols_by_its_file_and_forgets_the_token true [],
     a_board_takes_a_job true [],
+    a_board_takes_a_job_on_the_virtual_codec false [],
     an_update_is_installed_proves_itself_and_stays true ["good"],
     an_update_whose_agent_never_speaks_is_taken_back true ["mute"],
     an_update_that_hangs_the_kernel_is_taken_back_by_the_watchdog false ["hanging"],
@@ -97,6 +101,41 @@ async fn a_flashed_board_enrols_by_its_file_and_forgets_the_token(rig: &mut Rig,
 async fn a_board_takes_a_job(rig: &mut Rig, _: &Amount) -> Told {
     rig.job(1).await?;
     Ok(Value::Null)
+}
+
+/// The generic V4L2 profile on a driver that comes while the agent runs: each element's device is opened by a worker in
+/// the agent's own unit, with no more rights than on a board with a real codec.
+async fn a_board_takes_a_job_on_the_virtual_codec(rig: &mut Rig, _: &Amount) -> Told {
+    const FWHT: &str = r#"{"profiles":[{"name":"virtual","width":160,"height":90,"bitrate":100000,"fps":0,
+        "encoder":"FWHT","gop":"1"}]}"#;
+    let Some(modules) = rig.virtual_codec()? else {
+        return Ok(serde_json::json!({ "skipped": "Debian does not give the sources of the image's kernel" }));
+    };
+    rig.board.put(&modules.join("vicodec.ko"), "/tmp/vicodec.ko")?;
+    // It stands on drivers of the image.
+    rig.board.ask("modprobe -a v4l2-mem2mem videobuf2-vmalloc && insmod /tmp/vicodec.ko && udevadm settle")?;
+    let output = rig.fleet.headwater(&["probe", NODE])?;
+    ensure!(output.status.success(), "headwater probe: {}", String::from_utf8_lossy(&output.stderr));
+    let proved = |node: &Value| {
+        let has = |kind: &str, element: &str| {
+            let mut all = node["birth"]["capabilities"].as_array().into_iter().flatten();
+            all.any(|one| one["kind"] == kind && one["codec"] == "fwht" && one["element"] == element)
+        };
+        has("encode", "v4l2fwhtenc") && has("decode", "v4l2fwhtdec")
+    };
+    rig.until("proved on the virtual codec", PROBED, proved).await?;
+    rig.say("proved the virtual codec");
+    let input = crate::media::segment(&rig.folder, 5, "320x180", "10", 1.0)?;
+    let answer = rig.fleet.push_apart("virtual", "5.ts", FWHT, input).await??;
+    let parts = answer.parts()?;
+    ensure!(parts.len() == 1, "{} renditions", parts.len());
+    let frames = crate::media::fwht_frames(&parts[0].data);
+    ensure!(frames == [(160, 90); 10], "{frames:?}");
+    rig.say("encoded with it");
+    // And back: only its decoder can read that.
+    let answer = rig.fleet.push_apart("back", "6.ts", rig::SMALL, parts[0].data.clone()).await??;
+    rig.whole(&answer)?;
+    Ok(serde_json::json!({ "fwht_bytes": parts[0].data.len() }))
 }
 
 async fn an_update_is_installed_proves_itself_and_stays(rig: &mut Rig, _: &Amount) -> Told {
