@@ -15,7 +15,7 @@ test="ffmpeg curl openssl chromium chromium-driver mosquitto-clients rauc squash
 bench="linux-perf"
 packages="mmdebstrap dpkg-dev binutils util-linux"
 # The kernel itself is fetched by vm/build.sh and unpacked beside the build, not installed.
-vm="qemu-system-x86 busybox-static kmod cpio xz-utils make gcc gstreamer1.0-plugins-base gstreamer1.0-plugins-good v4l-utils"
+vm="qemu-system-x86 busybox-static kmod cpio xz-utils make gcc gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-libav v4l-utils"
 yocto="python3 python3-venv openssl rauc dbus-daemon squashfs-tools e2fsprogs grub-common mtools dosfstools fdisk"
 
 # No development packages: a board's come from a folder of their own.

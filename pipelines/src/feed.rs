@@ -285,6 +285,7 @@ where
             rate: self.rate,
         };
         lock(self.feeder.stage).begin(segment);
+        chain.announce(video.codec, &first.data);
         self.chain = Some(chain);
         for frame in std::mem::take(&mut self.head) {
             self.push(frame)?;

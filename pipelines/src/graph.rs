@@ -24,6 +24,7 @@ use headwater_protocol::{Code, Codec, Fault, Graph};
 use headwater_scaler::Slabs;
 
 use crate::board::{ForceKey, Properties};
+use crate::coded;
 use crate::es::Rotation;
 use crate::lend::{self, Lent};
 use crate::plan::{DecodePlan, Element, RungPlan};
@@ -270,6 +271,7 @@ fn coded_caps(codec: Codec, fields: &Properties) -> gst::Caps {
         Codec::Vp9 => ("video/x-vp9", &[]),
         Codec::Vp8 => ("video/x-vp8", &[]),
         Codec::Jpeg => ("image/jpeg", &[]),
+        Codec::Fwht => ("video/x-fwht", &[]),
     };
     let mut caps = gst::Caps::builder(name);
     for (field, value) in form {
@@ -393,6 +395,19 @@ impl Chain {
     fn start(self) -> Result<Self, Fault> {
         self.pipeline.set_state(gst::State::Playing).map_err(|error| failed("start of a pipeline", error))?;
         Ok(self)
+    }
+
+    /// Says the size of what comes, of which `first` is the first frame, where that has it: drivers' decoders take
+    /// nothing of unknown size, and only some have a parser before them.
+    pub fn announce(&self, codec: Codec, first: &[u8]) {
+        let Some(mut caps) = self.source.caps() else { return };
+        if let Some((width, height)) = coded::size(codec, first)
+            && let (Ok(width), Ok(height)) = (i32::try_from(width), i32::try_from(height))
+        {
+            caps.make_mut().set("width", width);
+            caps.make_mut().set("height", height);
+            self.source.set_caps(Some(&caps));
+        }
     }
 
     /// Takes one frame or picture, waiting while the queue is full. Fails once the chain is flushed or broken.

@@ -222,7 +222,7 @@ pub fn rendition(index: usize, profile: &Profile, container: Container) -> Resul
         profile: h264,
         container: match codec {
             Codec::Jpeg => Container::Jpeg,
-            Codec::H264 | Codec::Hevc | Codec::Av1 | Codec::Vp9 | Codec::Vp8 => {
+            Codec::H264 | Codec::Hevc | Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Fwht => {
                 profile.container.unwrap_or(container)
             }
         },

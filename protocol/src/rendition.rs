@@ -18,6 +18,9 @@ pub enum Codec {
     Vp8,
     /// Still pictures: see [`Tiles`].
     Jpeg,
+    /// What the Linux kernel's virtual device, vicodec, encodes and decodes: a board's way through V4L2 is run with it
+    /// where there is no such board. No player knows it.
+    Fwht,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -41,15 +44,18 @@ impl Container {
         }
     }
 
-    /// Whether players know video of this codec in this container.
+    /// Whether players know video of this codec in this container; of FWHT, whether Headwater does.
     pub fn carries(self, codec: Codec) -> bool {
         match (self, codec) {
-            (Container::Ts, Codec::H264 | Codec::Hevc) => true,
+            (Container::Ts, Codec::H264 | Codec::Hevc | Codec::Fwht) => true,
             (Container::Ts, Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg) => false,
             (Container::Mp4, Codec::H264 | Codec::Hevc | Codec::Av1 | Codec::Vp9 | Codec::Vp8) => true,
-            (Container::Mp4, Codec::Jpeg) => false,
+            (Container::Mp4, Codec::Jpeg | Codec::Fwht) => false,
             (Container::Jpeg, Codec::Jpeg) => true,
-            (Container::Jpeg, Codec::H264 | Codec::Hevc | Codec::Av1 | Codec::Vp9 | Codec::Vp8) => false,
+            (
+                Container::Jpeg,
+                Codec::H264 | Codec::Hevc | Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Fwht,
+            ) => false,
         }
     }
 
@@ -162,8 +168,13 @@ pub enum LadderError {
     Gop { name: RenditionName, gop: Millis },
     #[error("rendition {name} wants codec {codec:?}; outputs are h264, hevc, av1 or jpeg")]
     Codec { name: RenditionName, codec: Codec },
-    #[error("rendition {name} wants codec {codec:?} in MPEG-TS, which has no place for it; ask for mp4")]
-    Container { name: RenditionName, codec: Codec },
+    #[error(
+        "rendition {name} wants codec {codec:?} in {}, which has no place for it; ask for {other}",
+        .container.extension()
+    )]
+    Container { name: RenditionName, codec: Codec, container: Container, other: &'static str },
+    #[error("rendition {name} wants a bitrate, which codec fwht does not know; ask for a quality")]
+    NoBitrate { name: RenditionName },
     #[error("rendition {name} wants an H.264 profile for codec {codec:?}; leave the profile out")]
     Profile { name: RenditionName, codec: Codec },
     #[error("rendition {name} wants {source}")]
@@ -231,11 +242,15 @@ impl Rendition {
             Codec::H264 => (146, 4096, 50, 4096),
             Codec::Hevc | Codec::Av1 => (132, 8192, 40, 8192),
             Codec::Jpeg => (16, 4096, 16, 4096),
+            // The driver's own; the profile's entry leaves some of them out.
+            Codec::Fwht => (640, 4096, 360, 2160),
             Codec::Vp8 | Codec::Vp9 => return Err(LadderError::Codec { name: name(), codec: self.codec }),
         };
         let still = self.codec == Codec::Jpeg || self.container == Container::Jpeg;
         if !still && !self.container.carries(self.codec) {
-            return Err(LadderError::Container { name: name(), codec: self.codec });
+            let (codec, container) = (self.codec, self.container);
+            let other = if Container::Ts.carries(codec) { "ts" } else { "mp4" };
+            return Err(LadderError::Container { name: name(), codec, container, other });
         }
         let (width, height) = (self.width.0, self.height.0);
         // A portrait box is a landscape box turned.
@@ -247,6 +262,9 @@ impl Rendition {
             return Err(LadderError::OddSize { name: name(), width, height });
         }
         match self.rate {
+            Rate::Bitrate(_) if self.codec == Codec::Fwht => {
+                return Err(LadderError::NoBitrate { name: name() });
+            }
             Rate::Bitrate(bitrate) if !(1_000..=400_000_000).contains(&bitrate.0) => {
                 return Err(LadderError::Bitrate { name: name(), bitrate });
             }
@@ -361,6 +379,10 @@ mod tests {
         assert!(one(|r| r.rate = Rate::Quality(0)).contains("1 to 51"));
         assert!(one(|r| r.codec = Codec::Vp8).contains("outputs are"));
         assert!(one(|r| r.codec = Codec::Av1).contains("ask for mp4"));
+        assert!(one(|r| r.codec = Codec::Fwht).contains("ask for a quality"));
+        let fwht_in_mp4 =
+            |r: &mut Rendition| (r.codec, r.container) = (Codec::Fwht, Container::Mp4);
+        assert!(one(fwht_in_mp4).contains("in mp4, which has no place for it; ask for ts"));
         assert_eq!(Ladder::new(vec![]), Err(LadderError::Empty));
         assert!(matches!(
             Ladder::new(vec![rendition("a"), rendition("a")]),

@@ -11,15 +11,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use headwater_tests::Process;
-use headwater_tests::process::binaries;
+use headwater_protocol::worker::{HEADER, Header, Kind};
+use headwater_tests::process::{binaries, binary};
+use headwater_tests::{Process, media};
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::{Value, json};
 
 /// The guest's steps have deadlines of their own; this is for a machine that hangs as a whole.
-const BOOTED_AND_DONE: Duration = Duration::from_secs(360);
+const BOOTED_AND_DONE: Duration = Duration::from_secs(600);
 /// Pictures of each segment of `v4l2_chains`, with a keyframe every fifth.
 const PICTURES: u64 = 12;
+/// Of the clip that ships with Headwater: a keyframe each second, so many segments.
+const SEGMENTS: usize = 6;
+/// The greatest distance of keyframes that the device knows.
+const DEVICE_GOP: usize = 16;
 
 /// What the machine left in the shared folder.
 struct Seen {
@@ -70,10 +75,13 @@ fn boot() -> Result<Seen> {
     let share = folder.path();
     let chains = binaries()?.join("examples/v4l2_chains");
     ensure!(chains.exists(), "{} is not built; run `make vm-test`", chains.display());
-    let worker = headwater_tests::process::binary("headwater-worker")?;
+    let (worker, clip) = (quoted(&binary("headwater-worker")?), quoted(&media::clip()));
     fs::write(share.join("guest.sh"), include_str!("../vm/guest.sh"))?;
-    let settings = format!("worker={}\nchains={}\nplugins=\n", quoted(&worker), quoted(&chains));
+    let settings =
+        format!("worker={worker}\nchains={}\nclip={clip}\nplugins=libav\n", quoted(&chains));
     fs::write(share.join("settings"), settings)?;
+    let rung = json!({"name": "fwht", "codec": "fwht", "width": 1280, "height": 720, "quality": 40});
+    fs::write(share.join("ladder.json"), json!([rung]).to_string())?;
 
     let mut command = Command::new("qemu-system-x86_64");
     // Emulation and no KVM: it is the same everywhere, and nested virtualisation may hang.
@@ -111,6 +119,78 @@ fn whole(segments: &Value) -> Result<usize> {
         ensure!(wanted, "segment {number}: {segment}");
     }
     Ok(segments.len())
+}
+
+/// A coded picture, by the first bytes of its PES.
+#[derive(Debug, PartialEq)]
+struct Coded {
+    pts: u64,
+    /// Of FWHT: none where it is something else.
+    key: Option<bool>,
+}
+
+/// The pictures of a transport stream that Headwater wrote.
+fn pictures(stream: &[u8]) -> Vec<Coded> {
+    let starts = stream.chunks_exact(188).filter(|packet| packet[1..3] == [0x41, 0x00]);
+    let picture = |packet: &[u8]| {
+        let adaptation = if packet[3] & 0x20 == 0 { 0 } else { 1 + usize::from(packet[4]) };
+        let pes = packet.get(4 + adaptation..)?;
+        let [a, b, c, d, e] = *pes.get(9..)?.first_chunk()?;
+        let pts = u64::from(a >> 1 & 7) << 30
+            | u64::from(b) << 22
+            | u64::from(c >> 1) << 15
+            | u64::from(d) << 7
+            | u64::from(e >> 1);
+        let data = pes.get(9 + usize::from(pes[8])..)?;
+        let flags = data.starts_with(b"OOOO\xff\xff\xff\xff").then(|| data.get(20..)?.first_chunk().copied());
+        let key = flags.flatten().map(|flags| u32::from_be_bytes(flags) & 1 << 10 != 0);
+        Some(Coded { pts, key })
+    };
+    starts.filter_map(picture).collect()
+}
+
+/// When the clip's pictures are shown, by its segments as they are cut here.
+fn shown() -> Result<Vec<u64>> {
+    let mut split = Command::new(binary("headwater-worker")?);
+    let output = split.arg("split").arg(media::clip()).args(["--segment", "1s"]).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let (mut rest, mut stream) = (&output.stdout[..], Vec::new());
+    while let Some((head, after)) = rest.split_first_chunk::<HEADER>() {
+        let header = Header::decode(*head)?;
+        let (payload, after) = after.split_at_checked(header.length as usize).context("half a frame")?;
+        if header.kind == Kind::Data {
+            stream.extend_from_slice(payload);
+        }
+        rest = after;
+    }
+    let mut times: Vec<u64> = pictures(&stream).iter().map(|coded| coded.pts).collect();
+    times.sort_unstable();
+    Ok(times)
+}
+
+/// The worker made all of the clip's segments in FWHT: every picture, at its time, each segment from a keyframe on.
+fn all_in_fwht(seen: &Seen, step: &str) -> Result<()> {
+    let (summary, times) = (seen.json(step)?, shown()?);
+    let rung = &summary["renditions"][0];
+    ensure!(summary["segments"] == SEGMENTS && summary["decoded"] == times.len(), "{summary}");
+    ensure!(rung["frames"] == times.len() && rung["width"] == 1280 && rung["height"] == 720, "{summary}");
+    let mut found = Vec::new();
+    for number in 0..SEGMENTS {
+        let file = seen.folder.path().join(format!("{step}/fwht/{number}.ts"));
+        let coded = pictures(&fs::read(&file).with_context(|| file.display().to_string())?);
+        let keys: Vec<usize> = (0..coded.len()).filter(|at| coded[*at].key == Some(true)).collect();
+        let wanted: Vec<usize> = (0..coded.len()).step_by(DEVICE_GOP).collect();
+        ensure!(keys == wanted, "segment {number} has keyframes at {keys:?}: {coded:?}");
+        ensure!(coded.iter().all(|coded| coded.key.is_some()), "segment {number} has something else: {coded:?}");
+        found.extend(coded.into_iter().map(|coded| coded.pts));
+    }
+    ensure!(found == times, "other times than the clip's: {found:?}\n{times:?}");
+    Ok(())
+}
+
+/// How often a step made an element.
+fn made(seen: &Seen, step: &str, element: &str) -> usize {
+    seen.text(&format!("{step}.err")).matches(&format!("creating element \"{element}\"")).count()
 }
 
 type Case = fn(&Seen) -> Result<()>;
@@ -185,9 +265,27 @@ fn cases() -> Vec<(&'static str, Case)> {
             ensure!(whole(&seen.json("plugged-again")?["segments"])? == 1);
             Ok(())
         }),
-        ("the_worker_probes_on_this_kernel_and_ends_well", |seen| {
+        ("the_worker_proves_decoder_and_encoder_by_the_profile_for_boards_with_v4l2", |seen| {
             let probe = seen.json("probe")?;
-            ensure!(probe.is_object(), "{probe}");
+            ensure!(probe["profile"] == "v4l2-m2m", "{probe}");
+            let all = probe["capabilities"].as_array().context("a list")?;
+            for (kind, element) in [("decode", "v4l2fwhtdec"), ("encode", "v4l2fwhtenc")] {
+                let found = all.iter().find(|one| {
+                    one["kind"] == kind && one["codec"] == "fwht" && one["element"] == element
+                });
+                let found = found.with_context(|| format!("no {element}: {probe}"))?;
+                ensure!(found["instances"].as_u64().is_some_and(|count| count > 0), "{found}");
+            }
+            Ok(())
+        }),
+        ("a_warm_worker_makes_every_picture_of_a_file_on_one_encoder", |seen| {
+            all_in_fwht(seen, "into-fwht")?;
+            ensure!(made(seen, "into-fwht", "v4l2fwhtenc") == 1, "not one encoder for all segments");
+            Ok(())
+        }),
+        ("what_the_device_encoded_is_decoded_on_it_again_at_the_same_times", |seen| {
+            all_in_fwht(seen, "from-fwht")?;
+            ensure!(made(seen, "from-fwht", "v4l2fwhtdec") > 0, "it was decoded elsewhere");
             Ok(())
         }),
     ]

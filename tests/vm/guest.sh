@@ -3,12 +3,12 @@
 # NAME.out, NAME.err and NAME.code for every step. It judges nothing; the test on the host does.
 cd /run/share || exit 1
 # shellcheck source=/dev/null
-. ./settings # $worker and $chains: programs of this tree
+. ./settings # $worker and $chains: programs of this tree; $clip: a file; $plugins: further ones of GStreamer
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/run LC_ALL=C TMPDIR=/tmp XDG_CACHE_HOME=/run/cache
 # Only what the steps need: to look at every plugin takes an emulated machine minutes.
 export GST_PLUGIN_SYSTEM_PATH=/run/plugins GST_REGISTRY=/run/registry.bin GST_REGISTRY_FORK=no
 mkdir -p /run/plugins
-for plugin in coreelements app video4linux2 videoconvertscale videoconvert videoscale $plugins; do
+for plugin in coreelements app video4linux2 videoconvertscale videoconvert videoscale deinterlace videofilter $plugins; do
     for file in /usr/lib/*-linux-gnu/gstreamer-1.0/libgst$plugin.so; do
         [ ! -e "$file" ] || ln -sf "$file" /run/plugins/
     done
@@ -37,7 +37,14 @@ step controls 30 "$chains" controls
 step recycle-ready 60 "$chains" recycle-ready 12
 step scale 60 "$chains" scale
 for number in 1 2 4 8; do step "instances-$number" 60 "$chains" instances "$number"; done
-step probe 120 "$worker" probe
+
+# The worker: its elements proved, then a file through the device, segment by segment, and back in.
+step probe 200 "$worker" probe --deadline 60s
+export GST_DEBUG=GST_ELEMENT_FACTORY:4 # says which elements are made
+step into-fwht 150 "$worker" transcode "$clip" --ladder ladder.json --output into-fwht --segment 1s --json
+cat into-fwht/fwht/?.ts >/tmp/fwht.ts
+step from-fwht 150 "$worker" transcode /tmp/fwht.ts --ladder ladder.json --output from-fwht --segment 1s --json
+unset GST_DEBUG
 
 # The device goes away: while it works the kernel refuses, after it the elements are gone.
 step unplug-busy 60 "$chains" unplug-busy

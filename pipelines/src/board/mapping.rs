@@ -34,8 +34,9 @@ pub struct Target {
     #[serde(deserialize_with = "one_or_many")]
     pub prop: Vec<String>,
     pub all: bool,
-    /// A V4L2 control, set through `extra-controls`.
-    pub control: Option<String>,
+    /// V4L2 controls, set through `extra-controls`; as with properties.
+    #[serde(deserialize_with = "one_or_many")]
+    pub control: Vec<String>,
     /// A field of the caps after the encoder.
     pub caps: Option<String>,
     pub unit: Unit,

@@ -24,7 +24,7 @@ const HEAD: [u8; 2] = [5, 16];
 fn header(codec: Codec) -> &'static [u8] {
     match codec {
         Codec::Hevc => &[39 << 1, 1],
-        Codec::H264 | Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg => &[6],
+        Codec::H264 | Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg | Codec::Fwht => &[6],
     }
 }
 

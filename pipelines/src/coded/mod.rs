@@ -5,9 +5,11 @@
 //! AV1           a temporal unit of OBUs
 //! VP9           a frame, or a superframe of several of which one is shown
 //! VP8           a frame
+//! FWHT          a frame
 //! ```
 
 pub(crate) mod av1;
+pub(crate) mod fwht;
 pub(crate) mod hidden;
 pub(crate) mod vpx;
 
@@ -56,6 +58,7 @@ pub(crate) fn facts(codec: Codec, data: &[u8]) -> Facts {
             Facts::whole(frame.key, frame.shown)
         }
         Codec::Jpeg => Facts::whole(true, true),
+        Codec::Fwht => fwht::look(data).map_or_else(Facts::default, |frame| Facts::whole(frame.key, true)),
     }
 }
 
@@ -63,7 +66,7 @@ pub(crate) fn facts(codec: Codec, data: &[u8]) -> Facts {
 pub(crate) fn is_nal(codec: Codec) -> bool {
     match codec {
         Codec::H264 | Codec::Hevc => true,
-        Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg => false,
+        Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg | Codec::Fwht => false,
     }
 }
 
@@ -74,6 +77,20 @@ pub(crate) fn shown(codec: Codec, data: &[u8]) -> bool {
         Codec::Av1 => av1::look(data).shown,
         Codec::Vp9 => vpx::look_vp9(data).shown,
         Codec::Vp8 => vpx::look_vp8(data).shown,
-        Codec::Jpeg => true,
+        Codec::Jpeg | Codec::Fwht => true,
+    }
+}
+
+/// Width and height, where the frame's own bits say them and no parser in a chain does.
+pub(crate) fn size(codec: Codec, data: &[u8]) -> Option<(u32, u32)> {
+    let of_format = |format: vpx::Format| (format.width, format.height);
+    match codec {
+        Codec::H264 | Codec::Hevc | Codec::Jpeg => None,
+        Codec::Av1 => {
+            av1::parse_sequence(av1::sequence(data)?).map(|sequence| (sequence.width, sequence.height))
+        }
+        Codec::Vp9 => vpx::look_vp9(data).format.map(of_format),
+        Codec::Vp8 => vpx::look_vp8(data).format.map(of_format),
+        Codec::Fwht => fwht::look(data).map(|frame| (frame.width, frame.height)),
     }
 }

@@ -8,6 +8,8 @@
 //! Boundaries come from the NAL units and not from PES packets: a PES may carry several access units,
 //! a part of one, or come without its first bytes. A timestamp goes to the first access unit that begins
 //! in the PES it came with. Two fields that make a frame are handed out as one.
+//!
+//! Frames of FWHT are no NAL units; each says its own length.
 
 use std::collections::VecDeque;
 
@@ -15,6 +17,7 @@ use bytes::{Bytes, BytesMut};
 use headwater_protocol::Codec;
 use memchr::memmem;
 
+use crate::coded::{fwht, is_nal};
 use crate::es::{Frame, Ticks};
 use crate::nal::{self, Field, Kind, ParameterSets};
 
@@ -87,6 +90,9 @@ impl Assembler {
 
     /// Hands out the access units that are whole. Returns how many were broken.
     pub(super) fn drain(&mut self, out: &mut impl FnMut(Frame)) -> u32 {
+        if !is_nal(self.codec) {
+            return self.frames(out);
+        }
         self.scan(false, out);
         if self.data.len() <= MAX_UNIT {
             return 0;
@@ -99,6 +105,10 @@ impl Assembler {
 
     /// The stream ends: hands out the last one too.
     pub(super) fn finish(&mut self, out: &mut impl FnMut(Frame)) {
+        if !is_nal(self.codec) {
+            self.frames(out);
+            return;
+        }
         self.scan(true, out);
         self.cut(self.data.len(), out);
         if let Some((frame, _)) = self.half.take() {
@@ -141,6 +151,57 @@ impl Assembler {
         self.scanned = self.scanned.max(self.data.len().saturating_sub(2));
     }
 
+    /// Hands out the whole frames of FWHT; returns what was skipped. One of which bytes were lost is skipped too: its
+    /// decoder would take them from the next.
+    fn frames(&mut self, out: &mut impl FnMut(Frame)) -> u32 {
+        let mut errors = 0;
+        loop {
+            let found = memmem::find(&self.data, fwht::MAGIC);
+            // Without one the end may be its beginning.
+            let junk = found.unwrap_or_else(|| (self.data.len() + 1).saturating_sub(fwht::MAGIC.len()));
+            errors += u32::from(junk > 0);
+            self.skip(junk);
+            if found.is_none() || self.data.len() < fwht::HEADER {
+                return errors;
+            }
+            let Some(frame) = fwht::look(&self.data) else {
+                self.skip(fwht::MAGIC.len());
+                errors += 1;
+                continue;
+            };
+            if let Some(next) = self.cut_short(frame.len) {
+                self.skip(next);
+                errors += 1;
+                continue;
+            }
+            if self.data.len() < frame.len {
+                return errors;
+            }
+            let mark = self.mark_of(self.base);
+            let data = self.skip(frame.len);
+            let (pts, dts) = self.clock.time(mark.pts, mark.dts);
+            out(Frame { pts: Ticks(pts), dts: Ticks(dts), key: frame.key, data });
+        }
+    }
+
+    /// Where, before `len` bytes are over, a PES begins with another frame.
+    fn cut_short(&self, len: usize) -> Option<usize> {
+        let begins = |rest: &[u8]| rest.iter().zip(fwht::MAGIC).all(|(byte, magic)| byte == magic);
+        let starts = self.marks.iter().filter_map(|mark| usize::try_from(mark.at.checked_sub(self.base)?).ok());
+        starts
+            .filter(|at| (1..len.min(self.data.len())).contains(at))
+            .find(|at| begins(&self.data[*at..]))
+    }
+
+    /// The latest timestamp that came before the unit began. Those before it had no unit of their own.
+    fn mark_of(&mut self, begins: u64) -> Mark {
+        let mut mark = Mark { at: 0, pts: None, dts: None };
+        while let Some(next) = self.marks.pop_front_if(|next| next.at <= begins) {
+            mark = next;
+        }
+        mark
+    }
+
     /// Takes `len` bytes off the front.
     fn skip(&mut self, len: usize) -> Bytes {
         self.base += len as u64;
@@ -155,11 +216,7 @@ impl Assembler {
             // No slice: left over from a cut, or parameter sets at the very end.
             return;
         };
-        // The latest timestamp that came before the unit began. Those before it had no unit of their own.
-        let mut mark = Mark { at: 0, pts: None, dts: None };
-        while let Some(next) = self.marks.pop_front_if(|next| next.at <= begins) {
-            mark = next;
-        }
+        let mark = self.mark_of(begins);
         let picture = nal::look(self.codec, &data, &mut self.sets);
         if picture.has_sps
             && let Some(sps) = self.sets.sps().next().and_then(|n| nal::parse_sps(self.codec, n))
@@ -297,6 +354,48 @@ mod tests {
             [delimiter(), sets, field("0001", "0"), delimiter(), field("0001", "1")].concat().len()
         );
         assert_eq!(frames[1].data[..], [delimiter(), field("0010", "0")].concat()[..]);
+    }
+
+    fn fwht_frames(pieces: &[(Option<i64>, &[u8])]) -> (Vec<(i64, bool, usize)>, u32) {
+        let mut assembler = Assembler::new(Codec::Fwht);
+        let (mut frames, mut errors) = (Vec::new(), 0);
+        let mut out = |frame: Frame| frames.push((frame.pts.0, frame.key, frame.data.len()));
+        for (time, piece) in pieces {
+            if time.is_some() {
+                assembler.mark(*time, None);
+            }
+            assembler.extend(piece);
+            errors += assembler.drain(&mut out);
+        }
+        assembler.finish(&mut out);
+        (frames, errors)
+    }
+
+    #[test]
+    fn frames_of_fwht_end_where_they_say_wherever_their_bytes_are_cut() {
+        let (key, other) = (fwht::made(true, 100), fwht::made(false, 50));
+        let all = [&key[..], &other].concat();
+        for cut in 1..all.len() {
+            let pieces = [(Some(9000), &all[..cut]), (None, &all[cut..])];
+            let wanted = vec![(9000, true, 144), (12_000, false, 94)];
+            assert_eq!(fwht_frames(&pieces), (wanted, 0), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_frame_of_fwht_that_lost_bytes_is_skipped_and_those_around_it_are_kept() {
+        let (key, other) = (fwht::made(true, 100), fwht::made(false, 50));
+        let bad = fwht::MAGIC.repeat(3);
+        for short in 8..key.len() {
+            let pieces =
+                [(Some(0), &other[..]), (Some(3000), &key[..short]), (Some(6000), &other), (Some(9000), &key)];
+            let (frames, errors) = fwht_frames(&pieces);
+            assert_eq!(frames, [(0, false, 94), (6000, false, 94), (9000, true, 144)], "{short} bytes");
+            assert!(errors > 0);
+        }
+        let (frames, errors) = fwht_frames(&[(Some(0), &[7; 500]), (Some(3000), &bad), (Some(6000), &key)]);
+        assert_eq!(frames, [(6000, true, 144)]);
+        assert!(errors > 0);
     }
 
     #[test]

@@ -159,6 +159,7 @@ fn stream_kind(stream_type: u8, descriptors: &[u8]) -> Kind {
             Some(Private::OtherAudio) => other_audio(),
             Some(Private::Hevc) => Kind::Video(Codec::Hevc),
             Some(Private::Av1) => Kind::UnsupportedVideo("AV1"),
+            Some(Private::Fwht) => Kind::Video(Codec::Fwht),
             None => Kind::Other,
         },
         _ => Kind::Other,
@@ -171,6 +172,8 @@ enum Private {
     OtherAudio,
     Hevc,
     Av1,
+    /// Ours: a ladder can ask for it.
+    Fwht,
 }
 
 /// DVB carries what has no stream type of its own as private data and says what it is in a descriptor.
@@ -186,6 +189,7 @@ fn private_kind(descriptors: &[u8]) -> Option<Private> {
             }
             (0x05, [b'H', b'E', b'V', b'C', ..]) => return Some(Private::Hevc),
             (0x05, [b'A', b'V', b'0', b'1', ..]) => return Some(Private::Av1),
+            (0x05, [b'F', b'W', b'H', b'T', ..]) => return Some(Private::Fwht),
             _ => rest = &after[usize::from(*len)..],
         }
     }

@@ -188,8 +188,9 @@ fn put_video_entry(out: &mut Vec<u8>, video: MuxVideo, config: &Config) {
         Codec::Av1 => b"av01",
         Codec::Vp9 => b"vp09",
         Codec::Vp8 => b"vp08",
-        // No ladder asks for it.
+        // No ladder asks for them.
         Codec::Jpeg => b"jpeg",
+        Codec::Fwht => b"fwht",
     };
     put_box(out, kind, |out| {
         put64(out, 1);

@@ -127,8 +127,8 @@ impl Fmp4Muxer {
                 }
                 data.clone()
             }
-            // Pictures have a container of their own.
-            Codec::Jpeg => data.clone(),
+            // No ladder asks for them here.
+            Codec::Jpeg | Codec::Fwht => data.clone(),
         }
     }
 

@@ -115,7 +115,7 @@ impl TsMuxer {
             head.extend_from_slice(match self.codec {
                 Codec::Hevc => &[0, 0, 0, 1, 0x46, 0x01, 0x50],
                 Codec::H264 => &[0, 0, 0, 1, 0x09, 0xf0],
-                Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg => &[],
+                Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg | Codec::Fwht => &[],
             });
         }
         set_pes_length(&mut head, frame.data.len());
@@ -337,10 +337,11 @@ impl Tables {
         let video_type = match codec {
             Codec::H264 => 0x1b,
             Codec::Hevc => 0x24,
-            // A ladder that asks for it is refused, for players do not know them there: private data.
-            Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg => 0x06,
+            // Private data. What has no descriptor there is known to no player, and a ladder that asks for it is refused.
+            Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg | Codec::Fwht => 0x06,
         };
-        put_stream(&mut streams, video_type, VIDEO, &[]);
+        let descriptors: &[u8] = if codec == Codec::Fwht { b"\x05\x04FWHT" } else { &[] };
+        put_stream(&mut streams, video_type, VIDEO, descriptors);
         for track in audio {
             match &track.format {
                 AudioFormat::Adts | AudioFormat::Aac { .. } => put_stream(&mut streams, 0x0f, track.pid, &[]),
@@ -434,8 +435,12 @@ fn put_table(pid: u16, counter: &mut Counter, section: &[u8], out: &mut BytesMut
 
 #[cfg(test)]
 mod tests {
+    use headwater_protocol::Container;
+
     use super::*;
-    use crate::es::Ticks;
+    use crate::coded::fwht;
+    use crate::demux::Demuxer;
+    use crate::es::{Item, Ticks};
 
     fn frame(dts: i64, len: usize) -> Frame {
         let mut data = vec![0, 0, 0, 1, 9, 0xf0, 0, 0, 1, 0x65, 0x88, 0x80];
@@ -467,6 +472,34 @@ mod tests {
             .collect();
         assert_eq!((clocks[0], *clocks.last().unwrap()), (72_000, 162_000));
         assert!(clocks.windows(2).all(|w| (1..=9000).contains(&(w[1] - w[0]))), "{clocks:?}");
+    }
+
+    #[test]
+    fn frames_of_fwht_come_back_as_they_were() {
+        let frame = |number: i64| Frame {
+            pts: Ticks(90_000 + 3600 * number),
+            dts: Ticks(90_000 + 3600 * number),
+            key: number % 3 == 0,
+            data: fwht::made(number % 3 == 0, 1000 * number as u32).into(),
+        };
+        // Larger than a PES that says its length, too.
+        let frames: Vec<Frame> = (0..100).map(frame).collect();
+        let mut out = BytesMut::new();
+        let mut muxer = TsMuxer::new(Codec::Fwht, &[AudioFormat::Adts]);
+        frames.iter().for_each(|frame| muxer.video(frame, &mut out));
+        let (mut demuxer, mut items) = (Demuxer::new(Container::Ts), Vec::new());
+        for piece in out.chunks(1000) {
+            demuxer.push(Bytes::copy_from_slice(piece), &mut items).unwrap();
+        }
+        demuxer.finish(&mut items).unwrap();
+        let Some(Item::Tracks(tracks)) = items.first() else { panic!("{items:?}") };
+        assert_eq!(tracks.video.as_ref().unwrap().codec, Codec::Fwht);
+        let video = |item: &Item| match item {
+            Item::Video(frame) => Some(frame.clone()),
+            Item::Tracks(_) | Item::Audio(_) => None,
+        };
+        assert_eq!(items.iter().filter_map(video).collect::<Vec<_>>(), frames);
+        assert_eq!(demuxer.errors(), 0);
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub fn kind(codec: Codec, nal: &[u8]) -> Kind {
         Codec::Hevc => hevc_kind(head, nal),
         Codec::H264 => h264_kind(head, nal),
         // Not made of NAL units.
-        Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg => Kind::Other,
+        Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg | Codec::Fwht => Kind::Other,
     }
 }
 
@@ -197,7 +197,7 @@ fn is_sps(codec: Codec, nal: &[u8]) -> bool {
     match codec {
         Codec::Hevc => nal[0] >> 1 & 0x3f == 33,
         Codec::H264 => nal[0] & 0x1f == 7,
-        Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg => false,
+        Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg | Codec::Fwht => false,
     }
 }
 
@@ -310,7 +310,7 @@ fn set_key(codec: Codec, nal: &[u8]) -> Option<(u8, u32)> {
             };
             Some((order, id))
         }
-        Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg => None,
+        Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg | Codec::Fwht => None,
         Codec::H264 => {
             let order = (nal.first()? & 0x1f).checked_sub(6)?;
             let mut bits = Bits::new(nal.get(1..)?);

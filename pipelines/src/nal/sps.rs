@@ -33,7 +33,7 @@ pub fn parse_sps(codec: Codec, nal: &[u8]) -> Option<Sps> {
     match codec {
         Codec::Hevc => parse_hevc_sps(&unescape(nal.get(2..)?)),
         Codec::H264 => parse_h264_sps(&unescape(nal.get(1..)?)),
-        Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg => None,
+        Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg | Codec::Fwht => None,
     }
 }
 

@@ -240,8 +240,8 @@ impl Telling<'_> {
         let Some(text) = said(target, value) else { return false };
         let done = if !target.prop.is_empty() {
             self.by_property(target, text)
-        } else if let Some(control) = &target.control {
-            self.by_control(control, target, text)
+        } else if !target.control.is_empty() {
+            self.by_control(target, &text)
         } else if let Some(field) = &target.caps {
             self.caps.insert(field.clone(), text.text());
             true
@@ -268,21 +268,22 @@ impl Telling<'_> {
         !names.is_empty()
     }
 
-    fn by_control(&mut self, control: &str, target: &Target, said: Word) -> bool {
-        if !has_control(self.facts, control) {
-            return false;
+    fn by_control(&mut self, target: &Target, said: &Word) -> bool {
+        let known = target.control.iter().filter(|name| has_control(self.facts, name));
+        let names: Vec<&String> = known.take(if target.all { usize::MAX } else { 1 }).collect();
+        for name in &names {
+            let text = match (said, self.facts.controls.get(*name)) {
+                (Word::Number(number), Some(range)) => {
+                    let step = target.step.unwrap_or(range.step).max(1);
+                    let held = (number.clamp(&range.min, &range.max) / step * step).max(range.min);
+                    self.note(name, *number, held);
+                    held.to_string()
+                }
+                (Word::Number(_) | Word::Text(_), _) => said.text(),
+            };
+            self.controls.insert((*name).clone(), text);
         }
-        let text = match (said, self.facts.controls.get(control)) {
-            (Word::Number(number), Some(range)) => {
-                let step = target.step.unwrap_or(range.step).max(1);
-                let held = (number.clamp(range.min, range.max) / step * step).max(range.min);
-                self.note(control, number, held);
-                held.to_string()
-            }
-            (said @ (Word::Number(_) | Word::Text(_)), _) => said.text(),
-        };
-        self.controls.insert(control.to_owned(), text);
-        true
+        !names.is_empty()
     }
 
     fn note(&mut self, name: &str, asked: i64, held: i64) {

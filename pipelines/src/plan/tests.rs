@@ -114,6 +114,19 @@ fn a_sheet_has_the_size_of_its_tiles_and_a_quality_on_the_encoders_scale() {
 }
 
 #[test]
+fn fwht_is_told_its_quality_for_both_kinds_of_picture_and_its_greatest_distance_of_keyframes() {
+    let mut one = rendition("a", 1280, 720);
+    (one.codec, one.rate) = (Codec::Fwht, Rate::Quality(26));
+    let ladder = Ladder::new(vec![one]).unwrap();
+    let board = Boards::shipped().unwrap().get("v4l2-m2m").unwrap().clone();
+    let machine = machine(&[("v4l2fwhtenc", &["extra-controls"])]);
+    let plan = outputs(&board, &machine, &ladder, &DecodePlan::nothing(), &picture()).unwrap();
+    let controls = "controls,fwht_i_frame_qp_value=(int)16,fwht_p_frame_qp_value=(int)16,video_gop_size=(int)16";
+    assert_eq!(plan.rungs[0].element.properties["extra-controls"], controls);
+    assert!(plan.rungs[0].by_ready, "it begins with a keyframe only after its queues were stopped");
+}
+
+#[test]
 fn what_is_missing_is_said_with_the_package_that_brings_it() {
     let fault = plan_of(|_| (), &[]).unwrap_err();
     assert_eq!(fault.code, Code::NoEncoder);

@@ -2,6 +2,7 @@
 
 use headwater_protocol::Codec;
 
+use crate::coded::fwht;
 use crate::nal::{self, ParameterSets};
 
 /// One frame as it came out of an encoder.
@@ -28,6 +29,7 @@ impl CodedFrame {
             Codec::Vp9 => by_bit(vp9_key(&data)),
             Codec::Vp8 => by_bit(data.first().is_some_and(|byte| byte & 1 == 0)),
             Codec::Jpeg => by_bit(data.starts_with(&[0xff, 0xd8])),
+            Codec::Fwht => by_bit(fwht::look(&data).is_some_and(|frame| frame.key)),
         };
         Self { data, start }
     }

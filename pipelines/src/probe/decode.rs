@@ -3,20 +3,24 @@
 use std::sync::{Arc, Mutex};
 
 use gstreamer_video as gst_video;
-use headwater_protocol::{Codec, Fault};
+use headwater_protocol::{CapabilityKind, Codec, Fault};
 
+use super::candidate::candidates;
 use super::drive::{Driven, Shelf, take};
 use super::finding::Proof;
 use super::instances::AtOnce;
 use super::pictures::{Luma, psnr};
 use super::prove::{ALIKE, Bench, proof, speed};
 use super::sample::{self, Clip};
-use super::{SIZE, SOFTWARE_FEW, words};
+use super::{SIZE, SOFTWARE_FEW, encode, words};
 use crate::board::{Board, Decoder, LossyInput, SYSTEM};
 use crate::es::Rotation;
 use crate::graph;
 use crate::plan::{self, DecodePlan};
 use crate::stage::lock;
+
+/// Pictures of a clip that is encoded here: a second of them, as samples have.
+const DRAWN: u64 = 30;
 
 /// What came out, without holding a picture: a decoder has few.
 #[derive(Debug, Default)]
@@ -28,7 +32,12 @@ struct Count {
 pub(super) fn prove(bench: &Bench<'_>) -> Result<(Proof, Option<AtOnce>), Fault> {
     let candidate = bench.candidate;
     let Some(codec) = candidate.codec else { return Err(words::no_sample(candidate)) };
-    let clip = sample::clip(codec)?.ok_or_else(|| words::no_sample(candidate))?.first(candidate.pictures());
+    let sample = sample::clip(codec)?;
+    let drawn = sample.is_none();
+    let clip = match sample {
+        Some(clip) => clip.first(candidate.pictures()),
+        None => by_encoder(bench, codec)?,
+    };
     let (entry, plan) = plan(bench, codec)?;
     let rounds = candidate.pictures().div_ceil(clip.len().max(1));
     let (driven, count) = counting(&plan)?;
@@ -41,7 +50,7 @@ pub(super) fn prove(bench: &Bench<'_>) -> Result<(Proof, Option<AtOnce>), Fault>
     drop(driven);
     // Software could only be compared with other software; its encoders' pictures are looked at through it.
     if !candidate.software {
-        compare(bench, &plan, &clip, &mut found)?;
+        compare(bench, &plan, &clip, drawn, &mut found)?;
     }
     if entry.lossy_input == LossyInput::Ok {
         // Software does not hang.
@@ -53,6 +62,16 @@ pub(super) fn prove(bench: &Bench<'_>) -> Result<(Proof, Option<AtOnce>), Fault>
     }
     let at_once = (!candidate.software).then(|| at_once(bench, &entry, plan, clip));
     Ok((found, at_once))
+}
+
+/// What the board's encoder of the codec makes of drawn pictures, where there is no sample.
+fn by_encoder(bench: &Bench<'_>, codec: Codec) -> Result<Clip, Fault> {
+    let no_sample = || words::no_sample(bench.candidate);
+    let mut all = candidates(bench.board, bench.machine).into_iter();
+    let encoder = all.find(|one| one.kind == CapabilityKind::Encode && one.codec == Some(codec));
+    let encoder = encoder.ok_or_else(no_sample)?;
+    let coded = encode::drawn(&Bench { candidate: &encoder, ..*bench }, codec, DRAWN);
+    coded.map_err(|fault| no_sample().with_detail(format!("{}\n{}", fault.text, fault.detail)))
 }
 
 /// The profile's entry, with no other name for it, and its plan.
@@ -146,14 +165,26 @@ fn second(bench: &Bench<'_>, fault: &Fault) -> Fault {
 }
 
 /// Its pictures against those of a software decoder, where the processor can see them.
-fn compare(bench: &Bench<'_>, plan: &DecodePlan, clip: &Clip, found: &mut Proof) -> Result<(), Fault> {
+/// `drawn`: it was made of drawn pictures, and these are what it is compared with.
+fn compare(
+    bench: &Bench<'_>,
+    plan: &DecodePlan,
+    clip: &Clip,
+    drawn: bool,
+    found: &mut Proof,
+) -> Result<(), Fault> {
     if plan.memory != SYSTEM && plan.download.is_empty() {
         found
             .notes
             .push("its pictures cannot be brought to system memory, so they were not looked at".into());
         return Ok(());
     }
-    let Some(reference) = bench.reference(clip)? else {
+    let reference = if drawn {
+        Some((0..clip.len()).map(|number| Luma::drawn(number, SIZE)).collect())
+    } else {
+        bench.reference(clip)?
+    };
+    let Some(reference) = reference else {
         found.notes.push("no software decoder is here to compare its pictures with".into());
         return Ok(());
     };
@@ -178,7 +209,8 @@ fn compare(bench: &Bench<'_>, plan: &DecodePlan, clip: &Clip, found: &mut Proof)
     prepare.segment(bench.again, |_| Ok(()))?;
     let likeness = psnr(&take(&shelf), &reference);
     if likeness < ALIKE {
-        let text = format!("gave other pictures than a software decoder ({likeness:.1} dB)");
+        let whose = if drawn { "those that were encoded" } else { "a software decoder" };
+        let text = format!("gave other pictures than {whose} ({likeness:.1} dB)");
         return Err(words::wrong(bench.candidate, text));
     }
     Ok(())

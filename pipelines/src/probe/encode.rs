@@ -27,7 +27,7 @@ use crate::stage::lock;
 
 /// Asked for, bits a second.
 const BITRATE: u32 = 3_000_000;
-/// Of still pictures, 1 to 51.
+/// Asked for where there is no bitrate: of still pictures, of FWHT.
 const QUALITY: u8 = 11;
 /// An encoder told kilobits in bits, or the other way round, is wrong by a thousand. What an honest one makes of two
 /// seconds of a plain picture lies within these factors of what it was asked for.
@@ -53,18 +53,39 @@ struct Trial<'a> {
     source: Source,
 }
 
+/// What the candidate makes of the first `count` drawn pictures, for a decoder that no sample is there for.
+pub(super) fn drawn(bench: &Bench<'_>, codec: Codec, count: u64) -> Result<Clip, Fault> {
+    let (_, rung, source) = plan(bench, codec)?;
+    let trial = Trial { bench, codec, rung, source };
+    let (driven, shelf) = trial.build()?;
+    let ran = trial.run(&driven, count, bench.first, false);
+    let (coded, _) = trial.judge(ran, take(&shelf), count)?;
+    Ok(clip(codec, &coded))
+}
+
+fn clip(codec: Codec, coded: &[CodedFrame]) -> Clip {
+    let frame = |(number, frame): (usize, &CodedFrame)| {
+        let time = Ticks(number as i64 * CLOCK / 30);
+        Frame { pts: time, dts: time, key: frame.key(), data: frame.data.clone().into() }
+    };
+    Clip::new(codec, coded.iter().enumerate().map(frame).collect())
+}
+
 pub(super) fn prove(bench: &Bench<'_>) -> Result<(Proof, Option<AtOnce>), Fault> {
     let candidate = bench.candidate;
     let Some(codec) = candidate.codec else { return Err(words::wrong(candidate, "has no codec")) };
     let (entry, rung, source) = plan(bench, codec)?;
+    let has_bitrate = entry.map.bitrate.is_some();
     let trial = Trial { bench, codec, rung, source };
     let (driven, shelf) = trial.build()?;
     let pictures = candidate.pictures();
     let ran = trial.run(&driven, pictures, bench.first, false);
     let (coded, time) = trial.judge(ran, take(&shelf), pictures)?;
-    // Still pictures have neither a distance of keyframes nor a bitrate.
+    // Still pictures have no distance of keyframes.
     if codec != Codec::Jpeg {
         trial.keyframes(&coded)?;
+    }
+    if has_bitrate {
         trial.bits(&coded)?;
     }
     // Told as of whole pictures: an encoder's time goes by their pixels.
@@ -74,6 +95,15 @@ pub(super) fn prove(bench: &Bench<'_>) -> Result<(Proof, Option<AtOnce>), Fault>
     trial.likeness(&coded, &mut found)?;
     let at_once = (!candidate.software).then(|| trial.at_once(&entry)).flatten();
     Ok((found, at_once))
+}
+
+/// One that carries the codec.
+fn container(codec: Codec) -> Container {
+    match codec {
+        Codec::H264 | Codec::Hevc | Codec::Av1 | Codec::Vp9 | Codec::Vp8 => Container::Mp4,
+        Codec::Jpeg => Container::Jpeg,
+        Codec::Fwht => Container::Ts,
+    }
 }
 
 fn area(size: Size) -> f64 {
@@ -90,17 +120,18 @@ fn plan(bench: &Bench<'_>, codec: Codec) -> Result<(Encoder, RungPlan, Source), 
     let mut entry = entry.cloned().ok_or_else(|| wrong("is not in the profile".to_owned()))?;
     entry.factory = vec![candidate.element.clone()];
     let still = codec == Codec::Jpeg;
+    let by_quality = entry.map.bitrate.is_none();
     let rendition = Rendition {
         name: RenditionName::new("probe").map_err(|bad| wrong(bad.to_string()))?,
         codec,
         width: Pixels(candidate.size().width),
         height: Pixels(candidate.size().height),
         fps: None,
-        rate: if still { Rate::Quality(QUALITY) } else { Rate::Bitrate(BitsPerSecond(BITRATE)) },
+        rate: if by_quality { Rate::Quality(QUALITY) } else { Rate::Bitrate(BitsPerSecond(BITRATE)) },
         gop: if still { Gop::Segment } else { Gop::Every(Millis(GOP as u64 * 1000 / 30)) },
         profile: Profile::Auto,
-        // MP4 carries every codec of video; what comes out is looked at as it is.
-        container: if still { Container::Jpeg } else { Container::Mp4 },
+        // What comes out is looked at as it is.
+        container: container(codec),
         audio: Audio::Copy,
         tiles: None,
     };
@@ -269,14 +300,10 @@ impl Trial<'_> {
         self.judge(ran, take(&shelf), few).map(drop).map_err(second)
     }
 
-    /// What a software decoder makes of the frames, against what went in.
+    /// What another decoder makes of the frames, against what went in.
     fn likeness(&self, coded: &[CodedFrame], found: &mut Proof) -> Result<(), Fault> {
         let bench = self.bench;
-        let frame = |(number, frame): (usize, &CodedFrame)| {
-            let time = Ticks(number as i64 * CLOCK / 30);
-            Frame { pts: time, dts: time, key: frame.key(), data: frame.data.clone().into() }
-        };
-        let clip = Clip::new(coded.iter().enumerate().map(frame).collect());
+        let clip = clip(self.codec, coded);
         let Some(ours) = bench.reference(&clip)? else {
             found.notes.push("no software decoder is here to look at its pictures".into());
             return Ok(());

@@ -85,7 +85,7 @@ pub fn probe(
     let mut found = Vec::with_capacity(count);
     for (at, candidate) in all.into_iter().enumerate() {
         tell(&candidate, at + 1, count);
-        let outcome = match without_trial(&candidate, machine, &broken, &stuck) {
+        let outcome = match without_trial(&candidate, board, machine, &broken, &stuck) {
             Some(outcome) => outcome,
             None => {
                 let (outcome, is_stuck) = child::prove(&candidate, options);
@@ -139,6 +139,7 @@ pub fn probe_and_remember(
 /// What can be said of a candidate without a process for it.
 fn without_trial(
     candidate: &Candidate,
+    board: &Board,
     machine: &Machine,
     broken: &[String],
     stuck: &BTreeSet<String>,
@@ -153,7 +154,9 @@ fn without_trial(
     if stuck.contains(element) {
         return Some(Outcome::Failed(words::spared(candidate)));
     }
-    let without = |codec| candidate.kind == CapabilityKind::Decode && !sample::exists(codec);
+    let encodes = |codec| board.encoders.iter().any(|one| one.codec == codec);
+    let without =
+        |codec| candidate.kind == CapabilityKind::Decode && !sample::exists(codec) && !encodes(codec);
     candidate.codec.is_some_and(without).then(|| Outcome::NotTried(words::no_sample(candidate)))
 }
 

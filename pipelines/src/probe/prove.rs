@@ -9,9 +9,9 @@ use super::candidate::{Candidate, candidates};
 use super::child::Said;
 use super::finding::Proof;
 use super::pictures::Luma;
-use super::sample::Clip;
+use super::sample::{self, Clip};
 use super::{decode, drive, encode, scale, words};
-use crate::board::{Board, Quirk};
+use crate::board::{Board, Quirk, SYSTEM};
 use crate::graph;
 use crate::machine::Machine;
 use crate::plan::{self, Trust};
@@ -78,11 +78,15 @@ impl Bench<'_> {
         Fault { text: format!("{element} does not work: {}", fault.text), ..fault }
     }
 
-    /// The pictures that software makes of a clip; None where no other software decoder is here.
+    /// The pictures that software makes of a clip; where the codec has no sample, for no software knows it, those that
+    /// any decoder makes. None where no other decoder is here.
     pub(super) fn reference(&self, clip: &Clip) -> Result<Option<Vec<Luma>>, Fault> {
         let Some(codec) = self.candidate.codec else { return Ok(None) };
         let mut board = self.board.clone();
-        board.decoders.retain(|one| one.software && !one.factory.contains(&self.candidate.element));
+        let any = !sample::exists(codec);
+        board.decoders.retain(|one| {
+            (one.software || any) && one.out.memory == SYSTEM && !one.factory.contains(&self.candidate.element)
+        });
         let Ok(plan) = plan::decoder(&board, self.machine, codec, Trust::Whole) else { return Ok(None) };
         let shelf: drive::Shelf<Luma> = drive::Shelf::default();
         let onto = shelf.clone();

@@ -21,11 +21,13 @@ const SAMPLES: &[(Codec, Container, &[u8])] = &[
 /// Coded frames to feed a decoder with.
 #[derive(Debug, Clone)]
 pub(super) struct Clip {
+    codec: Codec,
     frames: Vec<Frame>,
     /// From one round to the next.
     length: i64,
 }
 
+/// Without a sample a codec is proved by a pair: what its encoder made of drawn pictures is its decoder's clip.
 pub(super) fn exists(codec: Codec) -> bool {
     SAMPLES.iter().any(|(of, ..)| *of == codec)
 }
@@ -41,13 +43,13 @@ pub(super) fn clip(codec: Codec) -> Result<Option<Clip>, Fault> {
         Item::Video(frame) => Some(frame),
         Item::Tracks(_) | Item::Audio(_) => None,
     });
-    Ok(Some(Clip::new(frames.collect())))
+    Ok(Some(Clip::new(codec, frames.collect())))
 }
 
 impl Clip {
-    pub(super) fn new(frames: Vec<Frame>) -> Self {
+    pub(super) fn new(codec: Codec, frames: Vec<Frame>) -> Self {
         let length = frames.len() as i64 * CLOCK / 30;
-        Self { frames, length }
+        Self { codec, frames, length }
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -57,7 +59,7 @@ impl Clip {
     /// Its first frames, as many as that.
     pub(super) fn first(mut self, count: u64) -> Self {
         self.frames.truncate(usize::try_from(count).unwrap_or(usize::MAX));
-        Self::new(self.frames)
+        Self::new(self.codec, self.frames)
     }
 
     /// The clip with half a frame at its end, and without one in its middle.
@@ -69,11 +71,14 @@ impl Clip {
         if let Some(last) = frames.last_mut() {
             last.data.truncate(last.data.len() / 2);
         }
-        Self { frames, length: self.length }
+        Self { frames, ..*self }
     }
 
     /// Pushes the clip `rounds` times, each later than the one before.
     pub(super) fn feed(&self, chain: &Chain, rounds: u64) -> Result<(), gst::FlowError> {
+        if let Some(first) = self.frames.first() {
+            chain.announce(self.codec, &first.data);
+        }
         for round in 0..rounds {
             let later = round as i64 * self.length;
             for frame in &self.frames {

@@ -16,6 +16,7 @@ pub fn codec(codec: Codec) -> &'static str {
         Codec::Vp9 => "VP9",
         Codec::Vp8 => "VP8",
         Codec::Jpeg => "JPEG",
+        Codec::Fwht => "FWHT",
     }
 }
 

@@ -246,7 +246,7 @@ fn from_item(item: &Value) -> Result<Rendition, String> {
 fn own_container(codec: Codec) -> Container {
     match codec {
         Codec::Jpeg => Container::Jpeg,
-        Codec::H264 | Codec::Hevc | Codec::Av1 | Codec::Vp9 | Codec::Vp8 => Container::Ts,
+        Codec::H264 | Codec::Hevc | Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Fwht => Container::Ts,
     }
 }
 
@@ -266,6 +266,8 @@ fn profile_json(rendition: &Rendition) -> Value {
         Codec::Vp8 => "VP8",
         Codec::Vp9 => "VP9",
         Codec::Jpeg => "JPEG",
+        // Livepeer has no word for it: the gateway refuses this one, and says which it knows.
+        Codec::Fwht => "FWHT",
     };
     let profile = match profile {
         Profile::Auto => "",

@@ -195,6 +195,7 @@ pub(crate) fn codec(codec: Codec) -> &'static str {
         Codec::Vp9 => "vp9",
         Codec::Vp8 => "vp8",
         Codec::Jpeg => "jpeg",
+        Codec::Fwht => "fwht",
     }
 }
 
