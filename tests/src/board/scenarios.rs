@@ -106,8 +106,8 @@ async fn a_board_takes_a_job(rig: &mut Rig, _: &Amount) -> Told {
 /// The generic V4L2 profile on a driver that comes while the agent runs: each element's device is opened by a worker in
 /// the agent's own unit, with no more rights than on a board with a real codec.
 async fn a_board_takes_a_job_on_the_virtual_codec(rig: &mut Rig, _: &Amount) -> Told {
-    // The smallest pictures that it takes; it knows no bitrate.
-    const FWHT: &str = r#"{"profiles":[{"name":"virtual","width":640,"height":360,"quality":30,"fps":0,
+    // It takes no smaller pictures than 640x360, of whole blocks, and knows no bitrate.
+    const FWHT: &str = r#"{"profiles":[{"name":"virtual","width":768,"height":432,"quality":30,"fps":0,
         "encoder":"FWHT","gop":"1"}]}"#;
     let Some(modules) = rig.virtual_codec()? else {
         return Ok(serde_json::json!({ "skipped": "Debian does not give the sources of the image's kernel" }));
@@ -126,12 +126,12 @@ async fn a_board_takes_a_job_on_the_virtual_codec(rig: &mut Rig, _: &Amount) -> 
     };
     rig.until("proved on the virtual codec", PROBED, proved).await?;
     rig.say("proved the virtual codec");
-    let input = crate::media::segment(&rig.folder, 5, "640x360", "10", 1.0)?;
+    let input = crate::media::segment(&rig.folder, 5, "320x180", "10", 1.0)?;
     let answer = rig.fleet.push_apart("virtual", "5.ts", FWHT, input).await??;
     let parts = answer.parts()?;
     ensure!(parts.len() == 1, "{} renditions", parts.len());
     let frames = crate::media::fwht_frames(&parts[0].data);
-    ensure!(frames == [(640, 360); 10], "{frames:?}");
+    ensure!(frames == [(768, 432); 10], "{frames:?}");
     rig.say("encoded with it");
     // And back: only its decoder can read that.
     let answer = rig.fleet.push_apart("back", "6.ts", rig::SMALL, parts[0].data.clone()).await??;
