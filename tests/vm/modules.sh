@@ -77,9 +77,9 @@ source="linux-source-$(echo "$version" | cut -d . -f 1-2)"
 say "fetching the sources of Debian's kernel $release ($version)"
 (
     cd "$work/debs"
-    # Those of the kernel itself, so that the modules fit it. kbuild's programs run here.
+    # Those of the kernel itself, so that the modules fit it. Of kbuild, whose programs run here, Debian keeps the newest.
     apt-get -qq -o APT::Sandbox::User=root -o Acquire::Retries=5 download "$headers:$arch=$version" "$common=$version" \
-        "$kbuild:$own=$version" "$source=$version" >&2
+        "$kbuild:$own" "$source=$version" >&2
 ) || without "apt could not fetch the kernel's packages; run 'apt-get update' and try again"
 
 say "building vicodec and vim2m for $release"
