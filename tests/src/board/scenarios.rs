@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::rig::{self, HEALTH, NODE, OVER, Rig, SOON, UPDATED, word};
 use super::{BOOTED, read_from_card};
@@ -95,7 +95,7 @@ async fn a_flashed_board_enrols_by_its_file_and_forgets_the_token(rig: &mut Rig,
     ensure!(used.parse::<u64>()? <= 400, "the slot holds {used} MB");
     rig.proved().await?;
     rig.say("proved what it can do");
-    Ok(serde_json::json!({ "data_mb": data, "slot_used_mb": used }))
+    Ok(json!({ "data_mb": data, "slot_used_mb": used }))
 }
 
 async fn a_board_takes_a_job(rig: &mut Rig, _: &Amount) -> Told {
@@ -110,11 +110,12 @@ async fn a_board_takes_a_job_on_the_virtual_codec(rig: &mut Rig, _: &Amount) -> 
     const FWHT: &str = r#"{"profiles":[{"name":"virtual","width":768,"height":432,"quality":30,"fps":0,
         "encoder":"FWHT","gop":"1"}]}"#;
     let Some(modules) = rig.virtual_codec()? else {
-        return Ok(serde_json::json!({ "skipped": "Debian does not give the sources of the image's kernel" }));
+        return Ok(json!({ "skipped": "Debian does not give the sources of the image's kernel" }));
     };
     rig.board.put(&modules.join("vicodec.ko"), "/tmp/vicodec.ko")?;
     // It stands on drivers of the image.
-    rig.board.ask("modprobe -a v4l2-mem2mem videobuf2-vmalloc && insmod /tmp/vicodec.ko && udevadm settle")?;
+    let load = "modprobe -a v4l2-mem2mem videobuf2-vmalloc && insmod /tmp/vicodec.ko && udevadm settle";
+    rig.board.ask(load)?;
     let output = rig.fleet.headwater(&["probe", NODE])?;
     ensure!(output.status.success(), "headwater probe: {}", String::from_utf8_lossy(&output.stderr));
     let proved = |node: &Value| {
@@ -136,7 +137,7 @@ async fn a_board_takes_a_job_on_the_virtual_codec(rig: &mut Rig, _: &Amount) -> 
     // And back: only its decoder can read that.
     let answer = rig.fleet.push_apart("back", "6.ts", rig::SMALL, parts[0].data.clone()).await??;
     rig.whole(&answer)?;
-    Ok(serde_json::json!({ "fwht_bytes": parts[0].data.len() }))
+    Ok(json!({ "fwht_bytes": parts[0].data.len() }))
 }
 
 async fn an_update_is_installed_proves_itself_and_stays(rig: &mut Rig, _: &Amount) -> Told {
@@ -254,7 +255,7 @@ async fn a_full_data_partition_stops_an_update_and_not_the_board(rig: &mut Rig, 
     rig.board.ask("rm /data/filler; sync")?;
     // With room again it is as before.
     rig.job(4).await?;
-    Ok(serde_json::json!({ "update": state, "job_while_full": job }))
+    Ok(json!({ "update": state, "job_while_full": job }))
 }
 
 /// A bundle with another version than the one that runs.
@@ -304,9 +305,7 @@ async fn power_cuts_during_updates_end_on_a_whole_slot(rig: &mut Rig, amount: &A
     rig.proved().await?;
     rig.order(bundle, HEALTH)?;
     ensure!(word(&rig.ended().await?) == "done");
-    Ok(
-        serde_json::json!({ "cuts": amount.cuts, "sectors_lost": lost, "updates_that_ended_on_the_way": finished }),
-    )
+    Ok(json!({ "cuts": amount.cuts, "sectors_lost": lost, "updates_that_ended_on_the_way": finished }))
 }
 
 async fn power_cuts_during_jobs_lose_no_answer(rig: &mut Rig, amount: &Amount) -> Told {
@@ -322,7 +321,7 @@ async fn power_cuts_during_jobs_lose_no_answer(rig: &mut Rig, amount: &Amount) -
         let answer = tokio::time::timeout(UPDATED, fleet_job).await.context("no answer")??;
         rig.whole(&answer?)?;
     }
-    Ok(serde_json::json!({ "cuts": amount.cuts, "sectors_lost": lost }))
+    Ok(json!({ "cuts": amount.cuts, "sectors_lost": lost }))
 }
 
 async fn flash_writes(rig: &mut Rig, amount: &Amount) -> Told {
@@ -341,7 +340,7 @@ async fn flash_writes(rig: &mut Rig, amount: &Amount) -> Told {
         day / 1e6
     ));
     let hour = amount.idle >= Duration::from_secs(3600);
-    let facts = serde_json::json!({
+    let facts = json!({
         "seconds": amount.idle.as_secs(), "bytes_written": written, "megabytes_a_day": day / 1e6,
         "label": if hour { "measured over an hour or more" } else { "extrapolated from less than an hour" },
         "agent_memory_bytes": memory,
