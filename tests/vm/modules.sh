@@ -8,8 +8,7 @@
 # for all checkouts, or else in FOLDER/modules: the last four that were used. Ends with 69 where apt cannot fetch the sources.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
-mkdir -p "$1/modules"
-folder=$(cd "$1/modules" && pwd)
+folder="$1/modules"
 arch=$2 release=$3 version=$4 suite=${5:-}
 kept=4
 
@@ -21,6 +20,8 @@ if [ -n "${XDG_CACHE_HOME:-${HOME:-}}" ]; then
     cache="${XDG_CACHE_HOME:-$HOME/.cache}/headwater/modules"
     if mkdir -p "$cache" 2>/dev/null && [ -w "$cache" ]; then folder=$cache; fi
 fi
+mkdir -p "$folder"
+folder=$(cd "$folder" && pwd)
 built="$folder/$release-$version-$(cat "$here/modules.sh" "$here/Makefile" | sha256sum | cut -c 1-8)"
 if [ -d "$built" ]; then
     touch "$built"
