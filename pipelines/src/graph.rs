@@ -108,9 +108,11 @@ fn plain(factory: &str, properties: &[(&str, &str)]) -> Result<gst::Element, Fau
 pub fn decode_chain(plan: &DecodePlan, faults: &Arc<Faults>, taker: impl Taker) -> Result<Chain, Fault> {
     let elements = plan.elements.iter().map(make).collect::<Result<_, _>>()?;
     let lent = plan.copies.then(Lent::default);
-    // Some decoders give system memory to whoever takes anything.
-    let caps = plan.feature.as_ref();
-    let caps = caps.map(|feature| gst::Caps::builder("video/x-raw").features([feature.as_str()]).build());
+    // Some decoders give system memory to whoever takes anything, or a format that they cannot make.
+    let caps = (plan.feature.is_some() || plan.format.is_some()).then(|| {
+        let caps = gst::Caps::builder("video/x-raw").features(plan.feature.as_deref());
+        caps.field_if_some("format", plan.format.as_deref()).build()
+    });
     let chain = Shape {
         place: Place::Decode,
         queue: Queue::Bytes(CODED_QUEUE),

@@ -380,8 +380,7 @@ mod tests {
         assert!(one(|r| r.codec = Codec::Vp8).contains("outputs are"));
         assert!(one(|r| r.codec = Codec::Av1).contains("ask for mp4"));
         assert!(one(|r| r.codec = Codec::Fwht).contains("ask for a quality"));
-        let fwht_in_mp4 =
-            |r: &mut Rendition| (r.codec, r.container) = (Codec::Fwht, Container::Mp4);
+        let fwht_in_mp4 = |r: &mut Rendition| (r.codec, r.container) = (Codec::Fwht, Container::Mp4);
         assert!(one(fwht_in_mp4).contains("in mp4, which has no place for it; ask for ts"));
         assert_eq!(Ladder::new(vec![]), Err(LadderError::Empty));
         assert!(matches!(

@@ -77,8 +77,7 @@ fn boot() -> Result<Seen> {
     ensure!(chains.exists(), "{} is not built; run `make vm-test`", chains.display());
     let (worker, clip) = (quoted(&binary("headwater-worker")?), quoted(&media::clip()));
     fs::write(share.join("guest.sh"), include_str!("../vm/guest.sh"))?;
-    let settings =
-        format!("worker={worker}\nchains={}\nclip={clip}\nplugins=libav\n", quoted(&chains));
+    let settings = format!("worker={worker}\nchains={}\nclip={clip}\nplugins=libav\n", quoted(&chains));
     fs::write(share.join("settings"), settings)?;
     let rung = json!({"name": "fwht", "codec": "fwht", "width": 1280, "height": 720, "quality": 40});
     fs::write(share.join("ladder.json"), json!([rung]).to_string())?;
@@ -181,7 +180,10 @@ fn all_in_fwht(seen: &Seen, step: &str) -> Result<()> {
         let keys: Vec<usize> = (0..coded.len()).filter(|at| coded[*at].key == Some(true)).collect();
         let wanted: Vec<usize> = (0..coded.len()).step_by(DEVICE_GOP).collect();
         ensure!(keys == wanted, "segment {number} has keyframes at {keys:?}: {coded:?}");
-        ensure!(coded.iter().all(|coded| coded.key.is_some()), "segment {number} has something else: {coded:?}");
+        ensure!(
+            coded.iter().all(|coded| coded.key.is_some()),
+            "segment {number} has something else: {coded:?}"
+        );
         found.extend(coded.into_iter().map(|coded| coded.pts));
     }
     ensure!(found == times, "other times than the clip's: {found:?}\n{times:?}");
@@ -270,9 +272,9 @@ fn cases() -> Vec<(&'static str, Case)> {
             ensure!(probe["profile"] == "v4l2-m2m", "{probe}");
             let all = probe["capabilities"].as_array().context("a list")?;
             for (kind, element) in [("decode", "v4l2fwhtdec"), ("encode", "v4l2fwhtenc")] {
-                let found = all.iter().find(|one| {
-                    one["kind"] == kind && one["codec"] == "fwht" && one["element"] == element
-                });
+                let found = all
+                    .iter()
+                    .find(|one| one["kind"] == kind && one["codec"] == "fwht" && one["element"] == element);
                 let found = found.with_context(|| format!("no {element}: {probe}"))?;
                 ensure!(found["instances"].as_u64().is_some_and(|count| count > 0), "{found}");
             }

@@ -137,6 +137,9 @@ pub struct Decoder {
     /// Element before it, where it wants to know more of the stream than its codec.
     pub parser: Option<Helper>,
     pub out: Pictures,
+    /// Asked for the first of its formats alone: it offers others that it cannot give.
+    #[serde(default)]
+    pub fixed_format: bool,
     #[serde(default)]
     pub size: Limits,
     /// Bits a sample; empty: 8.

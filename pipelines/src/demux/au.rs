@@ -187,10 +187,9 @@ impl Assembler {
     /// Where, before `len` bytes are over, a PES begins with another frame.
     fn cut_short(&self, len: usize) -> Option<usize> {
         let begins = |rest: &[u8]| rest.iter().zip(fwht::MAGIC).all(|(byte, magic)| byte == magic);
-        let starts = self.marks.iter().filter_map(|mark| usize::try_from(mark.at.checked_sub(self.base)?).ok());
-        starts
-            .filter(|at| (1..len.min(self.data.len())).contains(at))
-            .find(|at| begins(&self.data[*at..]))
+        let starts =
+            self.marks.iter().filter_map(|mark| usize::try_from(mark.at.checked_sub(self.base)?).ok());
+        starts.filter(|at| (1..len.min(self.data.len())).contains(at)).find(|at| begins(&self.data[*at..]))
     }
 
     /// The latest timestamp that came before the unit began. Those before it had no unit of their own.
@@ -387,8 +386,12 @@ mod tests {
         let (key, other) = (fwht::made(true, 100), fwht::made(false, 50));
         let bad = fwht::MAGIC.repeat(3);
         for short in 8..key.len() {
-            let pieces =
-                [(Some(0), &other[..]), (Some(3000), &key[..short]), (Some(6000), &other), (Some(9000), &key)];
+            let pieces = [
+                (Some(0), &other[..]),
+                (Some(3000), &key[..short]),
+                (Some(6000), &other),
+                (Some(9000), &key),
+            ];
             let (frames, errors) = fwht_frames(&pieces);
             assert_eq!(frames, [(0, false, 94), (6000, false, 94), (9000, true, 144)], "{short} bytes");
             assert!(errors > 0);

@@ -57,6 +57,9 @@ pub struct DecodePlan {
     /// The memory's feature in caps: a decoder that is not asked for it may give system memory.
     #[serde(skip)]
     pub feature: Option<String>,
+    /// The one pixel format it may be asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
     /// Carries pictures into system memory, where they are elsewhere and have to be worked on in software.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub download: Vec<Element>,
@@ -79,6 +82,7 @@ impl DecodePlan {
             elements: Vec::new(),
             memory: SYSTEM.to_owned(),
             feature: None,
+            format: None,
             download: Vec::new(),
             deinterlaces: false,
             fresh: false,
@@ -258,6 +262,7 @@ pub(crate) fn decode_with(board: &Board, machine: &Machine, one: &Decoder) -> Re
         elements: parser.chain([decoder]).collect(),
         memory: one.out.memory.clone(),
         feature: board.memory.get(&one.out.memory).and_then(|memory| memory.feature.clone()),
+        format: one.out.formats.first().filter(|_| one.fixed_format).cloned(),
         download,
         deinterlaces: one.interlaced == Interlaced::Deinterlaces,
         fresh: machine.needs_fresh(factory, used)

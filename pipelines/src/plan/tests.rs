@@ -121,7 +121,8 @@ fn fwht_is_told_its_quality_for_both_kinds_of_picture_and_its_greatest_distance_
     let board = Boards::shipped().unwrap().get("v4l2-m2m").unwrap().clone();
     let machine = machine(&[("v4l2fwhtenc", &["extra-controls"])]);
     let plan = outputs(&board, &machine, &ladder, &DecodePlan::nothing(), &picture()).unwrap();
-    let controls = "controls,fwht_i_frame_qp_value=(int)16,fwht_p_frame_qp_value=(int)16,video_gop_size=(int)16";
+    let controls =
+        "controls,fwht_i_frame_qp_value=(int)16,fwht_p_frame_qp_value=(int)16,video_gop_size=(int)16";
     assert_eq!(plan.rungs[0].element.properties["extra-controls"], controls);
     assert!(plan.rungs[0].by_ready, "it begins with a keyframe only after its queues were stopped");
 }

@@ -85,7 +85,9 @@ impl Bench<'_> {
         let mut board = self.board.clone();
         let any = !sample::exists(codec);
         board.decoders.retain(|one| {
-            (one.software || any) && one.out.memory == SYSTEM && !one.factory.contains(&self.candidate.element)
+            (one.software || any)
+                && one.out.memory == SYSTEM
+                && !one.factory.contains(&self.candidate.element)
         });
         let Ok(plan) = plan::decoder(&board, self.machine, codec, Trust::Whole) else { return Ok(None) };
         let shelf: drive::Shelf<Luma> = drive::Shelf::default();
