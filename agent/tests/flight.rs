@@ -9,7 +9,7 @@ use headwater_protocol::Evidence;
 use nix::sys::ptrace;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use support::{Fleet, Running, offer, revoke, until};
+use support::{Fleet, Running, offer, order, revoke, until};
 
 fn two_at_once() -> Fleet {
     let mut fleet = Fleet::start();
@@ -225,6 +225,20 @@ fn a_spare_worker_is_there_before_it_is_needed_and_replaced_once_it_is_taken() {
     assert_eq!(code(&fleet.end("t1")), "done");
     until("another spare worker is there", || fleet.workers().len() == 2);
     assert!(fleet.workers().contains(&spare[0]), "it is the stream's now");
+    end(agent, &fleet);
+}
+
+#[test]
+fn a_spare_worker_from_before_a_probe_is_replaced_after_it() {
+    let mut fleet = Fleet::start();
+    fleet.spare = true;
+    let agent = fleet.agent();
+    until("a spare worker is there", || fleet.workers().len() == 1);
+    let spare = fleet.workers();
+    fleet.publish("command", &order("again", "probe"));
+    fleet.message("reply", |reply| reply["id"] == "again");
+    until("another spare worker is there", || fleet.workers().iter().any(|worker| *worker != spare[0]));
+    until("the earlier one is gone", || fleet.workers().len() == 1);
     end(agent, &fleet);
 }
 

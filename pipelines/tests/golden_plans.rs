@@ -91,11 +91,12 @@ fn every_machine_gets_the_plan_that_is_written_down() {
 
 /// One rung of `codec`, in the container that carries it alone.
 fn rung(codec: Codec) -> Ladder {
-    let still = codec == Codec::Jpeg;
-    let (rate, gop, container) = if still {
-        (json!({"quality": 11}), json!("segment"), "jpeg")
-    } else {
-        (json!({"bitrate": 2_000_000}), json!({"every": 2000}), "mp4")
+    let (rate, gop, container) = match codec {
+        Codec::Jpeg => (json!({"quality": 11}), json!("segment"), "jpeg"),
+        Codec::Fwht => (json!({"quality": 30}), json!("segment"), "ts"),
+        Codec::H264 | Codec::Hevc | Codec::Av1 | Codec::Vp9 | Codec::Vp8 => {
+            (json!({"bitrate": 2_000_000}), json!({"every": 2000}), "mp4")
+        }
     };
     serde_json::from_value(json!([{
         "name": "a", "codec": codec, "width": 1280, "height": 720, "rate": rate, "gop": gop, "container": container

@@ -122,7 +122,7 @@ pub fn ladder(profiles: &[Profile], container: Container) -> Result<Ladder, BadP
     Ok(ladder)
 }
 
-/// What a word of `encoder` means; Livepeer's own, exactly.
+/// What a word of `encoder` means; Livepeer's own, exactly, and ours: JPEG and FWHT.
 pub fn codec(encoder: &str) -> Option<Codec> {
     match encoder {
         "" | "H.264" => Some(Codec::H264),
@@ -131,6 +131,7 @@ pub fn codec(encoder: &str) -> Option<Codec> {
         "VP9" => Some(Codec::Vp9),
         "AV1" => Some(Codec::Av1),
         "JPEG" => Some(Codec::Jpeg),
+        "FWHT" => Some(Codec::Fwht),
         _ => None,
     }
 }
@@ -270,6 +271,15 @@ mod tests {
         let rendition = &made.renditions()[0];
         assert_eq!((rendition.codec, rendition.container), (Codec::Jpeg, Container::Jpeg));
         assert_eq!(rendition.tiles, Some(Tiles { columns: 2, rows: 2, every: Millis(500) }));
+    }
+
+    #[test]
+    fn the_virtual_devices_codec_has_a_quality_and_no_bitrate() {
+        let mut profile = Profile { encoder: "FWHT".into(), quality: 30, ..usual() };
+        let made = ladder(&[profile.clone()], Container::Ts).unwrap();
+        assert_eq!((made.renditions()[0].codec, made.renditions()[0].rate), (Codec::Fwht, Rate::Quality(30)));
+        profile.quality = 0;
+        assert!(ladder(&[profile], Container::Ts).unwrap_err().to_string().contains("ask for a quality"));
     }
 
     #[test]

@@ -101,6 +101,18 @@ pub fn probe_bytes(folder: &Path, name: &str, bytes: &[u8]) -> Result<Probe> {
     probe(&file)
 }
 
+/// Width and height of each FWHT frame in a transport stream, which ffprobe cannot read. A frame begins with two words that
+/// nothing else in it can be, its version, its width and its height, big-endian: `fwht_cframe_hdr` of the kernel's
+/// `codec-fwht.h`. All of that is in a packet that a PES begins with.
+pub fn fwht_frames(ts: &[u8]) -> Vec<(u32, u32)> {
+    const MAGIC: [u8; 8] = [0x4f, 0x4f, 0x4f, 0x4f, 0xff, 0xff, 0xff, 0xff];
+    let word = |at: &[u8]| at.first_chunk().map(|word| u32::from_be_bytes(*word));
+    ts.windows(MAGIC.len() + 12)
+        .filter(|header| header.starts_with(&MAGIC))
+        .filter_map(|header| Some((word(&header[12..])?, word(&header[16..])?)))
+        .collect()
+}
+
 /// MD5 of the first audio stream's packets.
 pub fn audio_md5(file: &Path) -> Result<String> {
     let output = Command::new("ffmpeg")

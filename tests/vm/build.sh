@@ -23,49 +23,32 @@ release=${image#linux-image-}
 release=${release%-unsigned}
 version=$(field "$image" Version)
 # Scripts of this folder make the machine too: a change of theirs makes a new one.
-key="$release-$version-$(cat "$here/build.sh" "$here/init" "$here/Makefile" | sha256sum | cut -c 1-8)"
+key="$release-$version-$(cat "$here/build.sh" "$here/init" "$here/modules.sh" "$here/Makefile" | sha256sum | cut -c 1-8)"
 machine="$folder/$key"
 if [ -e "$machine/initramfs" ]; then
     echo "$machine"
     exit 0
 fi
 
-headers="linux-headers-$release"
-common=$(needs "$headers" '^linux-headers-.*common') || stop "apt knows no common headers for $headers"
-kbuild=$(needs "$headers" '^linux-kbuild-') || stop "apt knows no kbuild for $headers"
-source="linux-source-$(echo "$version" | cut -d . -f 1-2)"
-
-# Not in FOLDER: the kernel's build takes no path with a space.
+# Fetched and built, or kept from an earlier time.
+modules=$("$here/modules.sh" "$folder" "$(dpkg --print-architecture)" "$release" "$version") ||
+    stop "without the virtual codecs there is no machine"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' INT TERM HUP
-mkdir "$work/debs" "$work/root" "$work/source" "$work/modules" "$work/init"
-echo "vm: fetching Debian's kernel $release ($version) and its sources" >&2
+mkdir "$work/debs" "$work/root" "$work/init"
+echo "vm: fetching Debian's kernel $release ($version)" >&2
 (
     cd "$work/debs"
-    # The sources are those of the image, so that the modules fit it. The build's own programs may be newer: there is
-    # one version of them for all kernels.
-    apt-get -o APT::Sandbox::User=root download -qq "$image=$version" "$headers=$version" "$common=$version" \
-        "$kbuild" "$source=$version" >&2
-) || stop "apt could not fetch the kernel's packages; run 'apt-get update' and try again"
-for deb in "$work/debs"/linux-[ihk]*.deb; do dpkg-deb -x "$deb" "$work/root"; done
-
-echo "vm: building vicodec and vim2m for $release" >&2
-drivers="$source/drivers/media"
-dpkg-deb --fsys-tarfile "$work/debs/$source"_*.deb | tar -xO "./usr/src/$source.tar.xz" |
-    tar -xJ -C "$work/source" --strip-components=3 "$drivers/v4l2-core/v4l2-mem2mem.c" "$drivers/test-drivers"
-cp "$work/source/v4l2-core/v4l2-mem2mem.c" "$work/source/test-drivers/vim2m.c" \
-    "$work/source/test-drivers/vicodec"/*.[ch] "$here/Makefile" "$work/modules/"
-headers_at="$work/root/usr/src"
-# Debian names the compiler of the kernel; any gcc builds a module that loads.
-make -s -C "$headers_at/$common" O="$headers_at/$headers" M="$work/modules" CC=gcc modules >"$work/make.log" 2>&1 ||
-    { tail -n 20 "$work/make.log" >&2; stop "the modules could not be built"; }
+    apt-get -o APT::Sandbox::User=root download -qq "$image=$version" >&2
+) || stop "apt could not fetch the kernel; run 'apt-get update' and try again"
+dpkg-deb -x "$work/debs"/linux-image-*.deb "$work/root"
 
 echo "vm: packing the initramfs" >&2
 tree="$work/root/lib/modules/$release"
 [ -d "$tree" ] || tree="$work/root/usr/lib/modules/$release"
 mkdir "$tree/extra"
-cp "$work/modules"/*.ko "$tree/extra/"
+cp "$modules"/*.ko "$tree/extra/"
 top=${tree%/lib/modules/*}
 depmod -b "$top" "$release"
 mkdir "$work/init/bin" "$work/init/modules" "$work/init/proc" "$work/init/sys" "$work/init/dev" "$work/init/mnt"

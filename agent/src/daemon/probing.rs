@@ -42,6 +42,10 @@ impl Daemon {
         self.probing = None;
         let fault = match result {
             Ok(Ok(report)) => {
+                if self.report.is_some() {
+                    // It knows the elements that were there when it was started.
+                    self.shop.spare.renew();
+                }
                 self.probed(report);
                 None
             }

@@ -123,11 +123,12 @@ async fn run() -> Result<End> {
             Ok(facts) => (true, facts),
             Err(error) => (false, json!(format!("{error:#}"))),
         };
-        println!("[{:7.1}]   {}", started.elapsed().as_secs_f64(), if ok { "passed" } else { "FAILED" });
-        if !ok {
-            eprintln!("{}", facts.as_str().unwrap_or_default());
+        let result = json!({ "scenario": scenario.name, "passed": ok, "seconds": seconds, "facts": facts });
+        println!("[{:7.1}]   {}", started.elapsed().as_secs_f64(), word(&result));
+        if let Some(why) = result["facts"].as_str().or_else(|| result["facts"]["skipped"].as_str()) {
+            eprintln!("{why}");
         }
-        results.push(json!({ "scenario": scenario.name, "passed": ok, "seconds": seconds, "facts": facts }));
+        results.push(result);
         passed &= ok;
         // The next begins where this one should have ended: with a board that is up and has proved itself.
         if !ok {
@@ -145,19 +146,31 @@ async fn run() -> Result<End> {
     Ok(if passed { End::Passed } else { End::Failed })
 }
 
+/// How a scenario ended.
+fn word(result: &Value) -> &'static str {
+    if result["passed"] == false {
+        "FAILED"
+    } else if result["facts"]["skipped"].is_string() {
+        "skipped"
+    } else {
+        "passed"
+    }
+}
+
 fn report(setting: &Setting, seed: u64, results: &[Value]) -> Result<()> {
     println!("\n{:<80} {:>7}  result", "scenario", "seconds");
     for result in results {
         let name = result["scenario"].as_str().unwrap_or_default().replace('_', " ");
-        let word = if result["passed"] == true { "passed" } else { "FAILED" };
-        println!("{name:<80} {:>7.1}  {word}", result["seconds"].as_f64().unwrap_or_default());
+        let seconds = result["seconds"].as_f64().unwrap_or_default();
+        println!("{name:<80} {seconds:>7.1}  {}", word(result));
     }
     let at = setting.image.parent().unwrap_or_else(|| Path::new(".")).join("image-test.json");
     let firmware = setting.firmware.display().to_string();
     let whole = json!({ "seed": seed, "firmware": firmware, "results": results });
     std::fs::write(&at, serde_json::to_string_pretty(&whole)?).with_context(|| at.display().to_string())?;
-    let count = |ok: bool| results.iter().filter(|result| result["passed"] == ok).count();
-    println!("\n{} passed, {} failed; {}", count(true), count(false), at.display());
+    let count = |wanted: &str| results.iter().filter(|result| word(result) == wanted).count();
+    let [passed, failed, skipped] = ["passed", "FAILED", "skipped"].map(count);
+    println!("\n{passed} passed, {failed} failed, {skipped} skipped; {}", at.display());
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -28,6 +28,11 @@ pub const HEALTH: &str = "12m";
 pub const SOON: &str = "45s";
 /// How an update ends.
 pub const OVER: [&str; 3] = ["done", "rolled_back", "failed"];
+/// A rendition that costs the emulated board little.
+pub const SMALL: &str = r#"{"profiles":[{"name":"small","width":160,"height":90,"bitrate":100000,"fps":0,
+    "profile":"H264ConstrainedHigh","gop":"1"}]}"#;
+/// How `virtual-codec.sh` ends where the kernel's sources cannot be had.
+const UNAVAILABLE: i32 = 69;
 /// The emulated processor is some 20 times slower than this one.
 const PATIENCE: &str = "[retry]\naccept_seconds = 30\nprogress_seconds = 90\nruntime_min_seconds = 240\n\
                         deadline_seconds = 900\nattempts = 16\n";
@@ -35,6 +40,7 @@ const PATIENCE: &str = "[retry]\naccept_seconds = 30\nprogress_seconds = 90\nrun
 #[derive(Debug)]
 pub struct Rig {
     pub folder: PathBuf,
+    image: PathBuf,
     bundles: PathBuf,
     pub fleet: Fleet,
     pub board: Board,
@@ -91,6 +97,7 @@ impl Rig {
         let board = Board::new(parts, disk, plug)?;
         Ok(Self {
             folder: folder.clone(),
+            image: setting.image.clone(),
             bundles: setting.bundles.clone(),
             fleet,
             board,
@@ -108,6 +115,18 @@ impl Rig {
 
     pub fn bundle(&self, name: &str) -> PathBuf {
         self.bundles.join(format!("{name}.raucb"))
+    }
+
+    /// Folder of the virtual codec's driver for the image's kernel; none where Debian does not give its sources.
+    pub fn virtual_codec(&self) -> Result<Option<PathBuf>> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cross/image/virtual-codec.sh");
+        let output = Command::new(&script).arg(&self.image).stderr(Stdio::inherit()).output();
+        let output = output.with_context(|| script.display().to_string())?;
+        if output.status.code() == Some(UNAVAILABLE) {
+            return Ok(None);
+        }
+        ensure!(output.status.success(), "{}: {}", script.display(), output.status);
+        Ok(Some(PathBuf::from(String::from_utf8(output.stdout)?.trim())))
     }
 
     /// A line for who waits.
@@ -225,8 +244,26 @@ impl Rig {
         self.until(what, UPDATED, there).await.map(|_| ())
     }
 
+    /// Waits until the newest order is sent. The gateway may leave the board out: then it never says a word of it.
+    async fn sent(&mut self) -> Result<()> {
+        let deadline = Instant::now() + UPDATED;
+        loop {
+            let update = self.fleet.get(&format!("/api/v1/updates/{}", self.order)).await?;
+            let progress = &update["nodes"][0]["progress"];
+            match word(progress) {
+                "pending" => {}
+                "skipped" => bail!("the gateway does not order it: {}", progress["reason"]),
+                _ => return Ok(()),
+            }
+            self.board.alive()?;
+            ensure!(Instant::now() < deadline, "not ordered within {UPDATED:?}: {update:#}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
     /// Waits for the end of the newest order; returns its state.
     pub async fn ended(&mut self) -> Result<Value> {
+        self.sent().await?;
         let (order, started) = (self.order.clone(), self.started);
         let mut told = String::new();
         let over = move |node: &Value| {
@@ -260,10 +297,8 @@ impl Rig {
 
     /// A short segment, pushed; its answer comes by itself.
     pub fn pushed(&self, number: u32) -> Result<tokio::task::JoinHandle<Result<Answer>>> {
-        const LADDER: &str = r#"{"profiles":[{"name":"small","width":160,"height":90,"bitrate":100000,"fps":0,
-            "profile":"H264ConstrainedHigh","gop":"1"}]}"#;
         let input = crate::media::segment(&self.folder, number, "320x180", "10", 1.0)?;
-        Ok(self.fleet.push_apart("trial", &format!("{number}.ts"), LADDER, input))
+        Ok(self.fleet.push_apart("trial", &format!("{number}.ts"), SMALL, input))
     }
 
     /// Whether an answer is the whole rendition.

@@ -7,14 +7,17 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::rig::{self, HEALTH, NODE, OVER, Rig, SOON, UPDATED, word};
 use super::{BOOTED, read_from_card};
 
-/// A scenario's facts, for the report.
+/// A scenario's facts, for the report; with `skipped`, why it could not be tried.
 type Told = Result<Value>;
 type Step = for<'a> fn(&'a mut Rig, &'a Amount) -> Pin<Box<dyn Future<Output = Told> + 'a>>;
+
+/// Longest time for a probe on the emulated board.
+const PROBED: Duration = Duration::from_secs(600);
 
 /// How much of what takes long.
 #[derive(Debug, Clone)]
@@ -48,6 +51,7 @@ macro_rules! scenarios {
 scenarios! {
     a_flashed_board_enrols_by_its_file_and_forgets_the_token true [],
     a_board_takes_a_job true [],
+    a_board_takes_a_job_on_the_virtual_codec false [],
     an_operator_asks_for_its_log_another_configuration_and_a_reboot false [],
     an_update_is_installed_proves_itself_and_stays true ["good"],
     an_update_whose_agent_never_speaks_is_taken_back true ["mute"],
@@ -94,7 +98,7 @@ async fn a_flashed_board_enrols_by_its_file_and_forgets_the_token(rig: &mut Rig,
     ensure!(used.parse::<u64>()? <= 400, "the slot holds {used} MB");
     rig.proved().await?;
     rig.say("proved what it can do");
-    Ok(serde_json::json!({ "data_mb": data, "slot_used_mb": used, "boot_to_connected_s": connected }))
+    Ok(json!({ "data_mb": data, "slot_used_mb": used, "boot_to_connected_s": connected }))
 }
 
 /// What else this machine does, without which no time says anything.
@@ -106,6 +110,43 @@ fn busy() -> Result<String> {
 async fn a_board_takes_a_job(rig: &mut Rig, _: &Amount) -> Told {
     rig.job(1).await?;
     Ok(Value::Null)
+}
+
+/// The generic V4L2 profile on a driver that comes while the agent runs: each element's device is opened by a worker in
+/// the agent's own unit, with no more rights than on a board with a real codec.
+async fn a_board_takes_a_job_on_the_virtual_codec(rig: &mut Rig, _: &Amount) -> Told {
+    // It takes no smaller pictures than 640x360, of whole blocks, and knows no bitrate.
+    const FWHT: &str = r#"{"profiles":[{"name":"virtual","width":768,"height":432,"quality":30,"fps":0,
+        "encoder":"FWHT","gop":"1"}]}"#;
+    let Some(modules) = rig.virtual_codec()? else {
+        return Ok(json!({ "skipped": "Debian does not give the sources of the image's kernel" }));
+    };
+    rig.board.put(&modules.join("vicodec.ko"), "/tmp/vicodec.ko")?;
+    // It stands on drivers of the image.
+    let load = "modprobe -a v4l2-mem2mem videobuf2-vmalloc && insmod /tmp/vicodec.ko && udevadm settle";
+    rig.board.ask(load)?;
+    let output = rig.fleet.headwater(&["probe", NODE])?;
+    ensure!(output.status.success(), "headwater probe: {}", String::from_utf8_lossy(&output.stderr));
+    let proved = |node: &Value| {
+        let has = |kind: &str, element: &str| {
+            let mut all = node["birth"]["capabilities"].as_array().into_iter().flatten();
+            all.any(|one| one["kind"] == kind && one["codec"] == "fwht" && one["element"] == element)
+        };
+        has("encode", "v4l2fwhtenc") && has("decode", "v4l2fwhtdec")
+    };
+    rig.until("proved on the virtual codec", PROBED, proved).await?;
+    rig.say("proved the virtual codec");
+    let input = crate::media::segment(&rig.folder, 5, "320x180", "10", 1.0)?;
+    let answer = rig.fleet.push_apart("virtual", "5.ts", FWHT, input).await??;
+    let parts = answer.parts()?;
+    ensure!(parts.len() == 1, "{} renditions", parts.len());
+    let frames = crate::media::fwht_frames(&parts[0].data);
+    ensure!(frames == [(768, 432); 10], "{frames:?}");
+    rig.say("encoded with it");
+    // And back: only its decoder can read that.
+    let answer = rig.fleet.push_apart("back", "6.ts", rig::SMALL, parts[0].data.clone()).await??;
+    rig.whole(&answer)?;
+    Ok(json!({ "fwht_bytes": parts[0].data.len() }))
 }
 
 async fn an_operator_asks_for_its_log_another_configuration_and_a_reboot(rig: &mut Rig, _: &Amount) -> Told {
@@ -246,7 +287,7 @@ async fn a_full_data_partition_stops_an_update_and_not_the_board(rig: &mut Rig, 
     rig.board.ask("rm /data/filler; sync")?;
     // With room again it is as before.
     rig.job(4).await?;
-    Ok(serde_json::json!({ "update": state, "job_while_full": job }))
+    Ok(json!({ "update": state, "job_while_full": job }))
 }
 
 /// A bundle with another version than the one that runs.
@@ -309,7 +350,7 @@ async fn power_cuts_during_updates_end_on_a_whole_slot(rig: &mut Rig, amount: &A
         let missed = STAGES.iter().find(|(stage, _)| !met.contains_key(*stage));
         ensure!(missed.is_none(), "no cut came in {missed:?}: {met:?}");
     }
-    Ok(serde_json::json!({
+    Ok(json!({
         "cuts": amount.cuts, "sectors_lost": lost, "updates_that_ended_on_the_way": finished, "cut_while": met,
     }))
 }
@@ -328,7 +369,7 @@ async fn power_cuts_during_jobs_lose_no_answer(rig: &mut Rig, amount: &Amount) -
         let answer = tokio::time::timeout(UPDATED, fleet_job).await.context("no answer")??;
         rig.whole(&answer?)?;
     }
-    Ok(serde_json::json!({ "cuts": amount.cuts, "sectors_lost": lost, "jobs_not_answered_yet": on_board }))
+    Ok(json!({ "cuts": amount.cuts, "sectors_lost": lost, "jobs_not_answered_yet": on_board }))
 }
 
 async fn flash_writes(rig: &mut Rig, amount: &Amount) -> Told {
@@ -352,7 +393,7 @@ async fn flash_writes(rig: &mut Rig, amount: &Amount) -> Told {
         day / 1e6
     ));
     let hour = amount.idle >= Duration::from_secs(3600);
-    let facts = serde_json::json!({
+    let facts = json!({
         "seconds": amount.idle.as_secs(), "bytes_written": written, "megabytes_a_day": day / 1e6,
         "label": if hour { "measured over an hour or more" } else { "extrapolated from less than an hour" },
         "agent_memory_bytes": memory,

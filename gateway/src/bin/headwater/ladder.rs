@@ -266,7 +266,6 @@ fn profile_json(rendition: &Rendition) -> Value {
         Codec::Vp8 => "VP8",
         Codec::Vp9 => "VP9",
         Codec::Jpeg => "JPEG",
-        // Livepeer has no word for it: the gateway refuses this one, and says which it knows.
         Codec::Fwht => "FWHT",
     };
     let profile = match profile {

@@ -1,0 +1,10 @@
+#!/bin/sh
+# Builds the kernel's virtual codec for the image's kernel, which a test loads on the board.
+# usage: virtual-codec.sh IMAGE-FOLDER     prints the modules' folder on standard output; ends with 69 where Debian's
+#                                          archive does not give the kernel's sources, or not any more
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+image=$1
+release=$(ls "$image/tree/usr/lib/modules")
+version=$(sed -n "s/^linux-image-$release \([^ ]*\) .*/\1/p" "$image/tree/usr/share/headwater/packages")
+exec "$here/../../tests/vm/modules.sh" "$image" arm64 "$release" "$version" bookworm
