@@ -7,4 +7,5 @@ here=$(cd "$(dirname "$0")" && pwd)
 image=$1
 release=$(ls "$image/tree/usr/lib/modules")
 version=$(sed -n "s/^linux-image-$release \([^ ]*\) .*/\1/p" "$image/tree/usr/share/headwater/packages")
+[ -n "$version" ] || { echo "image: its list of packages has no linux-image-$release" >&2; exit 1; }
 exec "$here/../../tests/vm/modules.sh" "$image" arm64 "$release" "$version" bookworm

@@ -44,8 +44,12 @@ impl Faults {
         Self { first: Mutex::default(), memory_means_busy: busy::memory_means_busy(board) }
     }
 
+    /// What an element said; a device that refuses a session is told apart.
+    fn met(&self, fault: Fault) {
+        self.report(if busy::refused(&fault, self.memory_means_busy) { busy::told(fault) } else { fault });
+    }
+
     pub fn report(&self, fault: Fault) {
-        let fault = if busy::refused(&fault, self.memory_means_busy) { busy::told(fault) } else { fault };
         self.first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(fault);
     }
 
@@ -373,7 +377,7 @@ impl Shape {
             // Messages are looked at where they are made and dropped: a bus that nobody reads would grow.
             bus.set_sync_handler(move |_, message| {
                 if let gst::MessageView::Error(error) = message.view() {
-                    faults.report(bus_fault(error));
+                    faults.met(bus_fault(error));
                     // Who waits for room in a chain that has stopped would wait for ever. No event travels here, so
                     // nothing is waited for that the failing element may hold.
                     if let Some(source) = source.upgrade() {
@@ -413,7 +417,7 @@ impl Chain {
         let Err(error) = self.pipeline.set_state(gst::State::Playing) else { return Ok(self) };
         let fault = failed("start of a pipeline", error);
         // Who did not start said more of it on the bus.
-        faults.report(fault.clone());
+        faults.met(fault.clone());
         Err(faults.first().unwrap_or(fault))
     }
 

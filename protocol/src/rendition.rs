@@ -166,7 +166,7 @@ pub enum LadderError {
     Quality { name: RenditionName, quality: u8 },
     #[error("rendition {name} wants a keyframe each {gop}; it must be 1 ms to 5 minutes")]
     Gop { name: RenditionName, gop: Millis },
-    #[error("rendition {name} wants codec {codec:?}; outputs are h264, hevc, av1 or jpeg")]
+    #[error("rendition {name} wants codec {codec:?}; outputs are h264, hevc, av1, jpeg or fwht")]
     Codec { name: RenditionName, codec: Codec },
     #[error(
         "rendition {name} wants codec {codec:?} in {}, which has no place for it; ask for {other}",
@@ -242,8 +242,8 @@ impl Rendition {
             Codec::H264 => (146, 4096, 50, 4096),
             Codec::Hevc | Codec::Av1 => (132, 8192, 40, 8192),
             Codec::Jpeg => (16, 4096, 16, 4096),
-            // The driver's own; the profile's entry leaves some of them out.
-            Codec::Fwht => (640, 4096, 360, 2160),
+            // The driver's own, in whole blocks of 16.
+            Codec::Fwht => (640, 4096, 368, 2160),
             Codec::Vp8 | Codec::Vp9 => return Err(LadderError::Codec { name: name(), codec: self.codec }),
         };
         let still = self.codec == Codec::Jpeg || self.container == Container::Jpeg;

@@ -103,17 +103,18 @@ impl Assembler {
         1
     }
 
-    /// The stream ends: hands out the last one too.
-    pub(super) fn finish(&mut self, out: &mut impl FnMut(Frame)) {
+    /// The stream ends: hands out the last one too. Returns how many were broken.
+    pub(super) fn finish(&mut self, out: &mut impl FnMut(Frame)) -> u32 {
         if !is_nal(self.codec) {
-            self.frames(out);
-            return;
+            // What is left of the last is no frame.
+            return self.frames(out) + u32::from(!self.data.is_empty());
         }
         self.scan(true, out);
         self.cut(self.data.len(), out);
         if let Some((frame, _)) = self.half.take() {
             out(frame);
         }
+        0
     }
 
     fn scan(&mut self, all: bool, out: &mut impl FnMut(Frame)) {
@@ -186,10 +187,11 @@ impl Assembler {
 
     /// Where, before `len` bytes are over, a PES begins with another frame.
     fn cut_short(&self, len: usize) -> Option<usize> {
-        let begins = |rest: &[u8]| rest.iter().zip(fwht::MAGIC).all(|(byte, magic)| byte == magic);
         let starts =
             self.marks.iter().filter_map(|mark| usize::try_from(mark.at.checked_sub(self.base)?).ok());
-        starts.filter(|at| (1..len.min(self.data.len())).contains(at)).find(|at| begins(&self.data[*at..]))
+        starts
+            .filter(|at| (1..len.min(self.data.len())).contains(at))
+            .find(|at| self.data[*at..].starts_with(fwht::MAGIC))
     }
 
     /// The latest timestamp that came before the unit began. Those before it had no unit of their own.
@@ -366,7 +368,7 @@ mod tests {
             assembler.extend(piece);
             errors += assembler.drain(&mut out);
         }
-        assembler.finish(&mut out);
+        errors += assembler.finish(&mut out);
         (frames, errors)
     }
 
@@ -396,6 +398,8 @@ mod tests {
             assert_eq!(frames, [(0, false, 94), (6000, false, 94), (9000, true, 144)], "{short} bytes");
             assert!(errors > 0);
         }
+        let (frames, errors) = fwht_frames(&[(Some(0), &other), (Some(3000), &key[..40])]);
+        assert_eq!((frames.len(), errors), (1, 1), "one whose end never came");
         let (frames, errors) = fwht_frames(&[(Some(0), &[7; 500]), (Some(3000), &bad), (Some(6000), &key)]);
         assert_eq!(frames, [(6000, true, 144)]);
         assert!(errors > 0);

@@ -122,7 +122,7 @@ impl TsDemuxer {
         }
         if let Some(chosen) = &mut self.chosen {
             for route in &mut chosen.routes {
-                route.end(out);
+                self.errors += route.end(out);
             }
         }
         Ok(())
@@ -248,7 +248,7 @@ impl TsDemuxer {
         let streams = program.streams.unwrap_or_default();
         let mut chosen =
             Chosen { pmt: program.pid, section: Section::default(), streams: Vec::new(), routes: Vec::new() };
-        chosen.set(streams, out)?;
+        self.errors += chosen.set(streams, out)?;
         self.chosen = Some(chosen);
         let held = std::mem::take(&mut self.held);
         for packet in held.chunks_exact(PACKET) {
@@ -275,7 +275,7 @@ impl TsDemuxer {
         if pid == chosen.pmt {
             let sections = chosen.section.push(start, payload, &mut self.errors);
             for streams in sections.iter().filter_map(|s| psi::parse_pmt(s)) {
-                chosen.set(streams, out)?;
+                self.errors += chosen.set(streams, out)?;
             }
             return Ok(());
         }
@@ -312,10 +312,10 @@ fn payload(packet: &[u8; PACKET]) -> Option<&[u8]> {
 }
 
 impl Chosen {
-    /// Takes a program table over. Streams that stay keep their state.
-    fn set(&mut self, streams: Vec<Stream>, out: &mut Vec<Item>) -> Result<(), DemuxError> {
+    /// Takes a program table over. Streams that stay keep their state. Returns how many frames of others were broken.
+    fn set(&mut self, streams: Vec<Stream>, out: &mut Vec<Item>) -> Result<u32, DemuxError> {
         if streams == self.streams && !self.streams.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         let video = streams.iter().find_map(|s| match s.kind {
             Kind::Video(codec) => Some((s.pid, codec)),
@@ -360,14 +360,12 @@ impl Chosen {
             }
             self.routes.push(route);
         }
-        for mut gone in old {
-            gone.end(out);
-        }
+        let errors = old.into_iter().map(|mut gone| gone.end(out)).sum();
         self.streams = streams;
         let video = video.map(|(_, codec): (u16, Codec)| VideoTrack { codec, rotation: Default::default() });
         let tracks = Tracks { video, audio: audio.into_iter().map(|(_, format)| format).collect() };
         out.push(Item::Tracks(tracks));
-        Ok(())
+        Ok(errors)
     }
 }
 
@@ -456,12 +454,16 @@ impl Route {
         }
     }
 
-    fn end(&mut self, out: &mut Vec<Item>) {
+    /// Returns how many frames were broken.
+    fn end(&mut self, out: &mut Vec<Item>) -> u32 {
+        self.pes = Pes::Closed;
         match &mut self.sink {
             Sink::Video(assembler) => assembler.finish(&mut |frame| out.push(Item::Video(frame))),
-            Sink::Audio(audio) => audio.flush(out),
+            Sink::Audio(audio) => {
+                audio.flush(out);
+                0
+            }
         }
-        self.pes = Pes::Closed;
     }
 }
 

@@ -1,6 +1,8 @@
 //! Which decoder takes an input: the first of the board's that can be used here, takes pictures of that size and depth,
 //! and has a session left.
 
+use std::collections::BTreeSet;
+
 use headwater_protocol::{Code, Codec, Fault};
 
 use super::encode::aligned;
@@ -120,12 +122,15 @@ fn no_decoder(board: &Board, machine: &Machine, input: Input, lacks: &[(&Decoder
         Fault::new(Code::Busy, text)
     } else {
         // Those that are here, and are not for this.
-        let here = lacks.iter().filter(|(one, _)| decode_with(board, machine, one).is_ok());
-        let here: Vec<String> = here.map(said).collect();
+        let (here, missing): (Vec<&(&Decoder, Why)>, Vec<_>) =
+            lacks.iter().partition(|(one, _)| decode_with(board, machine, one).is_ok());
+        let here: Vec<String> = here.into_iter().map(said).collect();
         let here = if here.is_empty() { String::new() } else { format!(" ({})", here.join("; ")) };
-        let packages: Vec<&str> = lacks.iter().map(|(one, _)| one.package.as_str()).collect();
-        let packages = packages.join(" or ");
-        Fault::new(Code::NoDecoder, format!("no decoder for {input} works here{here}; install {packages}"))
+        let packages: BTreeSet<&str> = missing.into_iter().map(|(one, _)| one.package.as_str()).collect();
+        let packages: Vec<&str> = packages.into_iter().collect();
+        let advice =
+            if packages.is_empty() { String::new() } else { format!("; install {}", packages.join(" or ")) };
+        Fault::new(Code::NoDecoder, format!("no decoder for {input} works here{here}{advice}"))
     };
     fault.with_detail(detail.join("\n"))
 }

@@ -452,7 +452,7 @@ fn an_input_that_no_decoder_here_takes_is_refused_with_the_limits() {
     assert_eq!(
         fault(coded(3840, 2160, 8)).text,
         "no decoder for H264 of 3840x2160 with 8 bits a sample works here (chipdec: it decodes 16x16 to 1920x1920, \
-         and this is 3840x2160); install chip or gstreamer1.0-libav or gstreamer1.0-plugins-bad"
+         and this is 3840x2160); install gstreamer1.0-libav or gstreamer1.0-plugins-bad"
     );
     let deep = fault(coded(1920, 1080, 10)).text;
     assert!(deep.contains("(chipdec: it decodes 8 bits a sample, and this has 10)"), "{deep}");

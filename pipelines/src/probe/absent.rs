@@ -63,10 +63,12 @@ fn devices(root: &Path, names: &[&str], may_open: impl Fn(&Path) -> bool) -> Dev
     let mut found: Vec<PathBuf> = names.iter().flat_map(|name| numbered(&root.join("dev"), name)).collect();
     found.sort();
     let shown = |path: &Path| format!("/{}", path.strip_prefix(root).unwrap_or(path).display());
-    match found.iter().find(|path| !may_open(path)) {
-        Some(closed) => Devices::Closed { path: shown(closed), group: group(root, closed) },
-        None if found.is_empty() => Devices::None(names.iter().map(|name| format!("/dev/{name}*")).collect()),
-        None => Devices::Others(found.iter().map(|path| shown(path)).collect()),
+    match found.first() {
+        None => Devices::None(names.iter().map(|name| format!("/dev/{name}*")).collect()),
+        Some(closed) if !found.iter().any(|path| may_open(path)) => {
+            Devices::Closed { path: shown(closed), group: group(root, closed) }
+        }
+        Some(_) => Devices::Others(found.iter().map(|path| shown(path)).collect()),
     }
 }
 
@@ -131,13 +133,15 @@ mod tests {
     #[test]
     fn a_device_that_may_not_be_opened_is_told_with_its_group() {
         let root = tree(&["dev/dri/renderD128", "dev/dri/renderD129"]);
-        let closed = || devices(root.path(), &["dri/renderD"], |path| !path.ends_with("renderD129"));
-        let number = fs::metadata(root.path().join("dev/dri/renderD129")).unwrap().gid();
-        let path = "/dev/dri/renderD129".to_owned();
+        let closed = || devices(root.path(), &["dri/renderD"], |_| false);
+        let number = fs::metadata(root.path().join("dev/dri/renderD128")).unwrap().gid();
+        let path = "/dev/dri/renderD128".to_owned();
         assert_eq!(closed(), Devices::Closed { path: path.clone(), group: number.to_string() });
         fs::create_dir(root.path().join("etc")).unwrap();
         fs::write(root.path().join("etc/group"), format!("none\nvideo:x:99999:\nrender:x:{number}:me\n"))
             .unwrap();
         assert_eq!(closed(), Devices::Closed { path, group: "render".to_owned() });
+        let one_open = devices(root.path(), &["dri/renderD"], |path| path.ends_with("renderD129"));
+        assert!(matches!(one_open, Devices::Others(_)), "{one_open:?}");
     }
 }

@@ -1,12 +1,13 @@
 //! How many of a device's elements run at once: 1, 2, 4, 8, until one fails. What ran before that is then the limit,
 //! though one more might have run too: a session too many can cost a board more than one too few.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
-use headwater_protocol::Fault;
+use headwater_protocol::{Code, Fault};
 
 use super::drive::Driven;
 use crate::graph::Chain;
@@ -40,6 +41,15 @@ fn steps(limit: Option<u32>) -> impl Iterator<Item = u32> {
     below.chain(limit.filter(|limit| *limit <= STEPS[STEPS.len() - 1]))
 }
 
+/// How a round, or one of its chains, went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ran {
+    Whole,
+    /// Each gave pictures, and not all of them in time: this is slow and no limit.
+    Late,
+    Failed,
+}
+
 /// Where all wait for the last, so that every session is open at the same time.
 #[derive(Default)]
 struct Meeting(Mutex<(u32, bool)>, Condvar);
@@ -69,12 +79,14 @@ impl Meeting {
 
 impl AtOnce {
     /// Says each number that went well, and stops at the first that did not: more would only disturb the device.
-    /// The last that went well is the limit then; none where all did.
+    /// The last that went well is the limit then; none where all did, or were but slow.
     pub(super) fn count(&self, say: &mut dyn FnMut(u32)) -> Option<u32> {
         let mut good = 1;
         for count in steps(self.limit) {
-            if !self.run(count) {
-                return Some(good);
+            match self.run(count) {
+                Ran::Whole => {}
+                Ran::Late => return None,
+                Ran::Failed => return Some(good),
             }
             say(count);
             good = count;
@@ -82,35 +94,49 @@ impl AtOnce {
         None
     }
 
-    fn run(&self, count: u32) -> bool {
+    fn run(&self, count: u32) -> Ran {
         let meeting = Arc::new(Meeting::default());
         thread::scope(|scope| {
             let running: Vec<_> = (0..count)
                 .map(|_| {
                     let meeting = Arc::clone(&meeting);
                     scope.spawn(move || {
-                        let done = self.one(count, &meeting);
-                        if !done {
+                        let ran = self.one(count, &meeting);
+                        if ran != Ran::Whole {
                             meeting.fail();
                         }
-                        done
+                        ran
                     })
                 })
                 .collect();
-            let done: Vec<bool> = running.into_iter().map(|one| one.join().unwrap_or(false)).collect();
-            done.into_iter().all(|one| one)
+            let ran: Vec<Ran> = running.into_iter().map(|one| one.join().unwrap_or(Ran::Failed)).collect();
+            let worst = [Ran::Failed, Ran::Late].into_iter().find(|worst| ran.contains(worst));
+            worst.unwrap_or(Ran::Whole)
         })
     }
 
-    fn one(&self, all: u32, meeting: &Arc<Meeting>) -> bool {
+    fn one(&self, all: u32, meeting: &Arc<Meeting>) -> Ran {
         let seen = Arc::new(Mutex::new(0));
-        let Ok(driven) = (self.build)(Arc::clone(&seen)) else { return false };
+        let Ok(driven) = (self.build)(Arc::clone(&seen)) else { return Ran::Failed };
         let (feed, meeting, patience) = (Arc::clone(&self.feed), Arc::clone(meeting), self.patience);
+        let let_down = Arc::new(AtomicBool::new(false));
+        let alone = Arc::clone(&let_down);
         let ran = driven.segment(patience, move |chain| {
             feed(chain)?;
-            if meeting.wait(all, patience) { Ok(()) } else { Err(gst::FlowError::Error) }
+            if meeting.wait(all, patience) {
+                return Ok(());
+            }
+            alone.store(true, Ordering::Release);
+            Err(gst::FlowError::Error)
         });
-        ran.is_ok() && *crate::stage::lock(&seen) == self.pictures
+        let seen = *crate::stage::lock(&seen);
+        match ran {
+            Ok(_) if seen == self.pictures => Ran::Whole,
+            // Ended by us, for another was not whole.
+            Err(_) if let_down.load(Ordering::Acquire) => Ran::Late,
+            Err(fault) if fault.code == Code::WorkerHung && seen > 0 => Ran::Late,
+            Ok(_) | Err(_) => Ran::Failed,
+        }
     }
 }
 

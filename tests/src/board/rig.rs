@@ -26,6 +26,8 @@ pub const UPDATED: Duration = Duration::from_secs(1800);
 pub const HEALTH: &str = "12m";
 /// The same for one that never will.
 pub const SOON: &str = "45s";
+/// For one that connects, and then proves nothing.
+pub const BLIND: &str = "4m";
 /// How an update ends.
 pub const OVER: [&str; 3] = ["done", "rolled_back", "failed"];
 /// A rendition that costs the emulated board little.

@@ -36,7 +36,8 @@ pub(crate) fn one_installation_and_one_token(site: &Site) -> Result<()> {
     ensure!(user == "headwater-agent\n0000000000000000\n", "{user}");
 
     // The worker does its work within what the units leave it.
-    board.ok("headwater push --quiet --ladder 240p --out /tmp/out /shared/bbb-720p25-5s.mp4")?;
+    board
+        .ok("headwater push --quiet --in-flight 1 --ladder 240p --out /tmp/out /shared/bbb-720p25-5s.mp4")?;
     board.ok("find /tmp/out -name '*.m3u8' -size +0 | grep -q .")?;
     for program in super::PROGRAMS {
         board.ok(&format!("{program} --version"))?;
@@ -95,7 +96,7 @@ pub(crate) fn an_event_outlives_an_upgrade(site: &Site) -> Result<()> {
     board.ok(SLOW_WORKER)?;
     board.wait_for("node that is online", ONLINE)?;
     board.ok(
-        "setsid headwater push --quiet --ladder 240p --out /tmp/out /shared/bbb-720p25-5s.mp4 </dev/null >/dev/null 2>&1 &",
+        "setsid headwater push --quiet --in-flight 1 --ladder 240p --out /tmp/out /shared/bbb-720p25-5s.mp4 </dev/null >/dev/null 2>&1 &",
     )?;
     board.wait_for("attempt", "test -e /run/headwater-agent/at-work")?;
     // At once, as in a power cut: it takes no event any more.
