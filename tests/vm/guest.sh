@@ -41,11 +41,11 @@ for number in 1 2 4 8; do step "instances-$number" 60 "$chains" instances "$numb
 # The worker: its elements proved, then a file through the device, segment by segment, and back in.
 step probe 200 "$worker" probe --deadline 60s
 step remembered 10 cat /run/cache/headwater/probe.json
-export GST_DEBUG=GST_ELEMENT_FACTORY:4 # says which elements are made
+export GST_DEBUG=v4l2:4 GST_DEBUG_NO_COLOR=1 # says which element opens a device
 step into-fwht 150 "$worker" transcode "$clip" --ladder ladder.json --output into-fwht --segment 1s --json
 cat into-fwht/fwht/?.ts >/tmp/fwht.ts
 step from-fwht 150 "$worker" transcode /tmp/fwht.ts --ladder ladder.json --output from-fwht --segment 1s --json
-unset GST_DEBUG
+unset GST_DEBUG GST_DEBUG_NO_COLOR
 
 # The device goes away: while it works the kernel refuses, after it the elements are gone.
 step unplug-busy 60 "$chains" unplug-busy

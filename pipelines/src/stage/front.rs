@@ -112,7 +112,7 @@ impl Front {
             stage.wanted = Some(plan);
         }
         if self.native {
-            stage.picture(buffer.clone(), info.clone(), sample.caps())?;
+            stage.picture(buffer.clone(), info.clone(), with_colours(&sample, &info).as_deref())?;
             if !stage.stills_are_due() {
                 return Ok(());
             }
@@ -155,6 +155,15 @@ impl Taker for Decoded {
             Some(_) | None => Prepared(Arc::clone(&front.stage)).end(),
         }
     }
+}
+
+/// The picture's caps. Decoders leave colours open where the stream says nothing of them; V4L2 elements refuse that.
+fn with_colours(sample: &gst::Sample, info: &gst_video::VideoInfo) -> Option<gst::Caps> {
+    let mut caps = sample.caps_owned()?;
+    if caps.structure(0).is_some_and(|picture| !picture.has_field("colorimetry")) {
+        caps.make_mut().set("colorimetry", info.colorimetry().to_string());
+    }
+    Some(caps)
 }
 
 /// Decoders do not always say the rate, and the second field's time is reckoned from it.
