@@ -126,16 +126,15 @@ async fn a_board_takes_a_job_on_the_virtual_codec(rig: &mut Rig, _: &Amount) -> 
     // It stands on drivers of the image.
     let load = "modprobe -a v4l2-mem2mem videobuf2-vmalloc && insmod /tmp/vicodec.ko && udevadm settle";
     rig.board.ask(load)?;
-    let output = rig.fleet.headwater(&["probe", NODE])?;
-    ensure!(output.status.success(), "headwater probe: {}", String::from_utf8_lossy(&output.stderr));
-    let proved = |node: &Value| {
-        let has = |kind: &str, element: &str| {
-            let mut all = node["birth"]["capabilities"].as_array().into_iter().flatten();
-            all.any(|one| one["kind"] == kind && one["codec"] == "fwht" && one["element"] == element)
-        };
-        has("encode", "v4l2fwhtenc") && has("decode", "v4l2fwhtdec")
+    rig.asked(&["probe", NODE])?;
+    let has = |node: &Value, kind: &str, element: &str| {
+        let mut all = node["birth"]["capabilities"].as_array().into_iter().flatten();
+        all.any(|one| one["kind"] == kind && one["codec"] == "fwht" && one["element"] == element)
     };
-    rig.until("proved on the virtual codec", PROBED, proved).await?;
+    let proved = |node: &Value| has(node, "encode", "v4l2fwhtenc");
+    let node = rig.until("proved on the virtual codec", PROBED, proved).await?;
+    // GStreamer 1.22 loses pictures in it; a probe then refuses it.
+    let decodes = has(&node, "decode", "v4l2fwhtdec");
     rig.say("proved the virtual codec");
     let input = crate::media::segment(&rig.folder, 5, "320x180", "10", 1.0)?;
     let answer = rig.fleet.push_apart("virtual", "5.ts", FWHT, input).await??;
@@ -144,10 +143,13 @@ async fn a_board_takes_a_job_on_the_virtual_codec(rig: &mut Rig, _: &Amount) -> 
     let frames = crate::media::fwht_frames(&parts[0].data);
     ensure!(frames == [(768, 432); 10], "{frames:?}");
     rig.say("encoded with it");
-    // And back: only its decoder can read that.
-    let answer = rig.fleet.push_apart("back", "6.ts", rig::SMALL, parts[0].data.clone()).await??;
-    rig.whole(&answer)?;
-    Ok(json!({ "fwht_bytes": parts[0].data.len() }))
+    if decodes {
+        // And back: only its decoder can read that.
+        let answer = rig.fleet.push_apart("back", "6.ts", rig::SMALL, parts[0].data.clone()).await??;
+        rig.whole(&answer)?;
+        rig.say("decoded with it");
+    }
+    Ok(json!({ "fwht_bytes": parts[0].data.len(), "decodes": decodes }))
 }
 
 async fn an_operator_asks_for_its_log_another_configuration_and_a_reboot(rig: &mut Rig, _: &Amount) -> Told {
