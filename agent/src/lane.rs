@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use headwater_protocol::message::Offer;
 use headwater_protocol::worker::Avoid;
-use headwater_protocol::{Class, Code, Evidence, Fault, SegmentReport, StreamId, TaskId};
+use headwater_protocol::{Class, Code, Evidence, Fault, Ladder, SegmentReport, StreamId, TaskId};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -120,7 +120,11 @@ pub(crate) async fn run(
             job = ready.recv(), if open && !free.is_empty() => match job {
                 Some((job, fetch)) => {
                     let span = job.span.clone();
-                    running.spawn(crew.clone().segment(choose(&mut free), job, fetch).instrument(span));
+                    let place = choose(&mut free, &job.offer.ladder);
+                    for misfit in misfits(&mut free, &job.offer.ladder) {
+                        running.spawn(crew.clone().retire(misfit));
+                    }
+                    running.spawn(crew.clone().segment(place, job, fetch).instrument(span));
                 }
                 None => open = false,
             },
@@ -167,13 +171,25 @@ impl Place {
     fn is_warm(&self) -> bool {
         self.worker.is_some()
     }
+
+    fn is_for(&self, ladder: &Ladder) -> bool {
+        self.worker.as_ref().is_some_and(|worker| worker.ladder == *ladder)
+    }
 }
 
-/// The place whose warm worker waits the shortest, if there is one: a stream that has no two segments at once any
-/// more leaves the others idle.
-fn choose(free: &mut Vec<Place>) -> Place {
-    let warm = free.iter().rposition(Place::is_warm);
+/// The place whose warm worker waits the shortest, best one with this ladder: a stream that has no two segments at
+/// once any more leaves the others idle.
+fn choose(free: &mut Vec<Place>, ladder: &Ladder) -> Place {
+    let fit = free.iter().rposition(|place| place.is_for(ladder));
+    let warm = fit.or_else(|| free.iter().rposition(Place::is_warm));
     free.remove(warm.unwrap_or(0))
+}
+
+/// Places whose workers have another ladder, to be retired: a new worker waits for their sessions from now on.
+fn misfits(free: &mut Vec<Place>, ladder: &Ladder) -> Vec<Place> {
+    let misfits: Vec<Place> = free.extract_if(.., |place| place.is_warm() && !place.is_for(ladder)).collect();
+    misfits.iter().filter_map(|place| place.worker.as_ref()).for_each(|worker| worker.grant.ending());
+    misfits
 }
 
 /// When the worker that waits longest has waited too long; now, where none waits.
@@ -211,6 +227,10 @@ impl Crew {
         let Outcome { result, mut spoilt } = self.attempt(&mut place.worker, job, fetch).await;
         let memory = place.worker.as_ref().map_or(0, Worker::memory);
         self.memory[place.number].store(memory, Relaxed);
+        let worn = |worker: &mut Worker| self.shop.life.is_over(worker.segments, memory, worker.age());
+        let mut worn = place.worker.take_if(worn);
+        // Before the answer: the next segment comes with it and waits for what these have.
+        spoilt.iter().chain(&worn).for_each(|worker| worker.grant.ending());
         let fault = result.as_ref().err().cloned();
         let ended = Report::Ended {
             lane: self.id,
@@ -220,8 +240,9 @@ impl Crew {
         };
         // The answer first: what follows here is not the caller's to wait for. The owner may be gone when the daemon ends.
         let _ = self.reports.send(ended).await;
-        let evidence =
-            fault.as_ref().and_then(|fault| evidence(fault, spoilt.as_mut().or(place.worker.as_mut())));
+        let evidence = fault
+            .as_ref()
+            .and_then(|fault| evidence(fault, spoilt.as_mut().or(worn.as_mut()).or(place.worker.as_mut())));
         let told = async {
             if let (Some(evidence), Some(path)) = (evidence, evidence_path) {
                 self.shop.media.evidence(&path, &evidence).await;
@@ -230,12 +251,11 @@ impl Crew {
         tokio::join!(told, self.part(spoilt, fault.as_ref(), &attempt.task));
         let shop = &self.shop;
         if fault.is_none()
-            && let Some(worker) = &place.worker
+            && let Some(worker) = worn.as_ref().or(place.worker.as_ref())
         {
             self.hardware(&worker.notes.hardware, Some(attempt.task), None).await;
         }
-        let worn = |worker: &mut Worker| shop.life.is_over(worker.segments, memory, worker.age());
-        if let Some(worker) = place.worker.take_if(worn) {
+        if let Some(worker) = worn {
             let minutes = worker.age().as_secs() / 60;
             tracing::info!(segments = worker.segments, memory, minutes, "worker has served its time");
             self.close(worker).await;
@@ -257,40 +277,42 @@ impl Crew {
     async fn attempt(&self, kept: &mut Option<Worker>, job: Job, fetch: Fetch) -> Outcome {
         let Job { offer, mut stop, span } = job;
         let shop = &*self.shop;
+        if stop.borrow().is_some() {
+            return Outcome::failed(stopped(), None);
+        }
         let avoid = shop.avoid.borrow().clone();
         let unfit = |worker: &mut Worker| {
             worker.ladder != offer.ladder || worker.avoid != avoid || worker.grant.is_outdated()
         };
         // Before the next one starts, which wants the same devices.
         if let Some(mut worker) = kept.take_if(unfit) {
-            match close_unless(told(&mut stop), &mut worker).await {
+            match unless(told(&mut stop), worker.close()).await {
                 Some(fate) => self.closed(&worker, fate).await,
                 // It is ended after the answer.
                 None => return Outcome::failed(stopped(), Some(worker)),
             }
         }
         let mut kill = stop.clone();
-        let ready = tokio::select! {
-            biased;
-            // A worker that is not ready yet is not worth waiting for: it ends with the future that starts it.
-            _ = told(&mut stop) => return Outcome::failed(stopped(), None),
-            ready = async {
-                match kept.take() {
-                    Some(worker) => Ok(Ok(worker)),
-                    None => {
-                        let grant = shop.sessions.take(self.id, &offer.ladder).await;
-                        let process = shop.spare.take()?;
-                        Ok(Worker::open(process, &self.stream, &offer.ladder, avoid, grant, shop.start).await)
+        let mut worker = match kept.take() {
+            Some(worker) => worker,
+            None => {
+                let grant = shop.sessions.take(self.id, &offer.ladder);
+                let Some(grant) = unless(told(&mut stop), grant).await else {
+                    return Outcome::failed(stopped(), None);
+                };
+                let process = match shop.spare.take() {
+                    Ok(process) => process,
+                    Err(error) => {
+                        return Outcome::failed(Fault::new(Code::WorkerStart, error.to_string()), None);
                     }
+                };
+                let mut worker = Worker::new(process, &offer.ladder, avoid, grant);
+                match unless(told(&mut stop), worker.open(&self.stream, shop.start)).await {
+                    Some(Ok(())) => worker,
+                    Some(Err(fault)) => return Outcome::failed(fault, Some(worker)),
+                    // It is not worth waiting for, and may have devices already.
+                    None => return Outcome::failed(stopped(), Some(worker)),
                 }
-            } => ready,
-        };
-        let mut worker = match ready {
-            Ok(Ok(worker)) => worker,
-            Ok(Err(unready)) => return Outcome::failed(unready.fault, Some(unready.worker)),
-            Err(error) => {
-                let error: crate::worker::WorkerError = error;
-                return Outcome::failed(Fault::new(Code::WorkerStart, error.to_string()), None);
             }
         };
         worker.works_on(span);
@@ -364,12 +386,12 @@ impl Crew {
     }
 }
 
-/// Ends the worker; None where `told` came first.
-async fn close_unless(told: impl Future<Output = Stop>, worker: &mut Worker) -> Option<Fate> {
+/// Does the work; None where `told` came first.
+async fn unless<T>(told: impl Future<Output = Stop>, work: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         biased;
         _ = told => None,
-        fate = worker.close() => Some(fate),
+        done = work => Some(done),
     }
 }
 
@@ -421,19 +443,44 @@ mod tests {
         );
     }
 
+    /// It never reads what it is told.
+    fn deaf(ladder: &Ladder, grant: crate::sessions::Grant) -> Worker {
+        Worker::new(Process::spawn(std::path::Path::new("/usr/bin/yes")).unwrap(), ladder, [].into(), grant)
+    }
+
+    #[tokio::test]
+    async fn a_new_ladder_takes_a_worker_that_has_it_and_retires_all_that_do_not() {
+        let (offer, sessions) = (offer("t1", "a"), Arc::new(Sessions::default()));
+        let new = offer.ladder;
+        let other = headwater_protocol::Rendition {
+            width: headwater_protocol::Pixels(160),
+            ..new.renditions()[0].clone()
+        };
+        let old = Ladder::new(vec![other]).unwrap();
+        let mut free: Vec<Place> = (0..4).map(Place::new).collect();
+        for (number, ladder) in [(1, &new), (2, &old), (3, &old)] {
+            free[number].worker = Some(deaf(ladder, sessions.take(LaneId(1), ladder).await));
+        }
+        let chosen = choose(&mut free, &new);
+        assert_eq!(chosen.number, 1);
+        let misfits = misfits(&mut free, &new);
+        assert_eq!(misfits.iter().map(|place| place.number).collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(free.iter().map(|place| place.number).collect::<Vec<_>>(), [0]);
+        assert_eq!(sessions.held().workers(LaneId(1)), 1, "their sessions are waited for");
+        for place in misfits.into_iter().chain([chosen]) {
+            assert_eq!(place.worker.unwrap().kill().await, Fate::Gone);
+        }
+        assert_eq!(sessions.held().workers(LaneId(1)), 0);
+    }
+
     #[tokio::test]
     async fn an_attempt_that_must_stop_does_not_wait_for_the_end_of_the_worker_before_its_own() {
         let offer = offer("t1", "a");
         let grant = Arc::new(Sessions::default()).take(LaneId(1), &offer.ladder).await;
-        // It never reads what it is told.
-        let process = Process::spawn(std::path::Path::new("/usr/bin/yes")).unwrap();
-        let opened =
-            Worker::open(process, &offer.stream, &offer.ladder, [].into(), grant, Duration::ZERO).await;
-        let Err(unready) = opened else { panic!("it got ready") };
-        let mut worker = unready.worker;
+        let mut worker = deaf(&offer.ladder, grant);
         let (tell, mut stop) = watch::channel(None);
         tell.send_replace(Some(Stop::Cancel));
-        assert_eq!(close_unless(told(&mut stop), &mut worker).await, None);
+        assert_eq!(unless(told(&mut stop), worker.close()).await, None);
         assert!(worker.is_alive(), "it was waited for");
         assert_eq!(worker.kill().await, Fate::Gone);
         assert!(!worker.is_alive());

@@ -107,7 +107,7 @@ fn a_device_in_use_is_full_and_lanes_without_work_give_it_away() {
     let (mut node, now) = (node(), Instant::now());
     node.handle(now, Event::Capabilities(vec![Capability { limit: Some(1), ..h264() }]));
     let holds = |lanes: &[u64]| {
-        Held(lanes.iter().map(|lane| (LaneId(*lane), [("x264enc".to_owned(), 1)].into())).collect())
+        Held(lanes.iter().map(|lane| (Some(LaneId(*lane)), [("x264enc".to_owned(), 1)].into())).collect())
     };
     let offered = |task: &str, stream: &str, held: Held| {
         let clock = (Millis(1_000_000), TimeSource::Ntp);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   probe ─▶ limits                       ┌─ a ladder's worker opens: what it wants, as far as it is left ─▶ Grant
-//!                     Sessions, one ledger┤
+//!                     Sessions, one ledger┼─ the worker is told to end ─▶ the next one waits for its Grant
 //!   admission ◀─ what lanes hold          └─ the worker is gone ─▶ its Grant is dropped, and given back
 //! ```
 //!
@@ -26,26 +26,29 @@ const ENDING: Duration = Duration::from_secs(8);
 /// Sessions by element.
 pub(crate) type Counts = BTreeMap<String, u32>;
 
-/// What workers hold, each by itself.
+/// What workers hold that are not ending, each by itself; without a lane where it is lost in a driver.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Held(pub(crate) Vec<(LaneId, Counts)>);
+pub(crate) struct Held(pub(crate) Vec<(Option<LaneId>, Counts)>);
 
 impl Held {
     /// Workers of one lane.
     pub(crate) fn workers(&self, lane: LaneId) -> usize {
-        self.0.iter().filter(|(holder, _)| *holder == lane).count()
+        self.0.iter().filter(|(holder, _)| *holder == Some(lane)).count()
     }
 
     /// What those hold whose lane is not one of `gone`.
     pub(crate) fn without(&self, gone: &BTreeSet<LaneId>) -> Counts {
-        let mut used = Counts::new();
-        for (element, count) in
-            self.0.iter().filter(|(lane, _)| !gone.contains(lane)).flat_map(|(_, has)| has)
-        {
-            *used.entry(element.clone()).or_default() += count;
-        }
-        used
+        let stays = |lane: &Option<LaneId>| !lane.is_some_and(|lane| gone.contains(&lane));
+        sum(self.0.iter().filter(|(lane, _)| stays(lane)).map(|(_, has)| has))
     }
+}
+
+fn sum<'a>(all: impl Iterator<Item = &'a Counts>) -> Counts {
+    let mut used = Counts::new();
+    for (element, count) in all.flatten() {
+        *used.entry(element.clone()).or_default() += count;
+    }
+    used
 }
 
 /// The elements that do this, best first, each with its limit.
@@ -81,26 +84,54 @@ fn renditions(ladder: &Ladder) -> Vec<(Codec, u32)> {
     all
 }
 
+/// Encoders that a ladder wants more of than there are.
+struct Short {
+    names: String,
+    /// At once.
+    most: u32,
+    /// By others.
+    used: u32,
+    wanted: u32,
+}
+
+/// What is short for a new worker for this ladder, where others hold `used`.
+fn short(ladder: &Ladder, capabilities: &[Capability], used: &Counts) -> Option<Short> {
+    let of = |counts: &Counts, element: &str| counts.get(element).copied().unwrap_or_default();
+    // One element may encode several codecs.
+    let mut ours = Counts::new();
+    for (codec, mut wanted) in renditions(ladder) {
+        let all = elements(capabilities, CapabilityKind::Encode, Some(codec));
+        let limit =
+            |(element, limit): &(&str, Option<u32>)| limit.map(|limit| ((*element).to_owned(), limit));
+        let Some(counted) = all.iter().map(limit).collect::<Option<Vec<_>>>() else { continue };
+        let sum = |counts: &Counts| counted.iter().map(|(element, _)| of(counts, element)).sum::<u32>();
+        let most = counted.iter().map(|(_, limit)| limit).sum::<u32>();
+        let (used_here, all_wanted) = (sum(used), wanted + sum(&ours));
+        for (element, limit) in &counted {
+            let left = limit.saturating_sub(of(used, element)).saturating_sub(of(&ours, element));
+            let given = wanted.min(left);
+            *ours.entry(element.clone()).or_default() += given;
+            wanted -= given;
+        }
+        if wanted > 0 {
+            let names = counted.iter().map(|(element, _)| element.as_str()).collect::<Vec<_>>().join(" and ");
+            return Some(Short { names, most, used: used_here, wanted: all_wanted });
+        }
+    }
+    None
+}
+
 /// Whether a new worker for this ladder would find an encoder for each rendition, where others hold `used`.
 pub(crate) fn room(ladder: &Ladder, capabilities: &[Capability], used: &Counts) -> Result<(), Fault> {
-    for (codec, wanted) in renditions(ladder) {
-        let all = elements(capabilities, CapabilityKind::Encode, Some(codec));
-        let Some(limits) = all.iter().map(|(_, limit)| *limit).collect::<Option<Vec<u32>>>() else {
-            continue;
-        };
-        let most: u32 = limits.iter().sum();
-        let names = all.iter().map(|(element, _)| *element).collect::<Vec<_>>().join(" and ");
-        if wanted > most {
-            let text = format!("{names} here runs {most} at once, and the ladder has {wanted} of {codec:?}");
-            return Err(Fault::new(Code::NoEncoder, text));
-        }
-        let used: u32 = all.iter().filter_map(|(element, _)| used.get(*element)).sum();
-        if wanted > most.saturating_sub(used) {
-            let text = format!(
-                "{names} here runs {most} at once, of which {used} are in use, and the ladder wants {wanted}"
-            );
-            return Err(Fault::new(Code::Busy, text));
-        }
+    if let Some(Short { names, most, wanted, .. }) = short(ladder, capabilities, &Counts::new()) {
+        let text = format!("{names} here runs {most} at once, and the ladder wants {wanted}");
+        return Err(Fault::new(Code::NoEncoder, text));
+    }
+    if let Some(Short { names, most, used, wanted }) = short(ladder, capabilities, used) {
+        let text = format!(
+            "{names} here runs {most} at once, of which {used} are in use, and the ladder wants {wanted}"
+        );
+        return Err(Fault::new(Code::Busy, text));
     }
     Ok(())
 }
@@ -116,8 +147,11 @@ struct Part {
 
 fn part(ladder: &Ladder, capabilities: &[Capability], used: &Counts) -> Part {
     let mut part = Part::default();
-    let left =
-        |element: &str, limit: u32| limit.saturating_sub(used.get(element).copied().unwrap_or_default());
+    // One element may encode several of the ladder's codecs.
+    let left = |has: &Counts, element: &str, limit: u32| {
+        let of = |counts: &Counts| counts.get(element).copied().unwrap_or_default();
+        limit.saturating_sub(of(used)).saturating_sub(of(has))
+    };
     for one in capabilities {
         if limit(capabilities, &one.element).is_some() {
             part.has.insert(one.element.clone(), 0);
@@ -128,8 +162,8 @@ fn part(ladder: &Ladder, capabilities: &[Capability], used: &Counts) -> Part {
         // What comes behind one that is not counted is not needed.
         let counted = all.iter().map_while(|(element, limit)| limit.map(|limit| (*element, limit)));
         for (element, limit) in counted.clone() {
-            let given = wanted.min(left(element, limit));
-            part.has.insert(element.to_owned(), given);
+            let given = wanted.min(left(&part.has, element, limit));
+            *part.has.entry(element.to_owned()).or_default() += given;
             wanted -= given;
         }
         if wanted > 0 {
@@ -138,8 +172,8 @@ fn part(ladder: &Ladder, capabilities: &[Capability], used: &Counts) -> Part {
     }
     for (element, limit) in elements(capabilities, CapabilityKind::Decode, None) {
         let Some(limit) = limit else { continue };
-        let given = left(element, limit).min(1);
-        part.has.insert(element.to_owned(), given);
+        let given = left(&part.has, element, limit).min(1);
+        *part.has.entry(element.to_owned()).or_default() += given;
         if given == 0 {
             part.lacks.insert(element.to_owned());
         }
@@ -149,9 +183,10 @@ fn part(ladder: &Ladder, capabilities: &[Capability], used: &Counts) -> Part {
 
 #[derive(Debug)]
 struct Holder {
-    lane: LaneId,
+    /// None: its driver keeps its process, and these sessions never come back.
+    lane: Option<LaneId>,
     has: Counts,
-    /// Its lane is told to close.
+    /// It is told to end, and its sessions are worth waiting for.
     ending: bool,
 }
 
@@ -166,11 +201,12 @@ struct State {
 
 impl State {
     fn held(&self) -> Held {
-        Held(self.holders.values().map(|holder| (holder.lane, holder.has.clone())).collect())
+        let stay = self.holders.values().filter(|holder| !holder.ending);
+        Held(stay.map(|holder| (holder.lane, holder.has.clone())).collect())
     }
 
     fn used(&self) -> Counts {
-        self.held().without(&BTreeSet::new())
+        sum(self.holders.values().map(|holder| &holder.has))
     }
 }
 
@@ -200,7 +236,7 @@ impl Sessions {
         self.state()
             .holders
             .values_mut()
-            .filter(|holder| holder.lane == lane)
+            .filter(|holder| holder.lane == Some(lane))
             .for_each(|one| one.ending = true);
     }
 
@@ -234,7 +270,7 @@ impl Sessions {
         let told = told.collect();
         let id = state.next;
         state.next += 1;
-        state.holders.insert(id, Holder { lane, has, ending: false });
+        state.holders.insert(id, Holder { lane: Some(lane), has, ending: false });
         Some(Grant { ledger: self.clone(), id, told, lacks })
     }
 }
@@ -254,6 +290,20 @@ impl Grant {
         &self.told
     }
 
+    /// The worker is told to end: a new one waits for what this one has.
+    pub(crate) fn ending(&self) {
+        if let Some(holder) = self.ledger.state().holders.get_mut(&self.id) {
+            holder.ending = true;
+        }
+    }
+
+    /// The worker's process stays in its driver, and so do its sessions.
+    pub(crate) fn lost(&self) {
+        if let Some(holder) = self.ledger.state().holders.get_mut(&self.id) {
+            (holder.lane, holder.ending) = (None, false);
+        }
+    }
+
     /// A new worker in place of this one would get sessions that this one lacks.
     pub(crate) fn is_outdated(&self) -> bool {
         let state = self.ledger.state();
@@ -267,7 +317,7 @@ impl Grant {
 
 impl Drop for Grant {
     fn drop(&mut self) {
-        self.ledger.state().holders.remove(&self.id);
+        self.ledger.state().holders.retain(|id, holder| *id != self.id || holder.lane.is_none());
         self.ledger.given_back.notify_waiters();
     }
 }
@@ -334,6 +384,20 @@ mod tests {
     }
 
     #[test]
+    fn codecs_of_one_element_share_its_sessions() {
+        let able = [encoder(Codec::H264, "enc", Some(3)), encoder(Codec::Hevc, "enc", Some(3))];
+        let all = part(&ladder(1, 2), &able, &Counts::new());
+        assert_eq!(all, Part { has: counts(&[("enc", 3)]), lacks: BTreeSet::new() });
+        let some = part(&ladder(1, 2), &able, &counts(&[("enc", 1)]));
+        assert_eq!(some, Part { has: counts(&[("enc", 2)]), lacks: ["enc".to_owned()].into() });
+        assert_eq!(room(&ladder(1, 2), &able, &Counts::new()), Ok(()));
+        let code =
+            |ladder: &Ladder, used: &[(&str, u32)]| room(ladder, &able, &counts(used)).unwrap_err().code;
+        assert_eq!(code(&ladder(1, 2), &[("enc", 1)]), Code::Busy);
+        assert_eq!(code(&ladder(2, 2), &[]), Code::NoEncoder);
+    }
+
+    #[test]
     fn there_is_room_unless_every_encoder_of_a_codec_is_in_use() {
         let code = |ladder: &Ladder, able: &[Capability], used: &[(&str, u32)]| {
             room(ladder, able, &counts(used)).err().map(|fault| fault.code)
@@ -365,5 +429,32 @@ mod tests {
         assert_eq!(ours(&third).ours, 2);
         drop(third);
         assert!(second.is_outdated(), "a new worker would get what this one lacks");
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_is_told_to_end_is_waited_for_and_no_part_of_what_its_lane_has() {
+        let sessions = Arc::new(Sessions::default());
+        sessions.learn(&[encoder(Codec::H264, "enc", Some(2))]);
+        let first = sessions.take(LaneId(1), &ladder(2, 0)).await;
+        first.ending();
+        assert_eq!(sessions.held().workers(LaneId(1)), 0);
+        assert!(sessions.try_take(LaneId(1), &ladder(2, 0), false).is_none(), "it took what there was");
+        drop(first);
+        assert_eq!(sessions.take(LaneId(1), &ladder(2, 0)).await.told()["enc"].ours, 2);
+    }
+
+    #[tokio::test]
+    async fn what_a_stuck_worker_has_never_comes_back_and_is_not_waited_for() {
+        let sessions = Arc::new(Sessions::default());
+        sessions.learn(&[encoder(Codec::H264, "enc", Some(3))]);
+        let stuck = sessions.take(LaneId(1), &ladder(2, 0)).await;
+        stuck.ending();
+        stuck.lost();
+        drop(stuck);
+        assert_eq!(sessions.held().workers(LaneId(1)), 0);
+        assert_eq!(sessions.held().without(&[LaneId(1)].into()), counts(&[("enc", 2)]));
+        sessions.ending(LaneId(1));
+        let next = sessions.try_take(LaneId(1), &ladder(2, 0), false).unwrap();
+        assert_eq!(next.told()["enc"].ours, 1);
     }
 }

@@ -192,23 +192,9 @@ pub(crate) struct Worker {
     pub(crate) grant: Grant,
 }
 
-/// A worker that did not get ready; it still has to be killed.
-pub(crate) struct Unready {
-    pub(crate) fault: Fault,
-    pub(crate) worker: Worker,
-}
-
 impl Worker {
-    /// Tells a process what it is for and waits until it is ready, at most `deadline`.
-    pub(crate) async fn open(
-        process: Process,
-        stream: &StreamId,
-        ladder: &Ladder,
-        avoid: Arc<[Avoid]>,
-        grant: Grant,
-        deadline: Duration,
-    ) -> Result<Self, Box<Unready>> {
-        let mut worker = Self {
+    pub(crate) fn new(process: Process, ladder: &Ladder, avoid: Arc<[Avoid]>, grant: Grant) -> Self {
+        Self {
             process,
             opened: Instant::now(),
             notes: Notes::default(),
@@ -216,11 +202,16 @@ impl Worker {
             avoid,
             segments: 0,
             grant,
-        };
-        let result = timeout(deadline, worker.greet(stream)).await;
-        let fault = match result.unwrap_or(Err(WorkerError::NotReady(deadline))) {
-            Ok(()) => return Ok(worker),
-            Err(WorkerError::Refused(fault)) => fault,
+        }
+    }
+
+    /// Tells the process what it is for and waits until it is ready, at most `deadline`. One that does not get ready,
+    /// or is not waited for, still has to be killed.
+    pub(crate) async fn open(&mut self, stream: &StreamId, deadline: Duration) -> Result<(), Fault> {
+        let result = timeout(deadline, self.greet(stream)).await;
+        match result.unwrap_or(Err(WorkerError::NotReady(deadline))) {
+            Ok(()) => Ok(()),
+            Err(WorkerError::Refused(fault)) => Err(fault),
             Err(error) => {
                 let code = match error {
                     WorkerError::EndedEarly(_) => Code::WorkerCrashed,
@@ -232,10 +223,9 @@ impl Worker {
                     | WorkerError::Payload { .. }
                     | WorkerError::OutOfTurn(_) => Code::WorkerStart,
                 };
-                Fault::new(code, error.to_string()).with_detail(worker.printed())
+                Err(Fault::new(code, error.to_string()).with_detail(self.printed()))
             }
-        };
-        Err(Box::new(Unready { fault, worker }))
+        }
     }
 
     async fn greet(&mut self, stream: &StreamId) -> Result<(), WorkerError> {
@@ -312,6 +302,7 @@ impl Worker {
 
     /// Asks it to end, and insists. One that was given up in its middle can be killed.
     pub(crate) async fn close(&mut self) -> Fate {
+        self.grant.ending();
         let asked = timeout(CLOSE_GRACE, async {
             self.process.writer.empty(Kind::Close, 0).await?;
             self.process.child.wait().await
@@ -320,7 +311,12 @@ impl Worker {
     }
 
     pub(crate) async fn kill(&mut self) -> Fate {
-        self.process.kill().await
+        self.grant.ending();
+        let fate = self.process.kill().await;
+        if fate == Fate::Stuck {
+            self.grant.lost();
+        }
+        fate
     }
 
     #[cfg(test)]

@@ -10,6 +10,14 @@ use crate::node::Event;
 use crate::probe;
 use crate::update::Able;
 
+/// A version on trial does not have long to prove what the one before it could.
+const ON_TRIAL: Duration = Duration::from_secs(30);
+
+/// How long after a probe the next one comes by itself.
+fn pause(deadline: Duration, lacks: bool) -> Duration {
+    if lacks { deadline.min(ON_TRIAL) } else { deadline }
+}
+
 impl Daemon {
     pub(super) fn start_probe(&mut self, anew: bool, boot_id: &str) {
         self.probe_due = None;
@@ -64,9 +72,11 @@ impl Daemon {
                     reason = fault.text,
                     "cannot find out what this board can do; until it is known all work is refused"
                 );
+            }
+            let lacks = self.lacks();
+            if !can_something || lacks {
                 // A board that was busy with its start must not stay useless until its next one.
-                self.probe_due =
-                    Some(Instant::now() + Duration::from_secs(self.config.deadlines.probe_seconds));
+                self.probe_again(lacks);
             }
         }
         if self.report.is_none() {
@@ -95,15 +105,37 @@ impl Daemon {
 
     fn probed(&mut self, report: ProbeReport) {
         tracing::info!(capabilities = report.capabilities.len(), profile = report.profile, "probed");
-        if self.updating.lacks(Able::of(self.usable(&report))) {
-            // A driver may be late after a boot; the earlier version comes back where it stays away.
-            tracing::error!("proved less than the version before; tried again before that one comes back");
-            self.probe_due = Some(Instant::now() + Duration::from_secs(self.config.deadlines.probe_seconds));
-        }
         // Has no actions.
         let event = self.capable(&report);
         self.node.handle(Instant::now(), event);
         self.report = Some(report);
+        if self.lacks() {
+            // A driver may be late after a boot; the earlier version comes back where it stays away.
+            tracing::error!("proved less than the version before; tried again before that one comes back");
+            self.probe_again(true);
+        }
         self.publish_birth();
+    }
+
+    /// The version on trial has proved too little so far.
+    fn lacks(&self) -> bool {
+        let usable = self.report.iter().flat_map(|report| self.usable(report));
+        self.updating.lacks(Able::of(usable))
+    }
+
+    fn probe_again(&mut self, lacks: bool) {
+        let deadline = Duration::from_secs(self.config.deadlines.probe_seconds);
+        self.probe_due = Some(Instant::now() + pause(deadline, lacks));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_on_trial_is_probed_again_soon() {
+        let (second, long) = (Duration::from_secs(1), Duration::from_secs(300));
+        assert_eq!([pause(long, false), pause(long, true), pause(second, true)], [long, ON_TRIAL, second]);
     }
 }
