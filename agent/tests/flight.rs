@@ -108,6 +108,10 @@ fn a_device_that_is_in_use_is_named_in_the_refusal_and_an_idle_stream_gives_it_a
     let refused = fleet.end("second");
     let said = "fakedeviceenc here runs 2 at once, of which 2 are in use, and the ladder wants 2";
     assert_eq!((code(&refused), refused["event"]["fault"]["text"].as_str()), ("busy", Some(said)));
+    // A probe beside them would find that fewer run at once.
+    fleet.publish("command", &order("count", "probe"));
+    let reply = fleet.message("reply", |reply| reply["id"] == "count");
+    assert_eq!(reply["fault"]["code"], "busy", "{reply}");
     let_go(&fleet, "it-may-end");
     assert_eq!(code(&fleet.end("first")), "done");
     hevc("third", "hard-b", b"fine");
