@@ -18,7 +18,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::{Value, json};
 
 /// The guest's steps have deadlines of their own; this is for a machine that hangs as a whole.
-const BOOTED_AND_DONE: Duration = Duration::from_secs(600);
+const BOOTED_AND_DONE: Duration = Duration::from_secs(900);
 /// Pictures of each segment of `v4l2_chains`, with a keyframe every fifth.
 const PICTURES: u64 = 12;
 /// Of the clip that ships with Headwater: a keyframe each second, so many segments.

@@ -39,7 +39,7 @@ step scale 60 "$chains" scale
 for number in 1 2 4 8; do step "instances-$number" 60 "$chains" instances "$number"; done
 
 # The worker: its elements proved, then a file through the device, segment by segment, and back in.
-step probe 200 "$worker" probe --deadline 60s
+step probe 400 "$worker" probe --deadline 100s
 step remembered 10 cat /run/cache/headwater/probe.json
 export GST_DEBUG=v4l2:4 GST_DEBUG_NO_COLOR=1 # says which element opens a device
 step into-fwht 150 "$worker" transcode "$clip" --ladder ladder.json --output into-fwht --segment 1s --json
