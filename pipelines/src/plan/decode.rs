@@ -114,16 +114,21 @@ fn no_decoder(board: &Board, machine: &Machine, input: Input, lacks: &[(&Decoder
         let text = format!("input video is {:?}; Headwater reads {} here", input.codec, codecs_in(board));
         return Fault::new(Code::UnsupportedCodec, text);
     }
-    let said = |(one, why): &(&Decoder, Why)| format!("{}: {why}", one.factory.join(" or "));
+    // A probe's sentence names the element itself.
+    let said = |(one, why): &(&Decoder, Why)| {
+        let named = one.factory.iter().any(|name| why.text.starts_with(name));
+        if named { why.to_string() } else { format!("{}: {why}", one.factory.join(" or ")) }
+    };
     let detail: Vec<String> = lacks.iter().map(said).collect();
     let full = lacks.iter().find(|(_, why)| why.full == Some(Full::Others));
     let fault = if let Some((_, why)) = full {
         let text = format!("{why}, and nothing else here decodes {input}; try again when one ends");
         Fault::new(Code::Busy, text)
     } else {
-        // Those that are here, and are not for this.
+        // Those that are here, and are not for this or did not prove themselves.
+        let is_here = |one: &Decoder| one.factory.iter().any(|name| machine.elements.contains_key(name));
         let (here, missing): (Vec<&(&Decoder, Why)>, Vec<_>) =
-            lacks.iter().partition(|(one, _)| decode_with(board, machine, one).is_ok());
+            lacks.iter().partition(|(one, _)| is_here(one));
         let here: Vec<String> = here.into_iter().map(said).collect();
         let here = if here.is_empty() { String::new() } else { format!(" ({})", here.join("; ")) };
         let packages: BTreeSet<&str> = missing.into_iter().map(|(one, _)| one.package.as_str()).collect();
