@@ -29,8 +29,6 @@ const COALESCE: Duration = Duration::from_millis(250);
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Updates that those who watch are shown, the newest ones.
 const UPDATES: usize = 10;
-/// How long a node may take to answer a command.
-const REPLY: Duration = Duration::from_secs(10);
 
 pub fn router() -> Router<Shared> {
     Router::new()
@@ -141,7 +139,8 @@ async fn command(State(app): State<Shared>, Path(node): Path<String>, request: R
     else {
         return error(StatusCode::NOT_FOUND, format_args!("no node is called {node:?}"));
     };
-    match tokio::time::timeout(REPLY, app.owner.command(node.clone(), command.into(), REPLY)).await {
+    let patience = command.patience();
+    match tokio::time::timeout(patience, app.owner.command(node.clone(), command.into(), patience)).await {
         Ok(Ok(Ok(()))) => Json(serde_json::json!({})).into_response(),
         Ok(Ok(Err(fault))) => error(StatusCode::CONFLICT, fault),
         Ok(Err(_)) | Err(_) => error(StatusCode::GATEWAY_TIMEOUT, format_args!("{node} did not answer")),

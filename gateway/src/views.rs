@@ -1,6 +1,8 @@
 //! What the gateway tells people and programs: the JSON of `/api/v1`, of the status page's
 //! server-sent events and of `headwater --json`. Wire types of their own, apart from MQTT's.
 
+use std::time::Duration;
+
 use headwater_protocol::message::{Birth, CommandKind, NodeState, Telemetry};
 use headwater_protocol::update::UpdateStatus;
 use headwater_protocol::{
@@ -137,6 +139,17 @@ pub enum NodeCommand {
     Restart,
     Reboot,
     Probe,
+}
+
+impl NodeCommand {
+    /// How long a node that is there may take to answer. A probe is answered when it is over, which the agent's
+    /// `deadlines.probe_seconds` bounds: 600 at most.
+    pub fn patience(self) -> Duration {
+        match self {
+            Self::Drain | Self::Resume | Self::Restart | Self::Reboot => Duration::from_secs(10),
+            Self::Probe => Duration::from_secs(610),
+        }
+    }
 }
 
 impl From<NodeCommand> for CommandKind {

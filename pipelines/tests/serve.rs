@@ -207,7 +207,7 @@ fn a_decoder_is_not_given_more_bits_than_it_decodes() {
         Answer::Failed(fault) => {
             assert_eq!(fault.code, Code::NoDecoder);
             let said = "no decoder for H264 of 320x180 with 10 bits a sample works here \
-                        (openh264dec: it decodes 8 bits a sample, and this has 10); install ";
+                        (avdec_h264: a test; openh264dec: it decodes 8 bits a sample, and this has 10)";
             assert!(fault.text.starts_with(said), "{fault}");
         }
         Answer::Finished(..) => panic!("ten bits were decoded"),

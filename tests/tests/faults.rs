@@ -266,7 +266,7 @@ async fn what_a_failed_attempt_left_behind_can_be_fetched_from_the_gateway() -> 
     let folder = tempfile::tempdir()?;
     let mut fleet = Fleet::start(folder.path(), Options::nodes(&[])).await?;
     fleet.enroll("a")?;
-    // As if the usual decoder had hung earlier in this boot: the other one is used, which knows no ten bits.
+    // As if the usual decoder had hung earlier in this boot: the other one is used, which fails on colour in every row.
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     let held = serde_json::json!({
         "boot_id": boot.trim(), "elements": [{ "element": "avdec_h264", "reason": "it hung" }],
@@ -281,10 +281,10 @@ async fn what_a_failed_attempt_left_behind_can_be_fetched_from_the_gateway() -> 
     let listed = fleet.headwater(&["nodes"])?;
     let listed = String::from_utf8(listed.stdout)?;
     ensure!(listed.contains("a does without avdec_h264 until it boots again: it hung"), "{listed}");
-    let deep = folder.path().join("deep.ts");
-    media::pattern(&deep, "640x360", "30", 1.0, &["-pix_fmt", "yuv420p10le"])?;
-    let deep = std::fs::read(&deep)?;
-    let answer = fleet.push("show", "3.ts", Some(LADDER), deep).await?;
+    let rich = folder.path().join("rich.ts");
+    media::pattern(&rich, "640x360", "30", 1.0, &["-pix_fmt", "yuv422p"])?;
+    let rich = std::fs::read(&rich)?;
+    let answer = fleet.push("show", "3.ts", Some(LADDER), rich).await?;
     ensure!(answer.status == 422, "{}: {}", answer.status, answer.text());
     let graphs = folder.path().join("graphs");
     let graphs = graphs.to_str().context("a folder's name")?;

@@ -11,8 +11,13 @@ use tokio::sync::oneshot;
 use super::Running;
 use crate::schedule::Now;
 
-/// Who was asked, until when, and who wants to know.
-type Asked = (NodeId, Instant, oneshot::Sender<Result<(), Fault>>);
+/// Who was asked, when and until when, and who wants to know.
+pub(super) struct Asked {
+    node: NodeId,
+    at: Instant,
+    until: Instant,
+    answer: oneshot::Sender<Result<(), Fault>>,
+}
 
 pub(super) struct Commands {
     pub(super) waiting: HashMap<String, Asked>,
@@ -23,6 +28,7 @@ pub(super) struct Commands {
 const COMMANDS: usize = 256;
 /// A node that is away must not do hours later what was wanted now.
 pub(super) const COMMAND_LIFE: Duration = Duration::from_secs(10);
+
 impl Running {
     pub(super) fn command(
         &mut self,
@@ -41,24 +47,27 @@ impl Running {
         tracing::info!(%node, ?command, "command");
         let message = Command { header, id: id.clone(), command, extra: Extra::new() };
         if self.send(&node, Channel::Command, &message, COMMAND_LIFE, Some(id.clone())) {
-            self.commands.waiting.insert(id, (node, Instant::now() + patience, answer));
+            let at = Instant::now();
+            self.commands.waiting.insert(id, Asked { node, at, until: at + patience, answer });
         }
     }
 }
 
 impl Commands {
-    /// Who asked for more than a node answered in time is told so.
-    pub(super) fn forget_late(&mut self) {
+    /// Who asked for more than a node answered in time is told so. One that is away has no longer than the command
+    /// itself: it will not be given it any more.
+    pub(super) fn forget_late(&mut self, is_there: impl Fn(&NodeId) -> bool) {
         let now = Instant::now();
-        self.waiting.retain(|_, (_, until, _)| *until > now);
+        self.waiting
+            .retain(|_, asked| asked.until > now && (asked.at + COMMAND_LIFE > now || is_there(&asked.node)));
     }
 
     pub(super) fn replied(&mut self, node: &NodeId, reply: Reply) {
         // Only the node that was asked may answer.
-        if self.waiting.get(&reply.id).is_some_and(|(asked, ..)| asked == node)
-            && let Some((_, _, answer)) = self.waiting.remove(&reply.id)
+        if self.waiting.get(&reply.id).is_some_and(|asked| asked.node == *node)
+            && let Some(asked) = self.waiting.remove(&reply.id)
         {
-            drop(answer.send(reply.fault.map_or(Ok(()), Err)));
+            drop(asked.answer.send(reply.fault.map_or(Ok(()), Err)));
         }
     }
 }

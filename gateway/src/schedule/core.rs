@@ -222,6 +222,11 @@ impl Core {
         Revoke { header: self.header(now), task, epoch, extra: Extra::new() }
     }
 
+    /// Whether a node is connected, for all we know.
+    pub fn is_there(&self, node: &NodeId) -> bool {
+        self.nodes.get(node).is_some_and(Node::is_there)
+    }
+
     pub fn node_views(&self, now: Now) -> Vec<NodeView> {
         let view = |(id, node): (&NodeId, &Node)| NodeView {
             node: id.clone(),

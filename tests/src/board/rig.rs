@@ -220,11 +220,24 @@ impl Rig {
         self.proved().await
     }
 
-    /// Orders an update; the gateway goes on with it by itself.
-    pub fn order(&mut self, bundle: &str, health: &str) -> Result<()> {
+    /// Orders an update once the board has said what runs on it; the gateway goes on with it by itself.
+    pub async fn order(&mut self, bundle: &str, health: &str) -> Result<()> {
+        self.proved().await?;
         let path = self.bundle(bundle);
         let path = path.to_str().context("a path that is not text")?;
-        let arguments = ["--json", "update", NODE, path, "--waves", "100%", "--health", health, "--detach"];
+        // Scenarios come in any order, so the next version is sometimes an older one.
+        let arguments = [
+            "--json",
+            "update",
+            NODE,
+            path,
+            "--allow-downgrade",
+            "--waves",
+            "100%",
+            "--health",
+            health,
+            "--detach",
+        ];
         let output = self.fleet.headwater(&arguments)?;
         ensure!(output.status.success(), "headwater update: {}", String::from_utf8_lossy(&output.stderr));
         let view: Value = serde_json::from_slice(&output.stdout)?;

@@ -177,7 +177,7 @@ async fn an_operator_asks_for_its_log_another_configuration_and_a_reboot(rig: &m
 
 async fn an_update_is_installed_proves_itself_and_stays(rig: &mut Rig, _: &Amount) -> Told {
     let (before, _) = rig.running()?;
-    rig.order("good", HEALTH)?;
+    rig.order("good", HEALTH).await?;
     let state = rig.ended().await?;
     ensure!(word(&state) == "done", "{state}");
     let (slot, version) = rig.running()?;
@@ -203,7 +203,7 @@ async fn an_update_whose_worker_proves_no_codec_is_taken_back(rig: &mut Rig, _: 
 
 async fn taken_back(rig: &mut Rig, bundle: &str, health: &str) -> Told {
     let before = rig.running()?;
-    rig.order(bundle, health)?;
+    rig.order(bundle, health).await?;
     let state = rig.ended().await?;
     ensure!(word(&state) == "rolled_back", "{state}");
     ensure!(rig.running()? == before);
@@ -220,7 +220,7 @@ async fn an_update_that_hangs_the_kernel_is_taken_back_by_the_watchdog(rig: &mut
 /// A bundle that reaches the board, which takes nothing of it.
 async fn refused(rig: &mut Rig, bundle: &str) -> Told {
     let before = (rig.running()?, rig.board.ask("cat /proc/sys/kernel/random/boot_id")?);
-    rig.order(bundle, HEALTH)?;
+    rig.order(bundle, HEALTH).await?;
     let state = rig.ended().await?;
     ensure!(word(&state) == "failed", "{state}");
     ensure!(
@@ -262,10 +262,10 @@ async fn a_bundle_that_is_cut_off_or_damaged_is_refused(rig: &mut Rig, _: &Amoun
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(!output.status.success() && said.contains("cut off"), "{said}");
     // One that looks whole: the board finds it when it reads the block, and keeps the slot it runs.
-    rig.order("better", HEALTH)?;
+    rig.order("better", HEALTH).await?;
     ensure!(word(&rig.ended().await?) == "done");
     let before = rig.running()?;
-    rig.order("damaged", HEALTH)?;
+    rig.order("damaged", HEALTH).await?;
     let state = rig.ended().await?;
     ensure!(word(&state) == "failed", "{state}");
     rig.board.reset()?;
@@ -278,7 +278,7 @@ async fn a_full_data_partition_stops_an_update_and_not_the_board(rig: &mut Rig, 
     let before = rig.running()?;
     rig.board.ask("dd if=/dev/zero of=/data/filler bs=1M 2>/dev/null; sync; df -m /data | tail -1 | awk '$4 < 5 { print \"full\" }' | grep full")?;
     let (bundle, _) = other(&before.1);
-    rig.order(bundle, HEALTH)?;
+    rig.order(bundle, HEALTH).await?;
     let state = rig.ended().await?;
     ensure!(word(&state) == "failed", "{state}");
     rig.board.reset()?;
@@ -317,7 +317,7 @@ async fn power_cuts_during_updates_end_on_a_whole_slot(rig: &mut Rig, amount: &A
             None => {
                 let before = rig.running()?;
                 let (bundle, version) = other(&before.1);
-                rig.order(bundle, HEALTH)?;
+                rig.order(bundle, HEALTH).await?;
                 (version, before)
             }
         };
@@ -349,8 +349,7 @@ async fn power_cuts_during_updates_end_on_a_whole_slot(rig: &mut Rig, amount: &A
     }
     // None of it is in the way of the next.
     let (bundle, _) = other(&rig.running()?.1);
-    rig.proved().await?;
-    rig.order(bundle, HEALTH)?;
+    rig.order(bundle, HEALTH).await?;
     ensure!(word(&rig.ended().await?) == "done");
     if amount.cuts >= 20 {
         ensure!(lost > 0, "no cut took anything from the disk");
@@ -363,10 +362,11 @@ async fn power_cuts_during_updates_end_on_a_whole_slot(rig: &mut Rig, amount: &A
 }
 
 async fn power_cuts_during_jobs_lose_no_answer(rig: &mut Rig, amount: &Amount) -> Told {
-    rig.proved().await?;
     let (mut lost, mut on_board) = (0, 0);
     for cut in 1..=amount.cuts {
-        let moment = Duration::from_millis(rig.dice.below(6_000));
+        // Until then the gateway knows nobody for it.
+        rig.proved().await?;
+        let moment = Duration::from_millis(rig.dice.below(4_000));
         let fleet_job = rig.pushed(100 + cut)?;
         tokio::time::sleep(moment).await;
         on_board += u32::from(!fleet_job.is_finished());

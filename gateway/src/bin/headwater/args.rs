@@ -93,7 +93,7 @@ pub(crate) enum Command {
     /// Boot nodes anew when they have drained
     #[command(after_help = SELECTOR_HELP)]
     Reboot(Nodes),
-    /// Let nodes probe their boards again
+    /// Let nodes probe their boards again, and wait until they have
     #[command(after_help = SELECTOR_HELP)]
     Probe(Nodes),
     /// Fetch the end of a node's log

@@ -170,14 +170,14 @@ impl Gateway {
 
     /// A node's log, to be read to its end.
     pub(crate) async fn logs(&self, node: &NodeId, max_bytes: u64) -> Result<Response, ClientError> {
-        let token = read_token(&self.token_file)?;
-        let request = self.http.post(self.url(&format!("api/v1/nodes/{node}/logs"))).bearer_auth(token);
-        let request = request.json(&LogsRequest { max_bytes }).timeout(LOGS);
-        checked(self.send(request).await?).await
+        self.operator_within(&format!("api/v1/nodes/{node}/logs"), &LogsRequest { max_bytes }, LOGS).await
     }
 
     pub(crate) async fn command(&self, node: &NodeId, command: NodeCommand) -> Result<(), ClientError> {
-        self.operator(&format!("api/v1/nodes/{node}/command"), &CommandRequest { command }).await.map(drop)
+        // The gateway says sooner that the node does not answer.
+        let limit = command.patience() + ANSWER;
+        let path = format!("api/v1/nodes/{node}/command");
+        self.operator_within(&path, &CommandRequest { command }, limit).await.map(drop)
     }
 
     /// One push of one segment; the answer's head. The caller sets its deadline.
@@ -199,8 +199,17 @@ impl Gateway {
 
     /// What only the operator may do: his token goes along.
     async fn operator<T: Serialize>(&self, path: &str, body: &T) -> Result<Response, ClientError> {
+        self.operator_within(path, body, ANSWER).await
+    }
+
+    async fn operator_within<T: Serialize>(
+        &self,
+        path: &str,
+        body: &T,
+        limit: Duration,
+    ) -> Result<Response, ClientError> {
         let token = read_token(&self.token_file)?;
-        let request = self.http.post(self.url(path)).bearer_auth(token).json(body).timeout(ANSWER);
+        let request = self.http.post(self.url(path)).bearer_auth(token).json(body).timeout(limit);
         checked(self.send(request).await?).await
     }
 

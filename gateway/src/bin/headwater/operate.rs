@@ -1,6 +1,6 @@
 //! Commands to the nodes of a selector, and logs.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use futures_util::{StreamExt as _, stream};
@@ -49,6 +49,9 @@ pub(crate) async fn command(
 ) -> Result<bool, OperateError> {
     let nodes = select(gateway, selector).await?;
     let one = nodes.len() == 1;
+    if command == NodeCommand::Probe && std::io::stderr().is_terminal() {
+        eprintln!("probing; a small board takes a minute or more");
+    }
     let ask = async |node: NodeId| {
         let answer = gateway.command(&node, command).await;
         (node, answer)
@@ -82,7 +85,7 @@ fn says(command: NodeCommand) -> &'static str {
         NodeCommand::Resume => "takes work again",
         NodeCommand::Restart => "restarts when it has drained",
         NodeCommand::Reboot => "boots anew when it has drained",
-        NodeCommand::Probe => "probes its board again",
+        NodeCommand::Probe => "has probed its board again",
     }
 }
 
