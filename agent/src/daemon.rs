@@ -39,7 +39,7 @@ use crate::exit::Exit;
 use crate::identity::Node as NodeIdentity;
 use crate::lane::{self, Job, Report, Shop};
 use crate::mqtt::{Control, Extras, Inbox, Publisher};
-use crate::node::{Action, AttemptId, Event, LaneId, Node, Stop};
+use crate::node::{Action, AttemptId, Event, LaneId, Node, Standing, Stop};
 use crate::outbox::{Outbox, OutboxError, Store};
 use crate::quarantine::Quarantine;
 use crate::{board, probe};
@@ -225,7 +225,12 @@ impl Daemon {
             Happening::Offer(offer) => {
                 let outbox_full = self.outbox.is_full();
                 self.prepare(&offer);
-                Event::Offer { offer, clock: clock::now(), outbox_full, held: self.shop.sessions.held() }
+                let standing = Standing {
+                    outbox_full,
+                    probing: self.probe_needs_the_board(),
+                    held: self.shop.sessions.held(),
+                };
+                Event::Offer { offer, clock: clock::now(), standing }
             }
             Happening::Overflow(attempt) => Event::Overflow(attempt),
             Happening::Lane(Report::Hardware { elements, task, trouble }) => {

@@ -115,16 +115,27 @@ pub(crate) async fn run(
     // At most one task for each place.
     let mut running = JoinSet::new();
     let mut open = true;
-    while open || !running.is_empty() {
+    let mut next: Option<(Job, Fetch)> = None;
+    while open || next.is_some() || !running.is_empty() {
+        let may_start = |job: &mut (Job, Fetch)| {
+            let ladder = &job.0.offer.ladder;
+            // Where the board runs no more at once, the segments of a stream follow each other.
+            let has_worker = free.iter().any(|place| place.is_for(ladder));
+            !free.is_empty() && (running.is_empty() || has_worker || crew.shop.sessions.have_room(ladder))
+        };
+        if let Some((job, fetch)) = next.take_if(may_start) {
+            let span = job.span.clone();
+            let place = choose(&mut free, &job.offer.ladder);
+            for misfit in misfits(&mut free, &job.offer.ladder) {
+                running.spawn(crew.clone().retire(misfit));
+            }
+            running.spawn(crew.clone().segment(place, job, fetch).instrument(span));
+        }
         tokio::select! {
-            job = ready.recv(), if open && !free.is_empty() => match job {
-                Some((job, fetch)) => {
-                    let span = job.span.clone();
-                    let place = choose(&mut free, &job.offer.ladder);
-                    for misfit in misfits(&mut free, &job.offer.ladder) {
-                        running.spawn(crew.clone().retire(misfit));
-                    }
-                    running.spawn(crew.clone().segment(place, job, fetch).instrument(span));
+            job = ready.recv(), if open && next.is_none() && !free.is_empty() => match job {
+                Some(job) => {
+                    next = Some(job);
+                    continue;
                 }
                 None => open = false,
             },
@@ -248,20 +259,21 @@ impl Crew {
                 self.shop.media.evidence(&path, &evidence).await;
             }
         };
-        tokio::join!(told, self.part(spoilt, fault.as_ref(), &attempt.task));
-        let shop = &self.shop;
         if fault.is_none()
             && let Some(worker) = worn.as_ref().or(place.worker.as_ref())
         {
-            self.hardware(&worker.notes.hardware, Some(attempt.task), None).await;
+            self.hardware(&worker.notes.hardware, Some(attempt.task.clone()), None).await;
         }
-        if let Some(worker) = worn {
-            let minutes = worker.age().as_secs() / 60;
-            tracing::info!(segments = worker.segments, memory, minutes, "worker has served its time");
-            self.close(worker).await;
-            self.memory[place.number].store(0, Relaxed);
-        }
-        shop.spare.prepare();
+        let served = async {
+            if let Some(worker) = worn {
+                let minutes = worker.age().as_secs() / 60;
+                tracing::info!(segments = worker.segments, memory, minutes, "worker has served its time");
+                self.close(worker).await;
+                self.memory[place.number].store(0, Relaxed);
+            }
+        };
+        tokio::join!(told, self.part(spoilt, fault.as_ref(), &attempt.task), served);
+        self.shop.spare.prepare();
         place
     }
 

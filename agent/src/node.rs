@@ -20,7 +20,7 @@ use headwater_protocol::{Capability, Code, Epoch, Fault, Millis, StreamId, TaskI
 use crate::admission::{View, admit};
 use crate::exit::Exit;
 use crate::lane::Report;
-use crate::sessions::{Held, room};
+use crate::sessions::{Held, lacks, room};
 
 /// Attempts that are remembered so that an offer that comes twice is taken once. Full: the oldest is forgotten.
 const REMEMBERED: usize = 4096;
@@ -52,14 +52,22 @@ pub(crate) enum Stop {
 }
 
 /// What happens to the node.
+/// How it stands with what is not the node's own when an offer comes.
+#[derive(Debug, Default)]
+pub(crate) struct Standing {
+    pub(crate) outbox_full: bool,
+    /// A probe needs all sessions of the board.
+    pub(crate) probing: bool,
+    /// Sessions of devices, by the workers that have them now.
+    pub(crate) held: Held,
+}
+
 #[derive(Debug)]
 pub(crate) enum Event {
     Offer {
         offer: Box<Offer>,
         clock: (Millis, TimeSource),
-        outbox_full: bool,
-        /// Sessions of devices, by the workers that have them now.
-        held: Held,
+        standing: Standing,
     },
     /// Came while the queue of offers was full; only its name was kept.
     Overflow(AttemptId),
@@ -213,9 +221,7 @@ impl Node {
     pub(crate) fn handle(&mut self, now: Instant, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
         match event {
-            Event::Offer { offer, clock, outbox_full, held } => {
-                self.offer(now, offer, clock, outbox_full, &held, &mut actions)
-            }
+            Event::Offer { offer, clock, standing } => self.offer(now, offer, clock, &standing, &mut actions),
             Event::Overflow(attempt) => {
                 if self.remember(attempt.clone()) {
                     let fault = Fault::new(Code::Busy, "more offers came at once than this node can read");
@@ -262,10 +268,10 @@ impl Node {
         now: Instant,
         offer: Box<Offer>,
         (wall, source): (Millis, TimeSource),
-        outbox_full: bool,
-        held: &Held,
+        standing: &Standing,
         actions: &mut Vec<Action>,
     ) {
+        let Standing { outbox_full, probing, held } = standing;
         let attempt = AttemptId::of(&offer);
         if !self.remember(attempt.clone()) {
             return;
@@ -277,15 +283,16 @@ impl Node {
         let used = held.without(&idle.iter().chain(&closing).copied().collect());
         let view = View {
             draining: self.mode != Mode::Running,
-            outbox_full,
+            outbox_full: *outbox_full,
             now: both_synced.then_some(wall),
             limits: self.limits,
-            capabilities: self.capabilities.as_deref(),
+            capabilities: self.capabilities.as_deref().filter(|_| !probing),
             lane: lane.and_then(|id| self.lanes.get(&id)).map(|lane| lane.attempts),
             // At most `limits.workers`, which is a u32.
             lanes: u32::try_from(live.count()).unwrap_or(u32::MAX),
             idle_lane: !idle.is_empty(),
-            used: self.starts_worker(lane, held).then_some(&used),
+            // A lane at work does its segments one after the other where there is no room for another worker.
+            used: (self.starts_worker(lane, held) && !self.works(lane)).then_some(&used),
         };
         if let Err(fault) = admit(&offer, view) {
             actions.push(Action::Record(attempt, EventKind::Refused { fault }));
@@ -337,13 +344,22 @@ impl Node {
             let live = self.lanes.values().filter(|lane| !lane.closing).count();
             let crowded = lane.is_none() && live >= self.limits.workers as usize;
             let capabilities = self.capabilities.as_deref().unwrap_or_default();
-            let full = || room(&offer.ladder, capabilities, &held.without(&closing)).is_err();
+            let used = held.without(&closing);
+            let full = || room(&offer.ladder, capabilities, &used).is_err();
+            let lacking = || lacks(&offer.ladder, capabilities, &used);
             if !(crowded || starts_worker && full()) {
                 return;
+            }
+            if !crowded && !lacking().iter().any(|element| held.has(idlest, element)) {
+                continue;
             }
             closing.insert(idlest);
             self.close(idlest, actions);
         }
+    }
+
+    fn works(&self, lane: Option<LaneId>) -> bool {
+        lane.and_then(|id| self.lanes.get(&id)).is_some_and(|lane| lane.attempts > 0)
     }
 
     /// Whether the lane would start another worker for one more segment, as far as the node can tell.

@@ -12,7 +12,7 @@ fn node() -> Node {
 
 fn offered(task: &str, stream: &str) -> Event {
     let clock = (Millis(1_000_000), TimeSource::Ntp);
-    Event::Offer { offer: Box::new(offer(task, stream)), clock, outbox_full: false, held: Held::default() }
+    Event::Offer { offer: Box::new(offer(task, stream)), clock, standing: Standing::default() }
 }
 
 fn id(task: &str) -> AttemptId {
@@ -111,7 +111,11 @@ fn a_device_in_use_is_full_and_lanes_without_work_give_it_away() {
     };
     let offered = |task: &str, stream: &str, held: Held| {
         let clock = (Millis(1_000_000), TimeSource::Ntp);
-        Event::Offer { offer: Box::new(offer(task, stream)), clock, outbox_full: false, held }
+        Event::Offer {
+            offer: Box::new(offer(task, stream)),
+            clock,
+            standing: Standing { held, ..Standing::default() },
+        }
     };
     node.handle(now, offered("a1", "a", holds(&[])));
     assert_eq!(ends(&node.handle(now, offered("b1", "b", holds(&[1])))), failed("b1", Code::Busy));

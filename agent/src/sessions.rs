@@ -15,6 +15,9 @@ use std::time::Duration;
 
 use headwater_protocol::worker::Sessions as Told;
 use headwater_protocol::{Capability, CapabilityKind, Code, Codec, Fault, Ladder};
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
@@ -34,6 +37,13 @@ impl Held {
     /// Workers of one lane.
     pub(crate) fn workers(&self, lane: LaneId) -> usize {
         self.0.iter().filter(|(holder, _)| *holder == Some(lane)).count()
+    }
+
+    /// Whether a worker of the lane holds a session of this element.
+    pub(crate) fn has(&self, lane: LaneId, element: &str) -> bool {
+        self.0
+            .iter()
+            .any(|(holder, has)| *holder == Some(lane) && has.get(element).is_some_and(|count| *count > 0))
     }
 
     /// What those hold whose lane is not one of `gone`.
@@ -181,10 +191,17 @@ fn part(ladder: &Ladder, capabilities: &[Capability], used: &Counts) -> Part {
     part
 }
 
+/// Elements of which a new worker would take more than there are, where others hold `used`.
+pub(crate) fn lacks(ladder: &Ladder, capabilities: &[Capability], used: &Counts) -> BTreeSet<String> {
+    part(ladder, capabilities, used).lacks
+}
+
 #[derive(Debug)]
 struct Holder {
-    /// None: its driver keeps its process, and these sessions never come back.
+    /// None: its driver keeps its process, and these sessions come back when that is gone, if ever.
     lane: Option<LaneId>,
+    /// Of one that its driver keeps.
+    stuck: Option<Pid>,
     has: Counts,
     /// It is told to end, and its sessions are worth waiting for.
     ending: bool,
@@ -208,6 +225,16 @@ impl State {
     fn used(&self) -> Counts {
         sum(self.holders.values().map(|holder| &holder.has))
     }
+
+    /// Sessions of workers that came loose from their driver after all are there again.
+    fn look_for_the_lost(&mut self) {
+        self.holders.retain(|_, holder| holder.stuck.is_none_or(is_there));
+    }
+}
+
+/// A process that is dead and not yet reaped is there too; the runtime reaps it.
+fn is_there(process: Pid) -> bool {
+    kill(process, None) != Err(Errno::ESRCH)
 }
 
 /// The ledger that lanes share.
@@ -220,7 +247,9 @@ pub(crate) struct Sessions {
 impl Sessions {
     fn state(&self) -> MutexGuard<'_, State> {
         // Only whole values are put in and taken out.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.look_for_the_lost();
+        state
     }
 
     pub(crate) fn learn(&self, capabilities: &[Capability]) {
@@ -229,6 +258,23 @@ impl Sessions {
 
     pub(crate) fn held(&self) -> Held {
         self.state().held()
+    }
+
+    /// What workers of lanes hold, those that are ending too.
+    pub(crate) fn at_work(&self) -> Counts {
+        let state = self.state();
+        sum(state.holders.values().filter(|holder| holder.lane.is_some()).map(|holder| &holder.has))
+    }
+
+    /// Whether a worker for this ladder would find an encoder for each rendition, beside all that there are.
+    pub(crate) fn have_room(&self, ladder: &Ladder) -> bool {
+        let state = self.state();
+        room(ladder, &state.capabilities, &state.used()).is_ok()
+    }
+
+    /// Whether the board runs only so many of anything at once.
+    pub(crate) fn are_counted(&self) -> bool {
+        self.state().capabilities.iter().any(|one| one.limit.is_some())
     }
 
     /// The lane is told to close: its workers' sessions are worth waiting for.
@@ -270,7 +316,7 @@ impl Sessions {
         let told = told.collect();
         let id = state.next;
         state.next += 1;
-        state.holders.insert(id, Holder { lane: Some(lane), has, ending: false });
+        state.holders.insert(id, Holder { lane: Some(lane), stuck: None, has, ending: false });
         Some(Grant { ledger: self.clone(), id, told, lacks })
     }
 }
@@ -298,9 +344,9 @@ impl Grant {
     }
 
     /// The worker's process stays in its driver, and so do its sessions.
-    pub(crate) fn lost(&self) {
+    pub(crate) fn lost(&self, process: Pid) {
         if let Some(holder) = self.ledger.state().holders.get_mut(&self.id) {
-            (holder.lane, holder.ending) = (None, false);
+            (holder.lane, holder.stuck, holder.ending) = (None, Some(process), false);
         }
     }
 
@@ -444,17 +490,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_stuck_worker_has_never_comes_back_and_is_not_waited_for() {
+    async fn what_a_stuck_worker_has_comes_back_when_it_is_gone_and_is_not_waited_for() {
         let sessions = Arc::new(Sessions::default());
         sessions.learn(&[encoder(Codec::H264, "enc", Some(3))]);
         let stuck = sessions.take(LaneId(1), &ladder(2, 0)).await;
         stuck.ending();
-        stuck.lost();
+        let mut process = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        stuck.lost(Pid::from_raw(i32::try_from(process.id()).unwrap()));
         drop(stuck);
         assert_eq!(sessions.held().workers(LaneId(1)), 0);
         assert_eq!(sessions.held().without(&[LaneId(1)].into()), counts(&[("enc", 2)]));
         sessions.ending(LaneId(1));
         let next = sessions.try_take(LaneId(1), &ladder(2, 0), false).unwrap();
         assert_eq!(next.told()["enc"].ours, 1);
+        assert_eq!(sessions.at_work(), counts(&[("enc", 1)]), "a probe has no use for what is lost");
+        process.kill().unwrap();
+        process.wait().unwrap();
+        drop(next);
+        assert_eq!(sessions.take(LaneId(1), &ladder(3, 0)).await.told()["enc"].ours, 3);
     }
 }

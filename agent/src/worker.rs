@@ -314,7 +314,7 @@ impl Worker {
         self.grant.ending();
         let fate = self.process.kill().await;
         if fate == Fate::Stuck {
-            self.grant.lost();
+            self.grant.lost(self.process.group);
         }
         fate
     }

@@ -88,23 +88,42 @@ fn a_second_worker_that_is_not_needed_any_more_ends_while_the_first_works_on() {
     end(agent, &fleet);
 }
 
+/// A segment that only the device with its two sessions encodes, where it is all that does.
+fn hevc(fleet: &Fleet, task: &str, stream: &str, input: &[u8]) {
+    fleet.server.put_input(&format!("/in/{task}"), input);
+    let mut offer = offer(task, stream, input.len());
+    for rendition in offer["ladder"].as_array_mut().unwrap() {
+        rendition["codec"] = json!("hevc");
+    }
+    fleet.publish("offer", &offer);
+}
+
+#[test]
+fn segments_follow_each_other_where_the_device_has_no_sessions_for_a_second_worker() {
+    let fleet = two_at_once();
+    fs::write(fleet.home.path().join("few"), "").unwrap();
+    let agent = fleet.agent();
+    hevc(&fleet, "first", "hard-a", b"until it-may-end");
+    working(&fleet, "first");
+    hevc(&fleet, "second", "hard-a", b"fine");
+    fleet.message("event", |event| event["task"] == "second" && event["event"]["kind"] == "accepted");
+    let_go(&fleet, "it-may-end");
+    assert_eq!(code(&fleet.end("first")), "done");
+    let done = fleet.end("second");
+    assert_eq!((code(&done), &done["number"]["n"]), ("done", &json!(4)), "after the first: {done}");
+    assert_eq!(fleet.log().matches("fakedeviceenc: 2 of 2 sessions").count(), 1, "one worker did both");
+    end(agent, &fleet);
+}
+
 #[test]
 fn a_device_that_is_in_use_is_named_in_the_refusal_and_an_idle_stream_gives_it_away() {
     let mut fleet = Fleet::start();
     fleet.workers = 2;
     fs::write(fleet.home.path().join("few"), "").unwrap();
     let agent = fleet.agent();
-    let hevc = |task: &str, stream: &str, input: &[u8]| {
-        fleet.server.put_input(&format!("/in/{task}"), input);
-        let mut offer = offer(task, stream, input.len());
-        for rendition in offer["ladder"].as_array_mut().unwrap() {
-            rendition["codec"] = json!("hevc");
-        }
-        fleet.publish("offer", &offer);
-    };
-    hevc("first", "hard-a", b"until it-may-end");
+    hevc(&fleet, "first", "hard-a", b"until it-may-end");
     working(&fleet, "first");
-    hevc("second", "hard-b", b"fine");
+    hevc(&fleet, "second", "hard-b", b"fine");
     let refused = fleet.end("second");
     let said = "fakedeviceenc here runs 2 at once, of which 2 are in use, and the ladder wants 2";
     assert_eq!((code(&refused), refused["event"]["fault"]["text"].as_str()), ("busy", Some(said)));
@@ -114,7 +133,7 @@ fn a_device_that_is_in_use_is_named_in_the_refusal_and_an_idle_stream_gives_it_a
     assert_eq!(reply["fault"]["code"], "busy", "{reply}");
     let_go(&fleet, "it-may-end");
     assert_eq!(code(&fleet.end("first")), "done");
-    hevc("third", "hard-b", b"fine");
+    hevc(&fleet, "third", "hard-b", b"fine");
     assert_eq!(code(&fleet.end("third")), "done");
     let told = || fleet.log().matches("fakedeviceenc: 2 of 2 sessions").count();
     until("both workers have said what they may use", || told() == 2);

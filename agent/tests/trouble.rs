@@ -72,8 +72,8 @@ fn an_attempt_is_revoked_while_the_worker_before_its_own_does_not_end() {
     let agent = fleet.agent();
     fleet.offer("t1", "clingy", b"fine");
     assert_eq!(fleet.end("t1")["event"]["kind"], "done");
-    fleet.server.put_input("/in/t2", b"fine");
-    let mut other = offer("t2", "clingy", 4);
+    fleet.server.put_input("/in/t2", b"until never");
+    let mut other = offer("t2", "clingy", 11);
     other["ladder"][0]["rate"]["bitrate"] = json!(300_000);
     fleet.publish("offer", &other);
     until("the worker of the old ladder is asked to end", || fleet.log().contains("it was asked to end"));

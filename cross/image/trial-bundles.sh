@@ -56,7 +56,11 @@ COMMANDS
             ;;
         blind)
             # Its agent connects, and its worker proves no codec.
-            printf '#!/bin/sh\nexit 1\n' >worker
+            cat >worker <<'WORKER'
+#!/bin/sh
+[ "$1" = probe ] || exit 1
+echo '{"worker_version":"0.1.7","gstreamer_version":"1.22.0","profile":"software","capabilities":[]}'
+WORKER
             chmod 755 worker
             derived blind 0.1.7 <<'COMMANDS'
 rm usr/bin/headwater-worker

@@ -1,11 +1,10 @@
 //! What the node says of itself, and what it answers.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use headwater_protocol::message::{Birth, Command, CommandKind, NodeState, Reply, Telemetry};
 use headwater_protocol::topic::Channel;
-use headwater_protocol::{Code, Fault, Millis};
+use headwater_protocol::{Fault, Millis};
 
 use super::updating::Told;
 use super::{Daemon, DaemonError, encode, notify, status};
@@ -127,20 +126,11 @@ impl Daemon {
             }
             // The others are answered when they are done.
             CommandKind::Probe => {
-                let used = self.shop.sessions.held().without(&BTreeSet::new());
-                if let Some((element, count)) = used.iter().find(|(_, count)| **count > 0) {
-                    // Beside them it would find fewer than there are.
-                    let text = format!(
-                        "{count} of {element} are at work, and a probe would count too few; drain this node, or try \
-                         again when it is idle"
-                    );
-                    self.reply(&id, Some(Fault::new(Code::Busy, text)));
+                if let Some(fault) = self.cannot_probe() {
+                    self.reply(&id, Some(fault));
                     return Ok(Event::Tick);
                 }
-                // Bounded: more than a few at once is a mistake.
-                if self.probe_replies.len() < 16 {
-                    self.probe_replies.push(id);
-                }
+                self.probe_replies.push(id);
                 if self.probing.is_none() {
                     self.start_probe(true, &board::boot_id());
                 }

@@ -18,7 +18,35 @@ fn pause(deadline: Duration, lacks: bool) -> Duration {
     if lacks { deadline.min(ON_TRIAL) } else { deadline }
 }
 
+/// Who wait for the same probe; more are a mistake.
+const ASKERS: usize = 16;
+
 impl Daemon {
+    /// Why a probe that is asked for now would find something wrong, or nobody could be told.
+    pub(super) fn cannot_probe(&self) -> Option<Fault> {
+        if self.probe_replies.len() >= ASKERS {
+            return Some(Fault::new(Code::Busy, format!("{ASKERS} wait for this probe already")));
+        }
+        let sessions = &self.shop.sessions;
+        let used = sessions.at_work().into_iter().find(|(_, count)| *count > 0);
+        let works = match used {
+            Some((element, count)) => format!("{count} of {element} are in use"),
+            // Its worker may not be there yet.
+            None if sessions.are_counted() && !self.node.is_idle() => "a segment has just begun".to_owned(),
+            None => return None,
+        };
+        let idle = self.config.limits.worker_idle_seconds;
+        let text = format!(
+            "{works}, and a probe would count too few; try again {idle} s after the last segment, drained"
+        );
+        Some(Fault::new(Code::Busy, text))
+    }
+
+    /// Beside work, a probe counts fewer sessions than there are; and work finds fewer beside a probe.
+    pub(super) fn probe_needs_the_board(&self) -> bool {
+        self.probing.is_some() && self.shop.sessions.are_counted()
+    }
+
     pub(super) fn start_probe(&mut self, anew: bool, boot_id: &str) {
         self.probe_due = None;
         let key = probe::Key::of(&self.worker, boot_id);

@@ -181,7 +181,11 @@ impl Daemon {
             idle: self.node.is_idle(),
             healthy: self.publisher.is_some()
                 && self.report.as_ref().is_some_and(|report| !report.worker_version.is_empty()),
-            able: self.report.as_ref().map(|report| Able::of(self.usable(report))),
+            // A probe that failed says nothing of the board: a new version must then prove what any board can.
+            able: self.report.as_ref().map(|report| match report.worker_version.is_empty() {
+                true => Able::BOTH,
+                false => Able::of(self.usable(report)),
+            }),
         };
         self.update(UpdateEvent::Look(view))
     }

@@ -78,7 +78,10 @@ impl Core {
             Class::Transient => {
                 // A node that went away says nothing about the next one's chances.
                 if fault.code != Code::Interrupted {
-                    task.not_before = now.mono + (100u64 << task.tries.min(5));
+                    // Being busy costs no try, so it is the attempts that count.
+                    let earlier = u32::try_from(task.attempts.len()).unwrap_or(u32::MAX).saturating_sub(1);
+                    let shift = if fault.code == Code::Busy { earlier.min(4) } else { task.tries.min(5) };
+                    task.not_before = now.mono + (100u64 << shift);
                 }
                 if !matches!(fault.code, Code::Busy | Code::Draining) {
                     task.avoid.push(node.clone());

@@ -151,7 +151,9 @@ impl Core {
             }
             EventKind::Failed { fault } => {
                 // What is wrong with the input says nothing about the node, and a device that is in use is not broken.
-                if fault.code.class() != Class::Input && fault.code != Code::Busy {
+                if fault.code == Code::Busy {
+                    task.tries = task.tries.saturating_sub(1);
+                } else if fault.code.class() != Class::Input {
                     self.count(id, false);
                 }
                 self.attempt_failed(&task_id, epoch, id, fault, now);

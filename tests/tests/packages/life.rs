@@ -85,7 +85,7 @@ exec /usr/bin/headwater-worker "$@"
 END
     chmod 755 /usr/local/bin/slow-worker
     sed -i -e 's|^#worker = .*|worker = "/usr/local/bin/slow-worker"|' -e 's/^#spare_worker = .*/spare_worker = false/' \
-        -e 's/^#worker_start_seconds = .*/worker_start_seconds = 5/' \
+        -e 's/^#worker_start_seconds = .*/worker_start_seconds = 20/' \
         -e 's/^#interval_seconds = .*/interval_seconds = 1/' /etc/headwater/agent.toml
     systemctl restart headwater-agent
 "#;
@@ -146,6 +146,8 @@ pub(crate) fn removal_and_purging(site: &Site) -> Result<()> {
     board.wait_for("node that is online without a new token", ONLINE)?;
     ensure!(identity == board.ok(IDENTITY)?, "the identity is another");
 
+    // As `headwater-agent system trust` leaves it: a board that is installed again must not trust an earlier signer.
+    board.ok("touch /etc/headwater/update-keyring.pem")?;
     board.ok("apt-get purge -yqq 'headwater*' 2>&1")?;
     let left = board.ok(
         "find /etc /usr /var/lib /run -name '*headwater*' ! -path '/var/lib/dpkg/*'; pgrep headwater || true",
