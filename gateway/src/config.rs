@@ -91,6 +91,8 @@ pub struct Retry {
     pub runtime_min_seconds: u64,
     /// From a segment's last byte until its caller gets an answer whatever happens.
     pub deadline_seconds: u64,
+    /// How long a segment waits for a node where none is there any more.
+    pub absent_seconds: u64,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -213,6 +215,7 @@ impl Default for Retry {
             runtime_factor: 10,
             runtime_min_seconds: 20,
             deadline_seconds: 120,
+            absent_seconds: 10,
         }
     }
 }
@@ -285,6 +288,7 @@ impl Config {
         range("retry.runtime_factor", self.retry.runtime_factor, 1, 1000, "1 to 1000")?;
         range("retry.runtime_min_seconds", self.retry.runtime_min_seconds, 1, 3600, "1 to 3600")?;
         range("retry.deadline_seconds", self.retry.deadline_seconds, 1, 3600, "1 to 3600")?;
+        range("retry.absent_seconds", self.retry.absent_seconds, 0, 3600, "0 to 3600")?;
         range("media.keep_minutes", self.media.keep_minutes(), 1, 525_600, "1 to 525600")?;
         range("media.cache_mib", self.media.cache_mib.unwrap_or(128), 0, 65_536, "0 to 65536")?;
         self.broker_url()?;

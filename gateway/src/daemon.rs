@@ -331,6 +331,7 @@ fn policy(config: &Config) -> Policy {
         runtime_factor: config.retry.runtime_factor,
         runtime_min_ms: config.retry.runtime_min_seconds * 1000,
         deadline_ms: config.retry.deadline_seconds * 1000,
+        absent_ms: config.retry.absent_seconds * 1000,
         streams: config.limits.streams,
         in_flight_per_stream: config.limits.in_flight_per_stream,
         waiting: config.limits.waiting,

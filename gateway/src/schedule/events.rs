@@ -5,7 +5,7 @@ use headwater_protocol::update::UpdateStatus;
 use headwater_protocol::{Class, Code, Epoch, Fault, NodeId, SegmentReport, TaskId};
 
 use super::core::Core;
-use super::{Action, Attempt, GRACE_MS, Node, Now, Phase, Puts, Task};
+use super::{Action, Attempt, Node, Now, Phase, Puts, RETURN_MS, Task};
 use crate::store::Write;
 
 impl Core {
@@ -32,7 +32,7 @@ impl Core {
 
     /// Its nodes come back one by one; what waits for them is not refused before they had the time.
     pub fn broker_up(&mut self, now: Now) {
-        self.returning_until = now.mono + GRACE_MS;
+        self.returning_until = now.mono + RETURN_MS;
     }
 
     pub fn birth(&mut self, id: &NodeId, birth: Birth, now: Now) {

@@ -48,6 +48,8 @@ pub struct Policy {
     pub runtime_factor: u64,
     pub runtime_min_ms: u64,
     pub deadline_ms: u64,
+    /// How long a task whose nodes all went away waits for one to come back.
+    pub absent_ms: u64,
     pub streams: usize,
     pub in_flight_per_stream: usize,
     pub waiting: usize,
@@ -57,8 +59,8 @@ pub struct Policy {
 pub const IDLE_MS: u64 = 60_000;
 /// A node's last sign of life is stored this often, so that a killed gateway knows it about as well.
 pub const SEEN_MS: u64 = 10 * 60_000;
-/// How long a task whose nodes all went away waits for one to come back.
-pub const GRACE_MS: u64 = 10_000;
+/// Nodes that were connected to an earlier life of the gateway, or of the broker, are back by then.
+pub const RETURN_MS: u64 = 10_000;
 
 /// A segment that has arrived whole.
 #[derive(Debug, Clone)]

@@ -5,7 +5,7 @@ use headwater_protocol::{Code, Epoch, Fault, Millis, NodeId, StreamId, TaskId};
 
 use super::choose::{Candidate, Decision, Wanted, choose};
 use super::core::Core;
-use super::{Action, Attempt, GRACE_MS, Node, Now, Outcome, Phase, Task};
+use super::{Action, Attempt, Node, Now, Outcome, Phase, Task};
 use crate::grants::Grant;
 use crate::store::Write;
 
@@ -43,7 +43,7 @@ impl Core {
                 let returning = now.mono < self.returning_until && self.nodes.values().any(missed);
                 let may_come_back = (task.tries > 0 || returning)
                     && self.nodes.keys().any(|node| !task.unable.contains(node))
-                    && now.mono < task.nobody_since.unwrap_or(now.mono) + GRACE_MS;
+                    && now.mono < task.nobody_since.unwrap_or(now.mono) + self.policy.absent_ms;
                 if may_come_back {
                     if let Some(task) = self.tasks.get_mut(id) {
                         task.nobody_since.get_or_insert(now.mono);

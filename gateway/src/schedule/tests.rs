@@ -13,6 +13,8 @@ struct World {
     sent: u64,
 }
 
+const ABSENT_MS: u64 = 10_000;
+
 fn node(name: &str) -> NodeId {
     NodeId::new(name).unwrap()
 }
@@ -36,6 +38,7 @@ impl World {
             runtime_factor: 10,
             runtime_min_ms: 20_000,
             deadline_ms: 120_000,
+            absent_ms: ABSENT_MS,
             streams: 2,
             in_flight_per_stream: 2,
             waiting: 10,
@@ -295,7 +298,7 @@ fn a_node_that_goes_away_is_waited_for_a_while() {
     assert_eq!(offered(&world.wait(5_000)), None);
     assert_eq!(offered(&world.status("a", NodeState::Online)).as_deref(), Some("a/2"));
     world.status("a", NodeState::Offline);
-    assert!(matches!(answer(&world.wait(GRACE_MS)), Some(Outcome::NoSession)));
+    assert!(matches!(answer(&world.wait(ABSENT_MS)), Some(Outcome::NoSession)));
 }
 
 #[test]
@@ -329,9 +332,9 @@ fn while_the_broker_is_away_a_segment_waits_for_the_nodes_that_were_there() {
     let mut world = World::new(&["a"]);
     world.core.broker_down();
     world.submit();
-    assert!(matches!(answer(&world.wait(GRACE_MS)), Some(Outcome::NoSession)), "but not for ever");
+    assert!(matches!(answer(&world.wait(ABSENT_MS)), Some(Outcome::NoSession)), "but not for ever");
     world.core.broker_up(world.at());
-    world.wait(GRACE_MS);
+    world.wait(ABSENT_MS);
     assert!(matches!(answer(&world.submit()), Some(Outcome::NoSession)), "it did not come back");
 }
 

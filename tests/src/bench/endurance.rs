@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use headwater_protocol::Ladder;
@@ -27,6 +28,16 @@ pub struct Endured {
 
 fn count(pid: u32, what: &str) -> Result<i64> {
     Ok(fs::read_dir(format!("/proc/{pid}/{what}"))?.count() as i64)
+}
+
+/// The fewest descriptors and threads within two seconds: a thread that is about to end is nothing left behind.
+fn settled(pid: u32) -> Result<(i64, i64)> {
+    let mut fewest = (count(pid, "fd")?, count(pid, "task")?);
+    for _ in 0..20 {
+        std::thread::sleep(Duration::from_millis(100));
+        fewest = (fewest.0.min(count(pid, "fd")?), fewest.1.min(count(pid, "task")?));
+    }
+    Ok(fewest)
 }
 
 /// Slope of `points` by least squares.
@@ -60,13 +71,13 @@ pub fn run(folder: &Path, segments: u64) -> Result<Endured> {
             "segment {number}: {frames:?} frames of {FRAMES}"
         );
         if number == warm {
-            before = (count(pid, "fd")?, count(pid, "task")?);
+            before = settled(pid)?;
         }
         if number >= warm && number % every == 0 {
             memory.push((number as f64 / 1000.0, status_kib(pid, "VmRSS")?));
         }
     }
-    let after = (count(pid, "fd")?, count(pid, "task")?);
+    let after = settled(pid)?;
     Ok(Endured { kib_per_thousand: slope(&memory), handles: after.0 - before.0, threads: after.1 - before.1 })
 }
 

@@ -37,7 +37,8 @@ pub const SMALL: &str = r#"{"profiles":[{"name":"small","width":160,"height":90,
 const UNAVAILABLE: i32 = 69;
 /// The emulated processor is some 20 times slower than this one.
 const PATIENCE: &str = "[retry]\naccept_seconds = 30\nprogress_seconds = 90\nruntime_min_seconds = 240\n\
-                        deadline_seconds = 900\nattempts = 16\n";
+                        deadline_seconds = 900\nattempts = 16\n\
+                        absent_seconds = 300\n";
 
 #[derive(Debug)]
 pub struct Rig {
