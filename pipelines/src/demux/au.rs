@@ -49,6 +49,8 @@ pub(super) struct Assembler {
     /// The current access unit has a slice; its `first`.
     last_slice: Option<u32>,
     marks: VecDeque<Mark>,
+    /// No mark before this place of the stream begins a frame within the present one.
+    looked: u64,
     sets: ParameterSets,
     /// The first field of a frame, while the second may follow.
     half: Option<(Frame, Field)>,
@@ -66,6 +68,7 @@ impl Assembler {
             head: None,
             last_slice: None,
             marks: VecDeque::new(),
+            looked: 0,
             sets: ParameterSets::default(),
             half: None,
             clock: Clock::default(),
@@ -185,13 +188,20 @@ impl Assembler {
         }
     }
 
-    /// Where, before `len` bytes are over, a PES begins with another frame.
-    fn cut_short(&self, len: usize) -> Option<usize> {
-        let starts =
-            self.marks.iter().filter_map(|mark| usize::try_from(mark.at.checked_sub(self.base)?).ok());
-        starts
-            .filter(|at| (1..len.min(self.data.len())).contains(at))
-            .find(|at| self.data[*at..].starts_with(fwht::MAGIC))
+    /// Where, before `len` bytes are over, a PES begins with another frame. Each is looked at once, however often this
+    /// is asked while the frame grows.
+    fn cut_short(&mut self, len: usize) -> Option<usize> {
+        let from = self.looked.max(self.base + 1);
+        let first = self.marks.partition_point(|mark| mark.at < from);
+        for mark in self.marks.range(first..) {
+            let at = usize::try_from(mark.at - self.base).ok().filter(|at| *at < len)?;
+            let head = self.data.get(at..at + fwht::MAGIC.len())?;
+            if head == fwht::MAGIC {
+                return Some(at);
+            }
+            self.looked = mark.at + 1;
+        }
+        None
     }
 
     /// The latest timestamp that came before the unit began. Those before it had no unit of their own.
