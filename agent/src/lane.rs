@@ -132,13 +132,10 @@ pub(crate) async fn run(
             running.spawn(crew.clone().segment(place, job, fetch).instrument(span));
         }
         tokio::select! {
-            job = ready.recv(), if open && next.is_none() && !free.is_empty() => match job {
-                Some(job) => {
-                    next = Some(job);
-                    continue;
-                }
-                None => open = false,
-            },
+            job = ready.recv(), if open && next.is_none() && !free.is_empty() => {
+                open = job.is_some();
+                next = job;
+            }
             () = sleep_until(idle_until(&free, crew.shop.idle)), if free.iter().any(Place::is_warm) => {
                 // The one at the front has waited longest.
                 if let Some(at) = free.iter().position(Place::is_warm) {

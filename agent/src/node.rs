@@ -51,7 +51,6 @@ pub(crate) enum Stop {
     Kill,
 }
 
-/// What happens to the node.
 /// How it stands with what is not the node's own when an offer comes.
 #[derive(Debug, Default)]
 pub(crate) struct Standing {
@@ -62,6 +61,7 @@ pub(crate) struct Standing {
     pub(crate) held: Held,
 }
 
+/// What happens to the node.
 #[derive(Debug)]
 pub(crate) enum Event {
     Offer {

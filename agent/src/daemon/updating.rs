@@ -175,17 +175,15 @@ impl Daemon {
     pub(super) fn look(&mut self) -> Result<(), DaemonError> {
         let window = self.updating.updater.order().and_then(|order| order.window);
         let (now, source) = clock::now();
+        // One that failed says nothing of the board: a new version must then prove what any board can.
+        let probe = self.report.as_ref().filter(|report| !report.worker_version.is_empty());
+        let able = |_| probe.map_or(Able::BOTH, |report| Able::of(self.usable(report)));
         let view = View {
             window_open: is_open(window, now, source),
             taking: self.node.state() == NodeState::Online,
             idle: self.node.is_idle(),
-            healthy: self.publisher.is_some()
-                && self.report.as_ref().is_some_and(|report| !report.worker_version.is_empty()),
-            // A probe that failed says nothing of the board: a new version must then prove what any board can.
-            able: self.report.as_ref().map(|report| match report.worker_version.is_empty() {
-                true => Able::BOTH,
-                false => Able::of(self.usable(report)),
-            }),
+            healthy: self.publisher.is_some() && probe.is_some(),
+            able: self.report.as_ref().map(able),
         };
         self.update(UpdateEvent::Look(view))
     }

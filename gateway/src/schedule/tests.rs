@@ -334,7 +334,7 @@ fn while_the_broker_is_away_a_segment_waits_for_the_nodes_that_were_there() {
     world.submit();
     assert!(matches!(answer(&world.wait(ABSENT_MS)), Some(Outcome::NoSession)), "but not for ever");
     world.core.broker_up(world.at());
-    world.wait(ABSENT_MS);
+    world.wait(RETURN_MS);
     assert!(matches!(answer(&world.submit()), Some(Outcome::NoSession)), "it did not come back");
 }
 
