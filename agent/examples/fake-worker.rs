@@ -43,6 +43,7 @@ fn probe() -> ExitCode {
         kind,
         codec: Some(codec),
         element: element.into(),
+        block: String::new(),
         memory: "system".into(),
         speed_fps: 1000.0,
         width: Pixels(1280),

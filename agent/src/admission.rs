@@ -152,6 +152,7 @@ pub(crate) mod tests {
             kind: CapabilityKind::Encode,
             codec: Some(Codec::H264),
             element: "x264enc".into(),
+            block: String::new(),
             memory: "system".into(),
             speed_fps: 100.0,
             width: Pixels(1280),

@@ -350,7 +350,7 @@ impl Node {
             if !(crowded || starts_worker && full()) {
                 return;
             }
-            if !crowded && !lacking().iter().any(|element| held.has(idlest, element)) {
+            if !crowded && !lacking().iter().any(|pool| held.has(idlest, pool)) {
                 continue;
             }
             closing.insert(idlest);

@@ -1,4 +1,4 @@
-//! Which worker has how many sessions of the elements that run only so many at once.
+//! Which worker has how many sessions of the devices that run only so many at once.
 //!
 //! ```text
 //!   probe ─▶ limits                       ┌─ a ladder's worker opens: what it wants, as far as it is left ─▶ Grant
@@ -26,7 +26,7 @@ use crate::node::LaneId;
 /// A worker that is told to close is gone after this, or for ever in its driver.
 const ENDING: Duration = Duration::from_secs(8);
 
-/// Sessions by element.
+/// Sessions by pool.
 pub(crate) type Counts = BTreeMap<String, u32>;
 
 /// What workers hold that are not ending, each by itself; without a lane where it is lost in a driver.
@@ -39,11 +39,11 @@ impl Held {
         self.0.iter().filter(|(holder, _)| *holder == Some(lane)).count()
     }
 
-    /// Whether a worker of the lane holds a session of this element.
-    pub(crate) fn has(&self, lane: LaneId, element: &str) -> bool {
+    /// Whether a worker of the lane holds a session of this pool.
+    pub(crate) fn has(&self, lane: LaneId, pool: &str) -> bool {
         self.0
             .iter()
-            .any(|(holder, has)| *holder == Some(lane) && has.get(element).is_some_and(|count| *count > 0))
+            .any(|(holder, has)| *holder == Some(lane) && has.get(pool).is_some_and(|count| *count > 0))
     }
 
     /// What those hold whose lane is not one of `gone`.
@@ -55,31 +55,32 @@ impl Held {
 
 fn sum<'a>(all: impl Iterator<Item = &'a Counts>) -> Counts {
     let mut used = Counts::new();
-    for (element, count) in all.flatten() {
-        *used.entry(element.clone()).or_default() += count;
+    for (pool, count) in all.flatten() {
+        *used.entry(pool.clone()).or_default() += count;
     }
     used
 }
 
-/// The elements that do this, best first, each with its limit.
-fn elements(
+/// The pools whose elements do this, best first, each with its limit.
+fn pools(
     capabilities: &[Capability],
     kind: CapabilityKind,
     codec: Option<Codec>,
-) -> Vec<(&str, Option<u32>)> {
-    let mut all: Vec<(&str, Option<u32>)> = Vec::new();
+) -> Vec<(String, Option<u32>)> {
+    let mut all: Vec<(String, Option<u32>)> = Vec::new();
     let does = |one: &&Capability| one.kind == kind && (codec.is_none() || one.codec == codec);
-    for one in capabilities.iter().filter(does) {
-        if !all.iter().any(|(element, _)| *element == one.element) {
-            all.push((&one.element, limit(capabilities, &one.element)));
+    for pool in capabilities.iter().filter(does).map(Capability::pool) {
+        if !all.iter().any(|(known, _)| *known == pool) {
+            let limit = limit(capabilities, &pool);
+            all.push((pool, limit));
         }
     }
     all
 }
 
-/// The least over all uses of the element.
-fn limit(capabilities: &[Capability], element: &str) -> Option<u32> {
-    capabilities.iter().filter(|one| one.element == element).filter_map(|one| one.limit).min()
+/// The least over all uses of the pool.
+fn limit(capabilities: &[Capability], pool: &str) -> Option<u32> {
+    capabilities.iter().filter(|one| one.pool() == pool).filter_map(|one| one.limit).min()
 }
 
 /// How many renditions there are of each codec.
@@ -106,25 +107,24 @@ struct Short {
 
 /// What is short for a new worker for this ladder, where others hold `used`.
 fn short(ladder: &Ladder, capabilities: &[Capability], used: &Counts) -> Option<Short> {
-    let of = |counts: &Counts, element: &str| counts.get(element).copied().unwrap_or_default();
-    // One element may encode several codecs.
+    let of = |counts: &Counts, pool: &str| counts.get(pool).copied().unwrap_or_default();
+    // One pool may encode several codecs.
     let mut ours = Counts::new();
     for (codec, mut wanted) in renditions(ladder) {
-        let all = elements(capabilities, CapabilityKind::Encode, Some(codec));
-        let limit =
-            |(element, limit): &(&str, Option<u32>)| limit.map(|limit| ((*element).to_owned(), limit));
-        let Some(counted) = all.iter().map(limit).collect::<Option<Vec<_>>>() else { continue };
-        let sum = |counts: &Counts| counted.iter().map(|(element, _)| of(counts, element)).sum::<u32>();
+        let all = pools(capabilities, CapabilityKind::Encode, Some(codec));
+        let limit = |(pool, limit): (String, Option<u32>)| limit.map(|limit| (pool, limit));
+        let Some(counted) = all.into_iter().map(limit).collect::<Option<Vec<_>>>() else { continue };
+        let sum = |counts: &Counts| counted.iter().map(|(pool, _)| of(counts, pool)).sum::<u32>();
         let most = counted.iter().map(|(_, limit)| limit).sum::<u32>();
         let (used_here, all_wanted) = (sum(used), wanted + sum(&ours));
-        for (element, limit) in &counted {
-            let left = limit.saturating_sub(of(used, element)).saturating_sub(of(&ours, element));
+        for (pool, limit) in &counted {
+            let left = limit.saturating_sub(of(used, pool)).saturating_sub(of(&ours, pool));
             let given = wanted.min(left);
-            *ours.entry(element.clone()).or_default() += given;
+            *ours.entry(pool.clone()).or_default() += given;
             wanted -= given;
         }
         if wanted > 0 {
-            let names = counted.iter().map(|(element, _)| element.as_str()).collect::<Vec<_>>().join(" and ");
+            let names = counted.iter().map(|(pool, _)| pool.as_str()).collect::<Vec<_>>().join(" and ");
             return Some(Short { names, most, used: used_here, wanted: all_wanted });
         }
     }
@@ -149,49 +149,49 @@ pub(crate) fn room(ladder: &Ladder, capabilities: &[Capability], used: &Counts) 
 /// A new worker's part.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Part {
-    /// Of every element that is counted.
+    /// Of every pool that is counted.
     has: Counts,
-    /// Elements of which it would take more.
+    /// Pools of which it would take more.
     lacks: BTreeSet<String>,
 }
 
 fn part(ladder: &Ladder, capabilities: &[Capability], used: &Counts) -> Part {
     let mut part = Part::default();
-    // One element may encode several of the ladder's codecs.
-    let left = |has: &Counts, element: &str, limit: u32| {
-        let of = |counts: &Counts| counts.get(element).copied().unwrap_or_default();
+    // One pool may encode several of the ladder's codecs.
+    let left = |has: &Counts, pool: &str, limit: u32| {
+        let of = |counts: &Counts| counts.get(pool).copied().unwrap_or_default();
         limit.saturating_sub(of(used)).saturating_sub(of(has))
     };
-    for one in capabilities {
-        if limit(capabilities, &one.element).is_some() {
-            part.has.insert(one.element.clone(), 0);
+    for pool in capabilities.iter().map(Capability::pool) {
+        if limit(capabilities, &pool).is_some() {
+            part.has.insert(pool, 0);
         }
     }
     for (codec, mut wanted) in renditions(ladder) {
-        let all = elements(capabilities, CapabilityKind::Encode, Some(codec));
+        let all = pools(capabilities, CapabilityKind::Encode, Some(codec));
         // What comes behind one that is not counted is not needed.
-        let counted = all.iter().map_while(|(element, limit)| limit.map(|limit| (*element, limit)));
-        for (element, limit) in counted.clone() {
-            let given = wanted.min(left(&part.has, element, limit));
-            *part.has.entry(element.to_owned()).or_default() += given;
+        let counted = all.iter().map_while(|(pool, limit)| limit.map(|limit| (pool, limit)));
+        for (pool, limit) in counted.clone() {
+            let given = wanted.min(left(&part.has, pool, limit));
+            *part.has.entry(pool.clone()).or_default() += given;
             wanted -= given;
         }
         if wanted > 0 {
-            part.lacks.extend(counted.map(|(element, _)| element.to_owned()));
+            part.lacks.extend(counted.map(|(pool, _)| pool.clone()));
         }
     }
-    for (element, limit) in elements(capabilities, CapabilityKind::Decode, None) {
+    for (pool, limit) in pools(capabilities, CapabilityKind::Decode, None) {
         let Some(limit) = limit else { continue };
-        let given = left(&part.has, element, limit).min(1);
-        *part.has.entry(element.to_owned()).or_default() += given;
+        let given = left(&part.has, &pool, limit).min(1);
+        *part.has.entry(pool.clone()).or_default() += given;
         if given == 0 {
-            part.lacks.insert(element.to_owned());
+            part.lacks.insert(pool);
         }
     }
     part
 }
 
-/// Elements of which a new worker would take more than there are, where others hold `used`.
+/// Pools of which a new worker would take more than there are, where others hold `used`.
 pub(crate) fn lacks(ladder: &Ladder, capabilities: &[Capability], used: &Counts) -> BTreeSet<String> {
     part(ladder, capabilities, used).lacks
 }
@@ -304,14 +304,13 @@ impl Sessions {
     fn try_take(self: &Arc<Self>, lane: LaneId, ladder: &Ladder, now: bool) -> Option<Grant> {
         let mut state = self.state();
         let Part { has, lacks } = part(ladder, &state.capabilities, &state.used());
-        let worth =
-            |one: &Holder| one.has.iter().any(|(element, count)| *count > 0 && lacks.contains(element));
+        let worth = |one: &Holder| one.has.iter().any(|(pool, count)| *count > 0 && lacks.contains(pool));
         if !now && state.holders.values().any(|one| one.ending && worth(one)) {
             return None;
         }
-        let told = has.iter().filter_map(|(element, ours)| {
-            let most = limit(&state.capabilities, element)?;
-            Some((element.clone(), Told { most, ours: *ours }))
+        let told = has.iter().filter_map(|(pool, ours)| {
+            let most = limit(&state.capabilities, pool)?;
+            Some((pool.clone(), Told { most, ours: *ours }))
         });
         let told = told.collect();
         let id = state.next;
@@ -354,9 +353,9 @@ impl Grant {
     pub(crate) fn is_outdated(&self) -> bool {
         let state = self.ledger.state();
         let used = state.used();
-        self.lacks.iter().any(|element| {
-            let most = limit(&state.capabilities, element).unwrap_or(u32::MAX);
-            used.get(element).copied().unwrap_or_default() < most
+        self.lacks.iter().any(|pool| {
+            let most = limit(&state.capabilities, pool).unwrap_or(u32::MAX);
+            used.get(pool).copied().unwrap_or_default() < most
         })
     }
 }
@@ -441,6 +440,25 @@ mod tests {
             |ladder: &Ladder, used: &[(&str, u32)]| room(ladder, &able, &counts(used)).unwrap_err().code;
         assert_eq!(code(&ladder(1, 2), &[("enc", 1)]), Code::Busy);
         assert_eq!(code(&ladder(2, 2), &[]), Code::NoEncoder);
+    }
+
+    #[test]
+    fn elements_of_one_device_share_its_sessions() {
+        let of = |block: &str, encoder: Capability| Capability { block: block.into(), ..encoder };
+        let able = [
+            of("NVENC", encoder(Codec::H264, "enc", Some(3))),
+            of("NVENC", encoder(Codec::Hevc, "enc265", Some(3))),
+            of("NVDEC", decoder("dec", Some(2))),
+            of("NVDEC", decoder("dec265", None)),
+        ];
+        let all = part(&ladder(2, 2), &able, &Counts::new());
+        assert_eq!(all.has, counts(&[("NVENC encoder", 3), ("NVDEC decoder", 1)]));
+        assert_eq!(all.lacks, ["NVENC encoder".to_owned()].into());
+        let fault = room(&ladder(1, 1), &able, &counts(&[("NVENC encoder", 2)])).unwrap_err();
+        assert_eq!(
+            fault.text,
+            "NVENC encoder here runs 3 at once, of which 2 are in use, and the ladder wants 2"
+        );
     }
 
     #[test]

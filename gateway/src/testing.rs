@@ -13,6 +13,7 @@ pub(crate) fn birth(name: &str) -> Birth {
         kind,
         codec: Some(Codec::H264),
         element: "test".into(),
+        block: String::new(),
         memory: "system".into(),
         speed_fps: 100.0,
         width: Pixels(1280),

@@ -17,7 +17,7 @@ use crate::es::{CLOCK, Frame, Item, Rotation, Ticks, Tracks};
 use crate::fit::measure_rate;
 use crate::graph::{Chain, Faults};
 use crate::known::Known;
-use crate::plan::{self, Coded, Trust};
+use crate::plan::{self, Trust};
 use crate::sound::Heard;
 use crate::stage::{Counters, Event, Events, Origo, Segment, Stage, lock, send};
 
@@ -79,8 +79,10 @@ struct Feeding<'a, D> {
     frames: u64,
     audio_packets: u64,
     errors: u32,
-    first: Option<Ticks>,
-    last: Option<Ticks>,
+    /// Of pictures.
+    seen: Option<Span>,
+    /// Of sound.
+    heard: Option<Span>,
     /// The whole input while no frame was seen: it may have to be handed on as it is.
     kept: Vec<Bytes>,
 }
@@ -108,8 +110,8 @@ impl<'a> Feeder<'a> {
             frames: 0,
             audio_packets: 0,
             errors: 0,
-            first: None,
-            last: None,
+            seen: None,
+            heard: None,
             kept: Vec::new(),
         };
         let mut bytes = 0;
@@ -123,10 +125,25 @@ impl<'a> Feeder<'a> {
             audio_streams: feeding.tracks.map_or(0, |tracks| tracks.audio.len() as u32),
             frames: feeding.frames,
             rate: feeding.rate,
-            first: feeding.first,
-            last: feeding.last,
+            first: feeding.seen.map(|span| span.first),
+            last: feeding.seen.map(|span| span.last),
         }
     }
+}
+
+/// From the first time to the last.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    first: Ticks,
+    last: Ticks,
+}
+
+/// The span with `now` in it.
+fn reaching(span: Option<Span>, now: Ticks) -> Span {
+    span.map_or(Span { first: now, last: now }, |span| Span {
+        first: span.first.min(now),
+        last: span.last.max(now),
+    })
 }
 
 /// The first time at which anything is shown or heard.
@@ -219,13 +236,14 @@ where
                 }
                 Item::Audio(mut packet) => {
                     self.audio_packets += 1;
+                    self.heard = Some(reaching(self.heard, packet.pts));
                     let Some(place) = self.known.place(packet.track) else { continue };
                     packet.track = place;
                     send(self.feeder.events, Event::Audio(packet)).map_err(|_| Over)?;
                 }
                 Item::Video(frame) => {
                     self.frame(frame)?;
-                    let sounds = self.hear(input, self.last)?;
+                    let sounds = self.hear(input, self.seen.map(|span| span.last))?;
                     self.tell(sounds)?;
                 }
             }
@@ -245,15 +263,20 @@ where
         }
         self.frames += 1;
         self.kept = Vec::new();
-        let (first, last) = (self.first.unwrap_or(frame.pts), self.last.unwrap_or(frame.pts));
-        let (first, last) = (first.min(frame.pts), last.max(frame.pts));
-        (self.first, self.last) = (Some(first), Some(last));
-        let limit = self.feeder.max_duration.as_secs();
-        if (last.0 - first.0) as u64 / CLOCK as u64 > limit {
-            let text = format!("the segment is longer than {limit} s; cut it");
-            return Err(self.fault(Fault::new(Code::TooLarge, text)));
-        }
+        self.seen = Some(reaching(self.seen, frame.pts));
+        self.not_too_long(self.seen)?;
         self.coded(frame)
+    }
+
+    fn not_too_long(&self, span: Option<Span>) -> Result<(), Over> {
+        let limit = self.feeder.max_duration.as_secs();
+        match span {
+            Some(Span { first, last }) if (last.0 - first.0) as u64 / CLOCK as u64 > limit => {
+                let text = format!("the segment is longer than {limit} s; cut it");
+                Err(self.fault(Fault::new(Code::TooLarge, text)))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn coded(&mut self, frame: Frame) -> Result<(), Over> {
@@ -280,7 +303,7 @@ where
             Container::Mp4 if !self.demuxer.is_matroska() => Trust::Whole,
             Container::Mp4 | Container::Ts | Container::Jpeg => Trust::Lossy,
         };
-        let coded = coded::format(video.codec, &first.data).map(|(size, depth)| Coded { size, depth });
+        let coded = coded::format(video.codec, &first.data);
         let wanted = plan::Input { codec: video.codec, trust, coded };
         let Decoder { plan, chain } = (self.decoder)(wanted).map_err(|fault| self.fault(fault))?;
         let segment = Segment {
@@ -335,6 +358,7 @@ where
             let text = "no frame is a keyframe; cut segments so that each starts with one";
             return Err(self.fault(Fault::new(Code::NoKeyframe, text)));
         }
+        self.not_too_long(self.heard)?;
         let video = self.tracks.as_ref().is_some_and(|tracks| tracks.video.is_some());
         let code = if video { Code::NoFrames } else { Code::NoVideo };
         let what = if video { "the video stream has no frame" } else { "there is no video stream" };

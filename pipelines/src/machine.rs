@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use headwater_protocol::Codec;
 use headwater_protocol::worker::Sessions;
+use headwater_protocol::{CapabilityKind, Codec};
 use serde::{Deserialize, Serialize};
 
 /// Property of GStreamer's V4L2 elements that takes controls of their devices.
@@ -37,7 +37,8 @@ pub struct Machine {
     /// Uses that work, but not after a flush, by [`Use::key`]: a new element for each segment.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub fresh: BTreeSet<String>,
-    /// Elements that run only so many at once, by factory. Any other may be open as often as anybody likes.
+    /// What runs only so often at once, by its pool ([`headwater_protocol::media::pool`]). Anything else may be open as
+    /// often as anybody likes.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sessions: BTreeMap<String, Sessions>,
 }
@@ -196,6 +197,14 @@ pub enum Use<'a> {
 }
 
 impl Use<'_> {
+    pub fn kind(self) -> CapabilityKind {
+        match self {
+            Use::Decode { .. } => CapabilityKind::Decode,
+            Use::Scale { .. } => CapabilityKind::Scale,
+            Use::Encode { .. } => CapabilityKind::Encode,
+        }
+    }
+
     /// `decode:h264:nvv4l2decoder:nvmm`: names this use of `factory` in [`Machine::refused`] and in a probe's results.
     pub fn key(self, factory: &str) -> String {
         let name = |codec: Codec| format!("{codec:?}").to_lowercase();

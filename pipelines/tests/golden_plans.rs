@@ -10,7 +10,7 @@ use headwater_pipelines::doctor::{Report, Verdict};
 use headwater_pipelines::es::Rotation;
 use headwater_pipelines::fit::Size;
 use headwater_pipelines::machine::Machine;
-use headwater_pipelines::plan::{self, Coded, Element, Explanation, Input, Picture, Trust, Way};
+use headwater_pipelines::plan::{self, Chroma, Coded, Element, Explanation, Input, Picture, Trust, Way};
 use headwater_protocol::{Codec, FrameRate, Ladder};
 use serde_json::{Value, json};
 
@@ -106,7 +106,7 @@ fn rung(codec: Codec) -> Ladder {
 
 /// The elements that make `to` of 1080p in `from`, or why there are none.
 fn line(board: &Board, machine: &Machine, from: Codec, trust: Trust, to: Codec) -> String {
-    let coded = Some(Coded { size: Size::new(1920, 1080), depth: 8 });
+    let coded = Some(Coded { size: Size::new(1920, 1080), depth: 8, chroma: Chroma::Quarter });
     let chosen = plan::decoder(board, machine, Input { codec: from, trust, coded }).and_then(|decode| {
         let element = &decode.elements.last().unwrap().factory;
         let entry = board.decoders.iter().find(|one| {
@@ -225,7 +225,7 @@ fn deep_and_large_pictures_go_to_the_decoder_that_takes_them() {
     let decoder = |name: &str, codec, width, height, depth| {
         let machine = &machines[name];
         let board = boards.board(None, machine).unwrap();
-        let coded = Some(Coded { size: Size::new(width, height), depth });
+        let coded = Some(Coded { size: Size::new(width, height), depth, chroma: Chroma::Quarter });
         let plan = plan::decoder(&board, machine, Input { codec, trust: Trust::Lossy, coded });
         plan.map_or_else(|fault| fault.text, |plan| plan.elements.last().unwrap().factory.clone())
     };

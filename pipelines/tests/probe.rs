@@ -153,7 +153,10 @@ fn a_plugin_that_cannot_be_loaded_is_told() {
 fn an_element_without_a_device_behind_it_is_told_so() {
     // What x264 needs for this is not there, so it opens nothing, as a driver without its device.
     let text = sentence(&x264(", pass = 'pass2', multipass-cache-file = '/no/such/file'", BITRATE, GOP));
-    assert_eq!(text, "x264enc is registered but encoded no frame: this board has no TOYENC");
+    assert!(
+        text.starts_with("x264enc is registered but encoded no frame: this board has no TOYENC"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -104,6 +104,9 @@ pub struct Capability {
     pub codec: Option<Codec>,
     /// GStreamer element that did it.
     pub element: String,
+    /// The device behind it, as people call it: `NVENC`. Empty where that is not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub block: String,
     /// Memory its frames are in: `system`, `NVMM`, `DMABuf`, …
     pub memory: String,
     /// Frames a second at `width` x `height`, measured with one instance on an otherwise free machine.
@@ -113,9 +116,28 @@ pub struct Capability {
     /// How many were seen to run at once. None where that was not tried: software is bounded by the processor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instances: Option<u32>,
-    /// How many run at once at most: one more failed, or the board's profile knows. None: no limit was met.
+    /// How many of its pool run at once at most: one more failed, or the board's profile knows. None: no limit was met.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
+}
+
+impl Capability {
+    pub fn pool(&self) -> String {
+        pool(self.kind, &self.block, &self.element)
+    }
+}
+
+/// What sessions are counted by: several elements may drive one device, and what is too much for it is their sum.
+/// `NVENC encoder`, or the element's name where the device is not known.
+pub fn pool(kind: CapabilityKind, block: &str, element: &str) -> String {
+    if block.is_empty() {
+        return element.to_owned();
+    }
+    match kind {
+        CapabilityKind::Decode => format!("{block} decoder"),
+        CapabilityKind::Scale => format!("{block} scaler"),
+        CapabilityKind::Encode => format!("{block} encoder"),
+    }
 }
 
 /// Something that is there by name and was not proved.

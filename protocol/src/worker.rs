@@ -116,12 +116,12 @@ pub struct Open {
     /// Elements that it must plan without.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub avoid: Vec<Avoid>,
-    /// Elements that run only so many at once, by name, and how many of them are this worker's.
+    /// What runs only so often at once, by its pool ([`crate::media::pool`]), and how much of it is this worker's.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sessions: BTreeMap<String, Sessions>,
 }
 
-/// How often an element may be open at once.
+/// How often the elements of a pool may be open at once, all together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sessions {
     /// On the whole machine.

@@ -149,6 +149,7 @@ fn birth_is_written_as_released() {
         kind,
         codec,
         element: element.into(),
+        block: String::new(),
         memory: "system".into(),
         speed_fps,
         width: Pixels(1280),

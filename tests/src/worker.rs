@@ -120,39 +120,45 @@ impl Worker {
         }
     }
 
-    /// The same segment again and again until then; gives encoded frames a second, over all renditions. What runs
-    /// at the end is counted as far as the worker says it has come, and the worker is not to be used again.
-    pub fn frames_until(&mut self, input: &[u8], renditions: usize, until: Instant) -> Result<f64> {
-        let started = Instant::now();
+    /// The same segment again and again; gives encoded frames a second between two moments, over all renditions. What
+    /// an encoder holds back at both cancels out. The worker is not to be used again.
+    pub fn frames_between(
+        &mut self,
+        input: &[u8],
+        renditions: usize,
+        from: Instant,
+        until: Instant,
+    ) -> Result<f64> {
         let mut whole = 0;
+        let mut begun = None;
         loop {
             let writing = self.write(input)?;
-            let mut part = 0;
-            loop {
+            let mut over = false;
+            while !over {
                 let (header, payload) = self.receive()?;
-                match header.kind {
-                    Kind::Progress => part = serde_json::from_slice::<Progress>(&payload)?.encoded,
+                let frames = match header.kind {
+                    Kind::Progress => whole + serde_json::from_slice::<Progress>(&payload)?.encoded,
                     Kind::Finished => {
                         let report: SegmentReport = serde_json::from_slice(&payload)?;
                         ensure!(report.renditions.len() == renditions, "not all renditions");
                         whole += report.renditions.iter().map(|one| one.frames).sum::<u64>();
-                        part = 0;
-                        break;
+                        over = true;
+                        whole
                     }
-                    Kind::Data | Kind::Output | Kind::Hardware | Kind::Evidence => {}
+                    Kind::Data | Kind::Output | Kind::Hardware | Kind::Evidence => continue,
                     other => return Err(unexpected(other, &payload)),
+                };
+                let now = Instant::now();
+                match begun {
+                    None if now >= from => begun = Some((now, frames)),
+                    Some((since, before)) if now >= until => {
+                        self.socket.shutdown(std::net::Shutdown::Both)?;
+                        // Its socket may have been closed under it.
+                        drop(joined(writing));
+                        return Ok((frames - before) as f64 / (now - since).as_secs_f64());
+                    }
+                    None | Some(_) => {}
                 }
-                // Only where the worker has just said how far it is.
-                if header.kind == Kind::Progress && Instant::now() >= until {
-                    break;
-                }
-            }
-            if Instant::now() >= until {
-                let seconds = started.elapsed().as_secs_f64();
-                self.socket.shutdown(std::net::Shutdown::Both)?;
-                // Its socket may have been closed under it.
-                drop(joined(writing));
-                return Ok((whole + part) as f64 / seconds);
             }
             joined(writing)?;
         }

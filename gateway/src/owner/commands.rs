@@ -3,17 +3,19 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use headwater_protocol::message::{Command, CommandKind, Extra, Reply};
+use headwater_protocol::message::{Command, CommandKind, Extra, Header, Reply};
 use headwater_protocol::topic::Channel;
 use headwater_protocol::{Fault, NodeId};
 use tokio::sync::oneshot;
 
 use super::Running;
-use crate::schedule::Now;
+use crate::schedule::{Core, Now};
 
 /// Who was asked, when and until when, and who wants to know.
 pub(super) struct Asked {
     node: NodeId,
+    /// What its agent had sent as its birth by then.
+    birth: Option<Header>,
     at: Instant,
     until: Instant,
     answer: oneshot::Sender<Result<(), Fault>>,
@@ -47,19 +49,33 @@ impl Running {
         tracing::info!(%node, ?command, "command");
         let message = Command { header, id: id.clone(), command, extra: Extra::new() };
         if self.send(&node, Channel::Command, &message, COMMAND_LIFE, Some(id.clone())) {
-            let at = Instant::now();
-            self.commands.waiting.insert(id, Asked { node, at, until: at + patience, answer });
+            let (at, birth) = (Instant::now(), self.owner.core.born(&node).cloned());
+            self.commands.waiting.insert(id, Asked { node, birth, at, until: at + patience, answer });
         }
     }
 }
 
+/// Whether a birth is of another process than an earlier one: each counts its messages from the start.
+fn is_another_life(then: &Header, now: &Header) -> bool {
+    then.boot_id != now.boot_id || (then.ts != now.ts && now.seq <= then.seq)
+}
+
 impl Commands {
     /// Who asked for more than a node answered in time is told so. One that is away has no longer than the command
-    /// itself: it will not be given it any more.
-    pub(super) fn forget_late(&mut self, is_there: impl Fn(&NodeId) -> bool) {
+    /// itself: it will not be given it any more. One whose agent began anew meanwhile knows nothing of it.
+    pub(super) fn forget_late(&mut self, core: &Core) {
         let now = Instant::now();
-        self.waiting
-            .retain(|_, asked| asked.until > now && (asked.at + COMMAND_LIFE > now || is_there(&asked.node)));
+        let may_answer = |asked: &Asked| {
+            let began_anew = match (&asked.birth, core.born(&asked.node)) {
+                (Some(then), Some(now)) => is_another_life(then, now),
+                (None, _) | (_, None) => false,
+            };
+            core.is_there(&asked.node) && !began_anew
+        };
+        self.waiting.retain(|_, asked| {
+            let in_time = asked.until > now && (asked.at + COMMAND_LIFE > now || may_answer(asked));
+            in_time && !asked.answer.is_closed()
+        });
     }
 
     pub(super) fn replied(&mut self, node: &NodeId, reply: Reply) {
@@ -69,5 +85,30 @@ impl Commands {
         {
             drop(asked.answer.send(reply.fault.map_or(Ok(()), Err)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use headwater_protocol::Millis;
+    use headwater_protocol::message::TimeSource;
+
+    use super::*;
+
+    #[test]
+    fn an_agent_that_counts_from_the_start_again_is_another_one() {
+        let birth = |boot: &str, ts, seq| Header {
+            v: 1,
+            ts: Millis(ts),
+            ts_src: TimeSource::Rtc,
+            boot_id: boot.to_owned(),
+            seq,
+        };
+        let first = birth("a", 1_000, 1);
+        assert!(!is_another_life(&first, &first), "it is the broker that sent it again");
+        assert!(!is_another_life(&first, &birth("a", 2_000, 7)), "it has found something new");
+        assert!(is_another_life(&first, &birth("a", 2_000, 1)));
+        assert!(is_another_life(&birth("a", 1_000, 7), &birth("a", 2_000, 3)));
+        assert!(is_another_life(&first, &birth("b", 2_000, 7)));
     }
 }

@@ -265,7 +265,7 @@ impl Running {
             self.owner.core.caller_gone(&task, now);
         }
         self.owner.core.tick(now);
-        self.commands.forget_late(|node| self.owner.core.is_there(node));
+        self.commands.forget_late(&self.owner.core);
         let (waiting, all) = self.owner.core.queue_depth();
         self.owner.metrics.depth(waiting, all, self.owner.core.live_streams());
         self.look_at_updates(now).await;

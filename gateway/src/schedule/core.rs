@@ -227,6 +227,11 @@ impl Core {
         self.nodes.get(node).is_some_and(Node::is_there)
     }
 
+    /// Of the node's last birth.
+    pub fn born(&self, node: &NodeId) -> Option<&Header> {
+        Some(&self.nodes.get(node)?.birth.as_ref()?.header)
+    }
+
     pub fn node_views(&self, now: Now) -> Vec<NodeView> {
         let view = |(id, node): (&NodeId, &Node)| NodeView {
             node: id.clone(),

@@ -2,6 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::Chroma;
 use crate::nal::bits::Bits;
 
 const SEQUENCE: u8 = 1;
@@ -99,6 +100,7 @@ pub(crate) struct Sequence {
     pub(crate) height: u32,
     /// Bits a sample.
     pub(crate) depth: u8,
+    pub(crate) chroma: Chroma,
     /// The four bytes with which `av1C` begins.
     pub(crate) config: [u8; 4],
 }
@@ -162,7 +164,13 @@ pub(crate) fn parse_sequence(obu: &[u8]) -> Option<Sequence> {
         (true, false) => 10,
         (false, false) => 8,
     };
-    Some(Sequence { width, height, depth, config })
+    let chroma = match (mono, narrow, low) {
+        (true, _, _) => Chroma::Grey,
+        (false, true, true) => Chroma::Quarter,
+        (false, true, false) => Chroma::Half,
+        (false, false, _) => Chroma::Full,
+    };
+    Some(Sequence { width, height, depth, chroma, config })
 }
 
 /// Level and tier of the first one.
@@ -222,7 +230,10 @@ mod tests {
     #[test]
     fn a_sequence_header_gives_size_and_configuration() {
         let sequence = parse_sequence(&MADE).unwrap();
-        assert_eq!((sequence.width, sequence.height, sequence.depth), (320, 180, 8));
+        assert_eq!(
+            (sequence.width, sequence.height, sequence.depth, sequence.chroma),
+            (320, 180, 8, Chroma::Quarter)
+        );
         assert_eq!(sequence.config, [0x81, 0x00, 0x0c, 0]);
     }
 

@@ -13,10 +13,14 @@ pub(crate) mod fwht;
 pub(crate) mod hidden;
 pub(crate) mod vpx;
 
+use std::fmt;
+
 use headwater_protocol::Codec;
 
+use self::av1::Sequence;
 use crate::fit::Size;
 use crate::nal::{self, ParameterSets};
+use crate::plan::Coded;
 
 /// What a coded frame says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -63,22 +67,69 @@ pub(crate) fn facts(codec: Codec, data: &[u8]) -> Facts {
     }
 }
 
-/// Size and bits a sample of a keyframe's pictures; None where it does not say.
-pub(crate) fn format(codec: Codec, data: &[u8]) -> Option<(Size, u8)> {
-    let vpx = |format: vpx::Format| (Size::new(format.width, format.height), format.depth);
+/// How many samples of colour there are for those of luma.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Chroma {
+    Grey,
+    /// One in two rows for two columns: what devices take.
+    #[default]
+    Quarter,
+    Half,
+    Full,
+}
+
+impl Chroma {
+    /// As H.264, HEVC and `vpcC` count; `vpcC` has two numbers for 4:2:0, and none for grey.
+    fn of_number(number: u8) -> Self {
+        match number {
+            0 => Chroma::Grey,
+            2 => Chroma::Half,
+            3 => Chroma::Full,
+            _ => Chroma::Quarter,
+        }
+    }
+}
+
+impl fmt::Display for Chroma {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Chroma::Grey => "4:0:0",
+            Chroma::Quarter => "4:2:0",
+            Chroma::Half => "4:2:2",
+            Chroma::Full => "4:4:4",
+        })
+    }
+}
+
+/// What a keyframe says of its pictures; None where it does not say.
+pub(crate) fn format(codec: Codec, data: &[u8]) -> Option<Coded> {
+    let vpx = |format: vpx::Format| Coded {
+        size: Size::new(format.width, format.height),
+        depth: format.depth,
+        chroma: Chroma::of_number(format.chroma.max(1)),
+    };
     match codec {
         Codec::H264 | Codec::Hevc => {
             let sps = nal::sps_of(codec, data)?;
-            Some((Size::new(sps.width, sps.height), sps.luma_bits.max(sps.chroma_bits)))
+            Some(Coded {
+                size: Size::new(sps.width, sps.height),
+                depth: sps.luma_bits.max(sps.chroma_bits),
+                chroma: Chroma::of_number(sps.chroma_format),
+            })
         }
         Codec::Av1 => {
             let sequence = av1::sequence(data).and_then(av1::parse_sequence)?;
-            Some((Size::new(sequence.width, sequence.height), sequence.depth))
+            let Sequence { width, height, depth, chroma, config: _ } = sequence;
+            Some(Coded { size: Size::new(width, height), depth, chroma })
         }
         Codec::Vp9 => vpx::look_vp9(data).format.map(vpx),
         Codec::Vp8 => vpx::look_vp8(data).format.map(vpx),
-        // Eight bits are all it has.
-        Codec::Fwht => fwht::look(data).map(|frame| (Size::new(frame.width, frame.height), 8)),
+        // Eight bits are all it has; of its formats the pipelines read 4:2:0.
+        Codec::Fwht => fwht::look(data).map(|frame| Coded {
+            size: Size::new(frame.width, frame.height),
+            depth: 8,
+            chroma: Chroma::Quarter,
+        }),
         Codec::Jpeg => None,
     }
 }
@@ -104,5 +155,5 @@ pub(crate) fn shown(codec: Codec, data: &[u8]) -> bool {
 
 /// The pictures' size, where the frame's own bits say it and no parser in a chain does.
 pub(crate) fn size(codec: Codec, data: &[u8]) -> Option<Size> {
-    if is_nal(codec) { None } else { format(codec, data).map(|(size, _)| size) }
+    if is_nal(codec) { None } else { format(codec, data).map(|coded| coded.size) }
 }

@@ -1,14 +1,14 @@
-//! Which decoder takes an input: the first of the board's that can be used here, takes pictures of that size and depth,
-//! and has a session left.
-
-use std::collections::BTreeSet;
+//! Which decoder takes an input: the first of the board's that can be used here, takes pictures of that format, and has
+//! a session left.
 
 use headwater_protocol::{Code, Codec, Fault};
 
 use super::encode::aligned;
-use super::sessions::{Full, Taken, Why};
+use super::lacks::{self, Lack, Work};
+use super::sessions::{Taken, Why};
 use super::{DecodePlan, Element, encode, route};
 use crate::board::{Board, Decoder, Interlaced, Limits, LossyInput, Properties, Quirk};
+pub use crate::coded::Chroma;
 use crate::fit::Size;
 use crate::machine::{Machine, Use};
 
@@ -32,6 +32,7 @@ pub struct Coded {
     pub size: Size,
     /// Bits a sample.
     pub depth: u8,
+    pub chroma: Chroma,
 }
 
 /// Video before it is decoded.
@@ -44,7 +45,7 @@ pub struct Input {
 }
 
 impl Input {
-    /// Of any size and depth.
+    /// Of any size, depth and chroma.
     pub fn any(codec: Codec, trust: Trust) -> Self {
         Self { codec, trust, coded: None }
     }
@@ -54,8 +55,9 @@ impl std::fmt::Display for Input {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:?}", self.codec)?;
         match self.coded {
-            Some(Coded { size, depth }) => {
-                write!(f, " of {}x{} with {depth} bits a sample", size.width, size.height)
+            Some(Coded { size, depth, chroma }) => {
+                write!(f, " of {}x{} with {depth} bits a sample", size.width, size.height)?;
+                if chroma == Chroma::Quarter { Ok(()) } else { write!(f, " in {chroma}") }
             }
             None => Ok(()),
         }
@@ -68,7 +70,7 @@ pub fn decoder(board: &Board, machine: &Machine, input: Input) -> Result<DecodeP
     for one in board.decoders.iter().filter(|decoder| decoder.codec == input.codec) {
         match decode_input(board, machine, one, input) {
             Ok(plan) => return Ok(plan),
-            Err(why) => lacks.push((one, why)),
+            Err(why) => lacks.push(Lack { factory: &one.factory, package: &one.package, why }),
         }
     }
     Err(no_decoder(board, machine, input, &lacks))
@@ -94,7 +96,11 @@ fn takes(one: &Decoder, input: Input) -> Result<(), String> {
     if one.lossy_input == LossyInput::Avoid && input.trust == Trust::Lossy {
         return Err("a lost picture can hang it, and this input may have lost some".to_owned());
     }
-    let Some(Coded { size, depth }) = input.coded else { return Ok(()) };
+    let Some(Coded { size, depth, chroma }) = input.coded else { return Ok(()) };
+    // Devices' pictures are asked for as 4:2:0 and shared as they are; software's are converted.
+    if !one.software && chroma != Chroma::Quarter {
+        return Err(format!("it decodes 4:2:0, and this is {chroma}"));
+    }
     // Whose profile says nothing of sizes is believed to take any. Odd sides are cut off behind it.
     if one.size != Limits::default() && aligned(size, Limits { align: (1, 1), ..one.size }).is_none() {
         let Limits { min, max, align: _ } = one.size;
@@ -109,41 +115,25 @@ fn takes(one: &Decoder, input: Input) -> Result<(), String> {
     Err(format!("it decodes {} bits a sample, and this has {depth}", depths.join(" or ")))
 }
 
-fn no_decoder(board: &Board, machine: &Machine, input: Input, lacks: &[(&Decoder, Why)]) -> Fault {
+fn no_decoder(board: &Board, machine: &Machine, input: Input, lacks: &[Lack<'_>]) -> Fault {
     if lacks.is_empty() {
         let text = format!("input video is {:?}; Headwater reads {} here", input.codec, codecs_in(board));
         return Fault::new(Code::UnsupportedCodec, text);
     }
-    // A probe's sentence names the element itself.
-    let said = |(one, why): &(&Decoder, Why)| {
-        let named = one.factory.iter().any(|name| why.text.starts_with(name));
-        if named { why.to_string() } else { format!("{}: {why}", one.factory.join(" or ")) }
+    let work = Work {
+        whose: String::new(),
+        who: "decoder",
+        does: "decodes",
+        what: input.to_string(),
+        code: Code::NoDecoder,
     };
-    let detail: Vec<String> = lacks.iter().map(said).collect();
-    let full = lacks.iter().find(|(_, why)| why.full == Some(Full::Others));
-    let fault = if let Some((_, why)) = full {
-        let text = format!("{why}, and nothing else here decodes {input}; try again when one ends");
-        Fault::new(Code::Busy, text)
-    } else {
-        // Those that are here, and are not for this or did not prove themselves.
-        let is_here = |one: &Decoder| one.factory.iter().any(|name| machine.elements.contains_key(name));
-        let (here, missing): (Vec<&(&Decoder, Why)>, Vec<_>) =
-            lacks.iter().partition(|(one, _)| is_here(one));
-        let here: Vec<String> = here.into_iter().map(said).collect();
-        let here = if here.is_empty() { String::new() } else { format!(" ({})", here.join("; ")) };
-        let packages: BTreeSet<&str> = missing.into_iter().map(|(one, _)| one.package.as_str()).collect();
-        let packages: Vec<&str> = packages.into_iter().collect();
-        let advice =
-            if packages.is_empty() { String::new() } else { format!("; install {}", packages.join(" or ")) };
-        Fault::new(Code::NoDecoder, format!("no decoder for {input} works here{here}{advice}"))
-    };
-    fault.with_detail(detail.join("\n"))
+    lacks::fault(machine, &work, lacks)
 }
 
 /// One decoder's plan, or why it cannot be used.
 pub(crate) fn decode_with(board: &Board, machine: &Machine, one: &Decoder) -> Result<DecodePlan, Why> {
     let used = Use::Decode { codec: one.codec, memory: &one.out.memory };
-    let (factory, facts) = Taken::default().first(machine, &one.factory, used)?;
+    let (factory, facts) = Taken::default().first(machine, &one.factory, &one.block, used)?;
     let mut properties = encode::fixed(facts, &one.set, &one.set_if)?;
     if let Some(threads) = one.threads.as_ref().filter(|name| facts.properties.contains_key(*name)) {
         let count = machine.cores.div_ceil(2).clamp(*DECODER_THREADS.start(), *DECODER_THREADS.end());

@@ -3,7 +3,8 @@
 use headwater_protocol::{Code, Codec, Fault, FrameRate, Gop, Profile, Rate, Rendition};
 
 use super::Element;
-use super::sessions::{Full, Taken, Why};
+use super::lacks::{self, Lack, Work};
+use super::sessions::{Taken, Why};
 use crate::board::{Board, Encoder, ForceKey, Limits, Mapping, Properties, Quirk, Recycle, Target, Unit};
 use crate::fit::{Size, frames_in};
 use crate::machine::{EXTRA_CONTROLS, ElementFacts, Machine, PropertyFacts, PropertyKind, Use};
@@ -72,40 +73,25 @@ pub(super) fn largest_first(fitted: &[Size]) -> Vec<usize> {
     order
 }
 
-pub(super) fn no_encoder(board: &Board, rendition: &Rendition, lacks: &[(String, Why)]) -> Fault {
+pub(super) fn no_encoder(
+    board: &Board,
+    machine: &Machine,
+    rendition: &Rendition,
+    lacks: &[Lack<'_>],
+) -> Fault {
     let (name, codec) = (&rendition.name, rendition.codec);
-    let packages: std::collections::BTreeSet<&str> = board
-        .encoders
-        .iter()
-        .filter(|encoder| encoder.codec == codec)
-        .map(|encoder| encoder.package.as_str())
-        .collect();
-    let packages = packages.into_iter().collect::<Vec<&str>>().join(" or ");
-    let full = lacks.iter().filter(|(_, why)| why.full.is_some());
-    let full: Vec<&str> = full.map(|(_, why)| why.text.as_str()).collect();
-    let busy = lacks.iter().any(|(_, why)| why.full == Some(Full::Others));
-    let (code, text) = if busy {
-        let text = format!(
-            "rendition {name}: {}, and nothing else here encodes {codec:?}; try again when one ends",
-            full.join("; ")
-        );
-        (Code::Busy, text)
-    } else if !full.is_empty() {
-        let text = format!(
-            "rendition {name}: {}, and nothing else here encodes {codec:?}; install {packages}",
-            full.join("; ")
-        );
-        (Code::NoEncoder, text)
-    } else if packages.is_empty() {
-        (Code::NoEncoder, format!("rendition {name}: board {} has no encoder for {codec:?}", board.id))
-    } else {
-        (
-            Code::NoEncoder,
-            format!("rendition {name}: no encoder for {codec:?} works here; install {packages}"),
-        )
+    if lacks.is_empty() {
+        let text = format!("rendition {name}: board {} has no encoder for {codec:?}", board.id);
+        return Fault::new(Code::NoEncoder, text);
+    }
+    let work = Work {
+        whose: format!("rendition {name}: "),
+        who: "encoder",
+        does: "encodes",
+        what: format!("{codec:?}"),
+        code: Code::NoEncoder,
     };
-    let detail: Vec<String> = lacks.iter().map(|(element, why)| format!("{element}: {why}")).collect();
-    Fault::new(code, text).with_detail(detail.join("\n"))
+    lacks::fault(machine, &work, lacks)
 }
 
 /// Fixed properties: those that must exist, and those that may.
@@ -147,7 +133,7 @@ fn say<'a>(
 ) -> Result<Said<'a>, Why> {
     let used = Use::Encode { codec: encoder.codec, memory: &encoder.input.memory };
     let Wanted { rendition, fitted, source_rate, threads, taken } = wanted;
-    let (factory, facts) = taken.first(machine, &encoder.factory, used)?;
+    let (factory, facts) = taken.first(machine, &encoder.factory, &encoder.block, used)?;
     let size = aligned(fitted, encoder.size)
         .ok_or_else(|| format!("{}x{} is outside of what it encodes", fitted.width, fitted.height))?;
     let rate = match rendition.fps.or(source_rate) {

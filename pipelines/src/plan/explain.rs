@@ -117,17 +117,21 @@ fn encoders(
         };
         let source_rate = picture.rate;
         let wanted = Wanted { rendition, fitted: fitted[at], source_rate, threads: 1, taken: &taken };
+        let mut used = None;
         for (encoder, said) in candidates(board, machine, wanted) {
             let (element, verdict) = match said {
                 Err(why) => (encoder.factory.join(" or "), why.to_string()),
                 Ok(said) if said.element.factory == rung.element.factory => {
-                    (said.element.factory, "used".to_owned())
+                    let said = used.get_or_insert(said);
+                    (said.element.factory.clone(), "used".to_owned())
                 }
                 Ok(said) => (said.element.factory, "could".to_owned()),
             };
             verdicts[at].push(Verdict { for_what: rendition.name.to_string(), element, verdict });
         }
-        taken.take(&rung.element.factory);
+        if let Some(said) = &used {
+            taken.take(said);
+        }
     }
     verdicts.into_iter().flatten().collect()
 }

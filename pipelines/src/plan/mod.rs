@@ -1,7 +1,7 @@
 //! Board profile + ladder + input facts -> concrete elements and properties. Pure: no registry, no clock.
 //!
 //! ```text
-//! codec, size and depth of the input ▶ decoder() ─▶ DecodePlan: elements, the memory its pictures are in
+//! codec and format of the input ────▶ decoder() ─▶ DecodePlan: elements, the memory its pictures are in
 //! first decoded picture, rate ──────▶ outputs() ─▶ OutputPlan: one RungPlan per rendition, and how pictures get there
 //!                                        ├─ native    each rung from the decoded picture, by the board's scalers; stills apart
 //!                                        └─ software  one cascade in system memory for all rungs
@@ -12,6 +12,7 @@
 mod decode;
 mod encode;
 mod explain;
+mod lacks;
 mod route;
 mod sessions;
 
@@ -24,7 +25,7 @@ use headwater_protocol::{Codec, Fault, FrameRate, Ladder};
 use serde::Serialize;
 
 pub(crate) use self::decode::decode_with;
-pub use self::decode::{Coded, Input, Trust, decoder};
+pub use self::decode::{Chroma, Coded, Input, Trust, decoder};
 pub(crate) use self::encode::fixed;
 pub use self::explain::{Explanation, explain};
 pub(crate) use self::route::raw_caps;

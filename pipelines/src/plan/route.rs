@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 use headwater_protocol::{Code, Codec, Fault, Ladder, Rendition};
 
 use super::encode::{Said, Wanted, aligned, candidates, largest_first, no_encoder, say_size, threads};
+use super::lacks::Lack;
 use super::sessions::Taken;
 use super::{DecodePlan, Element, Feed, OutputPlan, Picture, RungPlan, Way, both_fields, upright};
 use crate::board::{Board, Memory, SYSTEM, Scaler, Skill};
@@ -74,7 +75,7 @@ impl<'a> Rungs<'a> {
         let mut all: Vec<_> = self.fitted.iter().map(|_| None).collect();
         for at in largest_first(&self.fitted) {
             let found = self.one(at, &taken, &route)?;
-            taken.take(&found.1.element.factory);
+            taken.take(&found.1);
             all[at] = Some(found);
         }
         Ok(all.into_iter().flatten().collect())
@@ -95,10 +96,10 @@ impl<'a> Rungs<'a> {
             let way = said.and_then(|mut said| Ok(route(&mut said).map(|way| (said, way))?));
             match way {
                 Ok((said, way)) => return Ok((rendition, said, way)),
-                Err(why) => lacks.push((encoder.factory.join(" or "), why)),
+                Err(why) => lacks.push(Lack { factory: &encoder.factory, package: &encoder.package, why }),
             }
         }
-        Err(no_encoder(self.board, rendition, &lacks))
+        Err(no_encoder(self.board, self.machine, rendition, &lacks))
     }
 }
 

@@ -1,12 +1,16 @@
-//! Sessions of elements that run only so many at once: what a plan has given away of them.
+//! Sessions of devices that run only so many at once: what a plan has given away of them.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
+use headwater_protocol::CapabilityKind;
+use headwater_protocol::media::pool;
+
 use super::absent;
+use super::encode::Said;
 use crate::machine::{ElementFacts, Machine, Use};
 
-/// How often each element is in the plan so far.
+/// How often elements of each pool are in the plan so far.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Taken(BTreeMap<String, u32>);
 
@@ -46,20 +50,22 @@ impl fmt::Display for Why {
 }
 
 impl Taken {
-    pub(super) fn take(&mut self, factory: &str) {
-        *self.0.entry(factory.to_owned()).or_default() += 1;
+    pub(super) fn take(&mut self, said: &Said<'_>) {
+        let pool = pool(CapabilityKind::Encode, &said.encoder.block, &said.element.factory);
+        *self.0.entry(pool).or_default() += 1;
     }
 
-    /// The first of `factories` that can be used like this and has a session left.
+    /// The first of `factories`, all for one `block`, that can be used like this and has a session left.
     pub(super) fn first<'m, 'f>(
         &self,
         machine: &'m Machine,
         factories: &'f [String],
+        block: &str,
         used: Use<'_>,
     ) -> Result<(&'f str, &'m ElementFacts), Why> {
         let mut why = None;
         for (factory, facts) in machine.all_for(factories, used) {
-            match self.full(machine, factory) {
+            match self.full(machine, &pool(used.kind(), block, factory)) {
                 None => return Ok((factory, facts)),
                 Some(full) => why = Some(full),
             }
@@ -67,14 +73,14 @@ impl Taken {
         Err(why.unwrap_or_else(|| absent(machine, factories, used).into()))
     }
 
-    fn full(&self, machine: &Machine, factory: &str) -> Option<Why> {
-        let sessions = machine.sessions.get(factory)?;
-        let taken = self.0.get(factory).copied().unwrap_or_default();
+    fn full(&self, machine: &Machine, pool: &str) -> Option<Why> {
+        let sessions = machine.sessions.get(pool)?;
+        let taken = self.0.get(pool).copied().unwrap_or_default();
         if taken < sessions.ours {
             return None;
         }
         let others = sessions.most.saturating_sub(sessions.ours);
-        let mut text = format!("{factory} runs {} at once", sessions.most);
+        let mut text = format!("{pool} runs {} at once", sessions.most);
         if others > 0 {
             text = format!("{text}, {others} for other streams");
         }

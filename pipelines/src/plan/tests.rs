@@ -5,7 +5,7 @@ use headwater_protocol::{
 };
 
 use super::*;
-use crate::board::Boards;
+use crate::board::{Boards, Encoder};
 use crate::machine::{ElementFacts, PropertyFacts, PropertyKind};
 use headwater_protocol::Code;
 use headwater_protocol::worker::Sessions;
@@ -389,6 +389,26 @@ fn the_largest_renditions_have_what_runs_only_so_many_at_once_and_the_rest_goes_
 }
 
 #[test]
+fn codecs_of_one_device_share_its_sessions() {
+    let mut board = board();
+    let chip = board.encoders.iter().find(|one| one.factory == ["chipenc"]).unwrap().clone();
+    let hevc = Encoder { codec: Codec::Hevc, factory: vec!["chipenc265".into()], ..chip };
+    board.encoders.push(hevc);
+    let chips = board.encoders.iter_mut().filter(|one| one.factory[0].starts_with("chip"));
+    chips.for_each(|one| one.block = "CHIP".into());
+    let mut machine = scarce(2, 2, true);
+    machine.elements.insert("chipenc265".into(), element(&["bps", "gop"]));
+    machine.sessions = [("CHIP encoder".to_owned(), Sessions { most: 2, ours: 2 })].into();
+    let mut ladder = ladder(LADDER).renditions().to_vec();
+    ladder[0].codec = Codec::Hevc;
+    let explained = explain(&board, &machine, &Ladder::new(ladder).unwrap(), H264, &chip()).unwrap();
+    let encoders = explained.outputs.rungs.iter().map(|rung| rung.element.factory.as_str());
+    assert_eq!(encoders.collect::<Vec<_>>(), ["chipenc265", "chipenc", "x264enc"]);
+    let last = explained.candidates.iter().find(|one| one.for_what == "360p").unwrap();
+    assert_eq!(last.verdict, "CHIP encoder runs 2 at once, 2 for larger renditions");
+}
+
+#[test]
 fn what_other_streams_have_is_not_planned_with() {
     let explained = explain(&board(), &scarce(2, 0, true), &ladder(LADDER), H264, &chip()).unwrap();
     assert_eq!(explained.decode.elements[0].factory, "avdec_h264");
@@ -424,17 +444,21 @@ fn an_input_outside_of_a_decoders_limits_goes_to_the_next_one() {
     let mut board = board();
     board.decoders[0].size.max = (1920, 1920);
     let machine = scarce(1, 1, true);
-    let chosen = |width, height, depth| {
-        let coded = Some(Coded { size: Size::new(width, height), depth });
+    let of = |width, height, depth, chroma| {
+        let coded = Some(Coded { size: Size::new(width, height), depth, chroma });
         let plan = decoder(&board, &machine, Input { coded, ..H264 }).unwrap();
         plan.elements.last().unwrap().factory.clone()
     };
+    let chosen = |width, height, depth| of(width, height, depth, Chroma::Quarter);
     assert_eq!(chosen(1920, 1080, 8), "chipdec");
     assert_eq!(chosen(1080, 1920, 8), "chipdec", "turned");
     assert_eq!(chosen(853, 479, 8), "chipdec", "odd sides");
     assert_eq!(chosen(3840, 2160, 8), "avdec_h264");
     assert_eq!(chosen(1920, 1080, 10), "avdec_h264");
     assert_eq!(chosen(8, 8, 8), "avdec_h264");
+    for finer in [Chroma::Grey, Chroma::Half, Chroma::Full] {
+        assert_eq!(of(1920, 1080, 8, finer), "avdec_h264", "{finer}");
+    }
 }
 
 #[test]
@@ -443,7 +467,8 @@ fn an_input_that_no_decoder_here_takes_is_refused_with_the_limits() {
     board.decoders[0].size.max = (1920, 1920);
     // Full as well: with a free session it would not take it either.
     let machine = scarce(1, 0, false);
-    let coded = |width, height, depth| Some(Coded { size: Size::new(width, height), depth });
+    let coded =
+        |width, height, depth| Some(Coded { size: Size::new(width, height), depth, chroma: Chroma::Quarter });
     let fault = |coded| decoder(&board, &machine, Input { coded, ..H264 }).unwrap_err();
     assert_eq!(fault(coded(1920, 1080, 8)).code, Code::Busy);
     assert_eq!(fault(coded(3840, 2160, 8)).code, Code::NoDecoder);

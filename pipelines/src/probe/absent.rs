@@ -36,10 +36,17 @@ const PLUGINS: [Plugin; 5] = [
 pub(super) enum Devices {
     /// None of these.
     None(Vec<String>),
-    /// One that this user may not open, and its group.
-    Closed { path: String, group: String },
-    /// Such as do something else.
-    Others(Vec<String>),
+    /// None that this user may open.
+    Closed(Closed),
+    /// Such as do something else, and one that may be the right one and is closed.
+    Others { open: Vec<String>, closed: Option<Closed> },
+}
+
+/// A device that this user may not open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Closed {
+    pub(super) path: String,
+    pub(super) group: String,
 }
 
 /// `broken`: plugins that could not be loaded.
@@ -62,13 +69,13 @@ fn is_installed(plugin: &Plugin) -> bool {
 fn devices(root: &Path, names: &[&str], may_open: impl Fn(&Path) -> bool) -> Devices {
     let mut found: Vec<PathBuf> = names.iter().flat_map(|name| numbered(&root.join("dev"), name)).collect();
     found.sort();
-    let shown = |path: &Path| format!("/{}", path.strip_prefix(root).unwrap_or(path).display());
-    match found.first() {
-        None => Devices::None(names.iter().map(|name| format!("/dev/{name}*")).collect()),
-        Some(closed) if !found.iter().any(|path| may_open(path)) => {
-            Devices::Closed { path: shown(closed), group: group(root, closed) }
-        }
-        Some(_) => Devices::Others(found.iter().map(|path| shown(path)).collect()),
+    let shown = |path: &PathBuf| format!("/{}", path.strip_prefix(root).unwrap_or(path).display());
+    let (open, closed): (Vec<&PathBuf>, Vec<_>) = found.iter().partition(|path| may_open(path));
+    let closed = closed.first().map(|path| Closed { path: shown(path), group: group(root, path) });
+    match (open.is_empty(), closed) {
+        (true, None) => Devices::None(names.iter().map(|name| format!("/dev/{name}*")).collect()),
+        (true, Some(closed)) => Devices::Closed(closed),
+        (false, closed) => Devices::Others { open: open.into_iter().map(shown).collect(), closed },
     }
 }
 
@@ -127,7 +134,8 @@ mod tests {
     fn devices_that_may_be_opened_do_other_work() {
         let root = tree(&["dev/video0", "dev/video11"]);
         let others = devices(root.path(), &["video"], |_| true);
-        assert_eq!(others, Devices::Others(vec!["/dev/video0".to_owned(), "/dev/video11".to_owned()]));
+        let open = vec!["/dev/video0".to_owned(), "/dev/video11".to_owned()];
+        assert_eq!(others, Devices::Others { open, closed: None });
     }
 
     #[test]
@@ -136,12 +144,15 @@ mod tests {
         let closed = || devices(root.path(), &["dri/renderD"], |_| false);
         let number = fs::metadata(root.path().join("dev/dri/renderD128")).unwrap().gid();
         let path = "/dev/dri/renderD128".to_owned();
-        assert_eq!(closed(), Devices::Closed { path: path.clone(), group: number.to_string() });
+        let group = number.to_string();
+        assert_eq!(closed(), Devices::Closed(Closed { path: path.clone(), group }));
         fs::create_dir(root.path().join("etc")).unwrap();
         fs::write(root.path().join("etc/group"), format!("none\nvideo:x:99999:\nrender:x:{number}:me\n"))
             .unwrap();
-        assert_eq!(closed(), Devices::Closed { path, group: "render".to_owned() });
+        let told = Closed { path, group: "render".to_owned() };
+        assert_eq!(closed(), Devices::Closed(told.clone()));
         let one_open = devices(root.path(), &["dri/renderD"], |path| path.ends_with("renderD129"));
-        assert!(matches!(one_open, Devices::Others(_)), "{one_open:?}");
+        let open = vec!["/dev/dri/renderD129".to_owned()];
+        assert_eq!(one_open, Devices::Others { open, closed: Some(told) });
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use gstreamer_video as gst_video;
 use headwater_protocol::{CapabilityKind, Codec, Fault};
 
-use super::candidate::candidates;
+use super::candidate::{Candidate, candidates};
 use super::drive::{Driven, Shelf, Unready, take};
 use super::finding::Proof;
 use super::instances::{AtOnce, known};
@@ -67,12 +67,21 @@ pub(super) fn prove(bench: &Bench<'_>) -> Result<(Proof, Option<AtOnce>), Fault>
 
 /// What the board's encoder of the codec makes of drawn pictures, where there is no sample.
 fn by_encoder(bench: &Bench<'_>, codec: Codec) -> Result<Clip, Fault> {
-    let no_sample = || words::no_sample(bench.candidate);
-    let mut all = candidates(bench.board, bench.machine).into_iter();
-    let encoder = all.find(|one| one.kind == CapabilityKind::Encode && one.codec == Some(codec));
-    let encoder = encoder.ok_or_else(no_sample)?;
-    let coded = encode::drawn(&Bench { candidate: &encoder, ..*bench }, codec, DRAWN);
-    coded.map_err(|fault| no_sample().with_detail(format!("{}\n{}", fault.text, fault.detail)))
+    let mut last = words::no_sample(bench.candidate);
+    let all = candidates(bench.board, bench.machine).into_iter();
+    let is_here = |one: &Candidate| bench.machine.elements.contains_key(&one.element);
+    let encodes = |one: &Candidate| one.kind == CapabilityKind::Encode && one.codec == Some(codec);
+    for encoder in all.filter(|one| encodes(one) && is_here(one)) {
+        match encode::drawn(&Bench { candidate: &encoder, ..*bench }, codec, DRAWN) {
+            Ok(clip) => return Ok(clip),
+            Err(fault) => {
+                let Fault { code, text, detail } = fault;
+                last = words::no_sample(bench.candidate).with_detail(format!("{text}\n{detail}"));
+                last.code = code;
+            }
+        }
+    }
+    Err(last)
 }
 
 /// The profile's entry, with no other name for it, and its plan.
@@ -236,7 +245,7 @@ fn at_once(bench: &Bench<'_>, entry: &Decoder, plan: DecodePlan, clip: Clip) -> 
     AtOnce {
         build: Box::new(move |seen| {
             let each = move |_| {
-                *lock(&seen) += 1;
+                lock(&seen).one_more();
                 Ok(())
             };
             Ok(Driven::new(each, |faults, hand| graph::decode_chain(&plan, faults, hand))?)
@@ -245,5 +254,6 @@ fn at_once(bench: &Bench<'_>, entry: &Decoder, plan: DecodePlan, clip: Clip) -> 
         pictures,
         limit: known(entry.max_instances),
         patience: bench.again,
+        until: bench.until,
     }
 }

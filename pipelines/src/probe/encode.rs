@@ -341,7 +341,7 @@ impl Trial<'_> {
         Some(AtOnce {
             build: Box::new(move |seen| {
                 Ok(Self::chain(&rung, &source, move |_| {
-                    *lock(&seen) += 1;
+                    lock(&seen).one_more();
                     Ok(())
                 })?)
             }),
@@ -351,6 +351,7 @@ impl Trial<'_> {
             pictures: FEW,
             limit: known(entry.max_instances),
             patience: self.bench.again,
+            until: self.bench.until,
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use headwater_protocol::media::Unproved;
+use headwater_protocol::media::{Unproved, pool};
 use headwater_protocol::worker::Sessions;
 use headwater_protocol::{Capability, Code, Fault, Pixels, ProbeReport};
 use serde::{Deserialize, Serialize};
@@ -114,6 +114,7 @@ impl Findings {
                     kind: candidate.kind,
                     codec: candidate.codec,
                     element: candidate.element.clone(),
+                    block: candidate.block.clone(),
                     memory: candidate.memory.clone(),
                     speed_fps: proof.speed_fps,
                     width: Pixels(SIZE.width),
@@ -148,8 +149,9 @@ pub fn apply(findings: Option<&Findings>, board: Board, machine: Machine) -> Kno
                     known.machine.fresh.insert(key);
                 }
                 if let Some(limit) = proof.limit {
-                    // Which of its uses an element is opened for is not known beforehand, so the least of them counts.
-                    let sessions = known.machine.sessions.entry(candidate.element.clone());
+                    // Which of its uses a device is opened for is not known beforehand, so the least of them counts.
+                    let pool = pool(candidate.kind, &candidate.block, &candidate.element);
+                    let sessions = known.machine.sessions.entry(pool);
                     let sessions = sessions.or_insert(Sessions { most: limit, ours: limit });
                     *sessions = Sessions { most: sessions.most.min(limit), ours: sessions.ours.min(limit) };
                 }

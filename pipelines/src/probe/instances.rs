@@ -15,7 +15,25 @@ use crate::graph::Chain;
 /// Whoever runs so many is not asked for more, and has no limit as far as we know.
 const STEPS: [u32; 4] = [1, 2, 4, 8];
 
-type Build = dyn Fn(Arc<Mutex<u64>>) -> Result<Driven, Fault> + Sync;
+/// What came out of a chain so far.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Seen {
+    pictures: u64,
+    last: Option<Instant>,
+}
+
+impl Seen {
+    pub(super) fn one_more(&mut self) {
+        (self.pictures, self.last) = (self.pictures + 1, Some(Instant::now()));
+    }
+
+    /// Whether pictures still came when the time was over: such a chain would have come to its end.
+    fn was_moving(self, patience: Duration) -> bool {
+        self.last.is_some_and(|last| last.elapsed() < patience / 2)
+    }
+}
+
+type Build = dyn Fn(Arc<Mutex<Seen>>) -> Result<Driven, Fault> + Sync;
 type Feed = dyn Fn(&Chain) -> Result<(), gst::FlowError> + Send + Sync;
 
 /// A way to start one more of the same.
@@ -27,7 +45,10 @@ pub(super) struct AtOnce {
     pub pictures: u64,
     /// No more than this, where the profile knows.
     pub limit: Option<u32>,
+    /// For each round.
     pub patience: Duration,
+    /// When this process is killed. No round begins that could not end before.
+    pub until: Instant,
 }
 
 /// As a profile says it, in which 0 stands for not known.
@@ -45,7 +66,7 @@ fn steps(limit: Option<u32>) -> impl Iterator<Item = u32> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ran {
     Whole,
-    /// Each gave pictures, and not all of them in time: this is slow and no limit.
+    /// Pictures came until the time was over: this is slow and no limit.
     Late,
     Failed,
 }
@@ -79,10 +100,14 @@ impl Meeting {
 
 impl AtOnce {
     /// Says each number that went well, and stops at the first that did not: more would only disturb the device.
-    /// The last that went well is the limit then; none where all did, or were but slow.
+    /// The last that went well is the limit then; none where all did, were but slow, or no time is left to try.
     pub(super) fn count(&self, say: &mut dyn FnMut(u32)) -> Option<u32> {
         let mut good = 1;
         for count in steps(self.limit) {
+            // Building and stopping them takes time too.
+            if Instant::now() + self.patience + self.patience / 2 > self.until {
+                return None;
+            }
             match self.run(count) {
                 Ran::Whole => {}
                 Ran::Late => return None,
@@ -116,7 +141,7 @@ impl AtOnce {
     }
 
     fn one(&self, all: u32, meeting: &Arc<Meeting>) -> Ran {
-        let seen = Arc::new(Mutex::new(0));
+        let seen = Arc::new(Mutex::new(Seen::default()));
         let Ok(driven) = (self.build)(Arc::clone(&seen)) else { return Ran::Failed };
         let (feed, meeting, patience) = (Arc::clone(&self.feed), Arc::clone(meeting), self.patience);
         let let_down = Arc::new(AtomicBool::new(false));
@@ -131,10 +156,10 @@ impl AtOnce {
         });
         let seen = *crate::stage::lock(&seen);
         match ran {
-            Ok(_) if seen == self.pictures => Ran::Whole,
+            Ok(_) if seen.pictures == self.pictures => Ran::Whole,
             // Ended by us, for another was not whole.
             Err(_) if let_down.load(Ordering::Acquire) => Ran::Late,
-            Err(fault) if fault.code == Code::WorkerHung && seen > 0 => Ran::Late,
+            Err(fault) if fault.code == Code::WorkerHung && seen.was_moving(patience) => Ran::Late,
             Ok(_) | Err(_) => Ran::Failed,
         }
     }

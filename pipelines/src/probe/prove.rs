@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::panic::{self, AssertUnwindSafe};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use headwater_protocol::{CapabilityKind, Code, Fault};
 
@@ -30,6 +30,8 @@ pub(super) struct Bench<'a> {
     pub first: Duration,
     /// For each of those after it.
     pub again: Duration,
+    /// When all must be over.
+    pub until: Instant,
 }
 
 /// Proves the candidate `key` and says what was found, step by step. The machine learns the controls of its device, so
@@ -41,6 +43,7 @@ pub fn prove(
     deadline: Duration,
     say: &mut dyn FnMut(&Said),
 ) -> Result<(), Fault> {
+    let started = Instant::now();
     let candidate = candidates(board, machine).into_iter().find(|candidate| candidate.key() == key);
     let candidate = candidate
         .ok_or_else(|| Fault::new(Code::PipelineFailed, format!("{key} is no candidate of {}", board.id)))?;
@@ -53,7 +56,8 @@ pub fn prove(
     }
     let machine = &*machine;
     // Half of the time for the first run leaves some for those after it, which are short.
-    let bench = Bench { board, machine, candidate: &candidate, first: deadline / 2, again: deadline / 5 };
+    let (first, again, until) = (deadline / 2, deadline / 5, started + deadline);
+    let bench = Bench { board, machine, candidate: &candidate, first, again, until };
     // An element that takes no value of a property ends in a panic, which is an answer too.
     let proved = panic::catch_unwind(AssertUnwindSafe(|| match candidate.kind {
         CapabilityKind::Decode => decode::prove(&bench),

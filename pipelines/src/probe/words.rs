@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use headwater_protocol::{CapabilityKind, Code, Codec, Fault};
 
-use super::absent::Devices;
+use super::absent::{Closed, Devices};
 use super::candidate::Candidate;
 
 /// As people write it.
@@ -59,6 +59,12 @@ pub(super) fn missing(candidate: &Candidate, broken: &[String]) -> Fault {
     Fault::new(lacking(candidate), text)
 }
 
+fn open_it(Closed { path, group }: &Closed) -> String {
+    format!(
+        "{path} is for the group {group}; put the user into it, log in again and delete ~/.cache/gstreamer-1.0"
+    )
+}
+
 /// Its plugin is installed and registers it for a device alone.
 pub(super) fn no_device(candidate: &Candidate, devices: &Devices) -> Fault {
     let Candidate { element, .. } = candidate;
@@ -69,14 +75,18 @@ pub(super) fn no_device(candidate: &Candidate, devices: &Devices) -> Fault {
             names.join(" or ")
         ),
         // GStreamer looks for devices anew where their number changes, and else remembers what it was not let open.
-        Devices::Closed { path, group } => format!(
-            "{element} has no device that this user may open: {path} is for the group {group}; put the user into it, log \
-             in again and delete ~/.cache/gstreamer-1.0"
-        ),
-        Devices::Others(paths) => format!(
+        Devices::Closed(closed) => {
+            format!("{element} has no device that this user may open: {}", open_it(closed))
+        }
+        Devices::Others { open, closed: None } => format!(
             "{element} has no device that does its work, though its plugin is installed: not {}; if the board has one, \
              its driver, overlay or library is missing",
-            paths.join(", ")
+            open.join(", ")
+        ),
+        Devices::Others { open, closed: Some(closed) } => format!(
+            "{element} has no device that does its work, though its plugin is installed: not {}, and {}",
+            open.join(", "),
+            open_it(closed)
         ),
     };
     Fault::new(lacking(candidate), text)
@@ -108,10 +118,12 @@ pub(super) fn nothing(candidate: &Candidate, why: &Fault) -> Fault {
         "it stood still until its time was over".to_owned()
     } else if *software {
         why.text.clone()
-    } else if block.is_empty() {
-        format!("this board has no {} behind it", role(candidate))
     } else {
-        format!("this board has no {block}")
+        let device = if block.is_empty() { format!("{} behind it", role(candidate)) } else { block.clone() };
+        // It came to its end, and so did start.
+        let ran = why.code == Code::BadOutput;
+        let or = if ran { String::new() } else { format!(", or it did not start ({})", why.text) };
+        format!("this board has no {device}{or}")
     };
     let text = format!("{element} is registered but {} no frame: {reason}", did(candidate));
     Fault::new(why.code, text).with_detail(format!("{}\n{}", why.text, why.detail))

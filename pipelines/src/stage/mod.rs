@@ -189,7 +189,12 @@ impl Stage {
     fn is_second_field(&mut self, time: Ticks) -> bool {
         let Some(woven) = &mut self.woven else { return false };
         let origo = self.segment.origo;
-        woven.pop_front_if(|next| origo.ticks(*next) <= time).is_none()
+        let mut second = true;
+        // A frame whose own picture was lost is over by the next one's.
+        while woven.pop_front_if(|next| origo.ticks(*next) <= time).is_some() {
+            second = false;
+        }
+        second
     }
 
     /// Makes `outputs` fit the first picture of a segment.

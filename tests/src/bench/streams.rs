@@ -12,7 +12,10 @@ use crate::worker::Worker;
 
 const AT_ONCE: [usize; 4] = [1, 2, 4, 8];
 
-/// Encoded frames a second of each of `count` workers, side by side.
+/// Until every worker is in the middle of its work.
+const LEAD: Duration = Duration::from_secs(3);
+
+/// Encoded frames a second of each of `count` workers, side by side, once all are at work.
 fn rates(lab: &Lab, count: usize, window: Duration) -> Result<Vec<f64>> {
     let bytes = fs::read(&lab.segments[1])?;
     let ladder = ladder("h264", "ts")?;
@@ -24,12 +27,12 @@ fn rates(lab: &Lab, count: usize, window: Duration) -> Result<Vec<f64>> {
         })
         .collect::<Result<Vec<_>>>()?;
     std::thread::scope(|scope| {
-        let until = Instant::now() + window;
+        let from = Instant::now() + LEAD;
         let running: Vec<_> = workers
             .iter_mut()
             .map(|worker| {
                 let bytes = &bytes;
-                scope.spawn(move || worker.frames_until(bytes, RUNGS.len(), until))
+                scope.spawn(move || worker.frames_between(bytes, RUNGS.len(), from, from + window))
             })
             .collect();
         running
