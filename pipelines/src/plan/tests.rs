@@ -391,8 +391,8 @@ fn the_largest_renditions_have_what_runs_only_so_many_at_once_and_the_rest_goes_
 #[test]
 fn codecs_of_one_device_share_its_sessions() {
     let mut board = board();
-    let chip = board.encoders.iter().find(|one| one.factory == ["chipenc"]).unwrap().clone();
-    let hevc = Encoder { codec: Codec::Hevc, factory: vec!["chipenc265".into()], ..chip };
+    let own = board.encoders.iter().find(|one| one.factory == ["chipenc"]).unwrap().clone();
+    let hevc = Encoder { codec: Codec::Hevc, factory: vec!["chipenc265".into()], ..own };
     board.encoders.push(hevc);
     let chips = board.encoders.iter_mut().filter(|one| one.factory[0].starts_with("chip"));
     chips.for_each(|one| one.block = "CHIP".into());
