@@ -1,5 +1,6 @@
 #!/bin/sh
-# Builds the kernel's virtual codecs, which Debian's kernels lack, for one of these kernels, out of its tree.
+# Builds the kernel's virtual codecs, which Debian's kernels lack, and its virtual radio, which the image lacks, for one of
+# Debian's kernels, out of its tree.
 # usage: modules.sh FOLDER ARCH RELEASE VERSION [SUITE]     prints the modules' folder on standard output
 #        ARCH      Debian's word for the kernel's architecture
 #        RELEASE   of the kernel, as its `uname -r` says it; VERSION is that of its package
@@ -83,13 +84,15 @@ say "fetching the sources of Debian's kernel $release ($version)"
         "$kbuild:$own" "$source=$version" >&2
 ) || without "apt could not fetch the kernel's packages; run 'apt-get update' and try again"
 
-say "building vicodec and vim2m for $release"
+say "building vicodec, vim2m and mac80211_hwsim for $release"
 for deb in "$work/debs"/linux-[hk]*.deb; do dpkg-deb -x "$deb" "$work/root"; done
 drivers="$source/drivers/media"
+radio="$source/drivers/net/wireless"
 dpkg-deb --fsys-tarfile "$work/debs/$source"_*.deb | tar -xO "./usr/src/$source.tar.xz" |
-    tar -xJ -C "$work/source" --strip-components=3 "$drivers/v4l2-core/v4l2-mem2mem.c" "$drivers/test-drivers"
+    tar -xJ -C "$work/source" --strip-components=3 "$drivers/v4l2-core/v4l2-mem2mem.c" "$drivers/test-drivers" \
+        "$radio/mac80211_hwsim.c" "$radio/mac80211_hwsim.h"
 cp "$work/source/v4l2-core/v4l2-mem2mem.c" "$work/source/test-drivers/vim2m.c" \
-    "$work/source/test-drivers/vicodec"/*.[ch] "$here/Makefile" "$work/modules/"
+    "$work/source/test-drivers/vicodec"/*.[ch] "$work/source/wireless"/*.[ch] "$here/Makefile" "$work/modules/"
 headers_at="$work/root/usr/src"
 # Debian names the compiler of the kernel; any gcc builds a module that loads.
 make -s -C "$headers_at/$common" O="$headers_at/$headers" M="$work/modules" CROSS_COMPILE="$compiler" CC="${compiler}gcc" \

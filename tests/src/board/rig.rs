@@ -33,7 +33,7 @@ pub const OVER: [&str; 3] = ["done", "rolled_back", "failed"];
 /// A rendition that costs the emulated board little.
 pub const SMALL: &str = r#"{"profiles":[{"name":"small","width":160,"height":90,"bitrate":100000,"fps":0,
     "profile":"H264ConstrainedHigh","gop":"1"}]}"#;
-/// How `virtual-codec.sh` ends where the kernel's sources cannot be had.
+/// How `virtual-drivers.sh` ends where the kernel's sources cannot be had.
 const UNAVAILABLE: i32 = 69;
 /// The emulated processor is some 20 times slower than this one.
 const PATIENCE: &str = "[retry]\naccept_seconds = 30\nprogress_seconds = 90\nruntime_min_seconds = 240\n\
@@ -120,9 +120,9 @@ impl Rig {
         self.bundles.join(format!("{name}.raucb"))
     }
 
-    /// Folder of the virtual codec's driver for the image's kernel; none where Debian does not give its sources.
-    pub fn virtual_codec(&self) -> Result<Option<PathBuf>> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cross/image/virtual-codec.sh");
+    /// Folder of the virtual codec's and the virtual radio's driver for the image's kernel; none where Debian does not give its sources.
+    pub fn virtual_drivers(&self) -> Result<Option<PathBuf>> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cross/image/virtual-drivers.sh");
         let output = Command::new(&script).arg(&self.image).stderr(Stdio::inherit()).output();
         let output = output.with_context(|| script.display().to_string())?;
         if output.status.code() == Some(UNAVAILABLE) {
@@ -152,6 +152,13 @@ impl Rig {
             output.status
         );
         Ok(said.into_owned())
+    }
+
+    /// Puts `text` over the `headwater.toml` of the board that runs.
+    pub fn board_file(&self, text: &str) -> Result<()> {
+        let file = self.folder.join("headwater.toml");
+        fs::write(&file, text)?;
+        self.board.put(&file, "/boot/efi/headwater.toml")
     }
 
     /// What the gateway knows of the board.

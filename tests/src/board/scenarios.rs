@@ -52,6 +52,7 @@ scenarios! {
     a_flashed_board_enrols_by_its_file_and_forgets_the_token true [],
     a_board_takes_a_job true [],
     a_board_takes_a_job_on_the_virtual_codec true [],
+    a_board_joins_the_wifi_of_its_file false [],
     an_operator_asks_for_its_log_another_configuration_and_a_reboot false [],
     an_update_is_installed_proves_itself_and_stays true ["good"],
     an_update_whose_agent_never_speaks_is_taken_back true ["mute"],
@@ -119,7 +120,7 @@ async fn a_board_takes_a_job_on_the_virtual_codec(rig: &mut Rig, _: &Amount) -> 
     // It takes no smaller pictures than 640x360, of whole blocks, and knows no bitrate.
     const FWHT: &str = r#"{"profiles":[{"name":"virtual","width":768,"height":432,"quality":30,"fps":0,
         "encoder":"FWHT","gop":"1"}]}"#;
-    let Some(modules) = rig.virtual_codec()? else {
+    let Some(modules) = rig.virtual_drivers()? else {
         return Ok(json!({ "skipped": "Debian does not give the sources of the image's kernel" }));
     };
     rig.board.put(&modules.join("vicodec.ko"), "/tmp/vicodec.ko")?;
@@ -150,6 +151,63 @@ async fn a_board_takes_a_job_on_the_virtual_codec(rig: &mut Rig, _: &Amount) -> 
         rig.say("decoded with it");
     }
     Ok(json!({ "fwht_bytes": parts[0].data.len(), "decodes": decodes }))
+}
+
+/// Two virtual radios: one is the board's, and the other is the house's.
+async fn a_board_joins_the_wifi_of_its_file(rig: &mut Rig, _: &Amount) -> Told {
+    // Nothing in it may be read as a command or as the end of a string.
+    const WIFI: &str = "\n[wifi]\nssid = \"barn\"\npassword = 'hay, \"straw\" & $more'\n";
+    const HOUSE: &str = r#"
+        set -e
+        printf '[Match]\nName=wlan1\n[Network]\nAddress=10.77.0.1/24\nDHCPServer=yes\n' >/tmp/house.network
+        printf '[DHCPServer]\nEmitDNS=no\nEmitNTP=no\nEmitRouter=no\nEmitTimezone=no\n' >>/tmp/house.network
+        mkdir -p /run/systemd/network
+        mv /tmp/house.network /run/systemd/network/10-house.network
+        networkctl reload
+        modprobe mac80211
+        insmod /tmp/mac80211_hwsim.ko radios=2
+        echo 'network={' >/run/house.conf
+        echo '  mode=2' >>/run/house.conf
+        echo '  frequency=2412' >>/run/house.conf
+        echo '  ssid="barn"' >>/run/house.conf
+        echo '  key_mgmt=WPA-PSK' >>/run/house.conf
+        echo '  psk="hay, "straw" & $more"' >>/run/house.conf
+        echo '}' >>/run/house.conf
+        wpa_supplicant -B -i wlan1 -c /run/house.conf"#;
+    const JOINED: &str = r"for i in $(seq 120); do
+            ip -4 -o addr show wlan0 | grep -o '10\.77\.0\.[0-9]*' | head -n 1 | grep . && exit 0
+            sleep 1
+        done
+        exit 1";
+    let Some(modules) = rig.virtual_drivers()? else {
+        return Ok(json!({ "skipped": "Debian does not give the sources of the image's kernel" }));
+    };
+    let file = rig.board.ask("cat /boot/efi/headwater.toml")?;
+    rig.board_file(&format!("{file}{WIFI}"))?;
+    rig.asked(&["reboot", NODE])?;
+    rig.connected_anew().await?;
+    rig.board.wait_ssh(BOOTED)?;
+    rig.board.put(&modules.join("mac80211_hwsim.ko"), "/tmp/mac80211_hwsim.ko")?;
+    rig.board.ask(HOUSE)?;
+    rig.say("the house has Wi-Fi");
+    let joined = rig.board.run(JOINED, BOOTED)?;
+    if !joined.status.success() {
+        bail!("no address on wlan0:\n{}", rig.board.ask("ip addr; journalctl -b -u headwater-wifi -n 30")?);
+    }
+    let address = String::from_utf8_lossy(&joined.stdout).trim().to_owned();
+    rig.say("the board has an address in it");
+    let told = rig
+        .board
+        .ask("stat -c %a /run/headwater/wpa_supplicant.conf; journalctl -b | grep -c straw || true")?;
+    ensure!(
+        told.lines().eq(["600", "0"]),
+        "the password may be read by others, or is in the journal: {told}"
+    );
+    rig.board_file(&file)?;
+    rig.asked(&["reboot", NODE])?;
+    rig.connected_anew().await?;
+    rig.board.wait_ssh(BOOTED)?;
+    Ok(json!({ "address": address }))
 }
 
 async fn an_operator_asks_for_its_log_another_configuration_and_a_reboot(rig: &mut Rig, _: &Amount) -> Told {

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds the kernel's virtual codec for the image's kernel, which a test loads on the board.
-# usage: virtual-codec.sh IMAGE-FOLDER     prints the modules' folder on standard output; ends with 69 where Debian's
+# Builds the kernel's virtual codec and radio for the image's kernel, which tests load on the board.
+# usage: virtual-drivers.sh IMAGE-FOLDER     prints the modules' folder on standard output; ends with 69 where Debian's
 #                                          archive does not give the kernel's sources, or not any more
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
