@@ -207,6 +207,7 @@ async fn a_board_joins_the_wifi_of_its_file(rig: &mut Rig, _: &Amount) -> Told {
     rig.asked(&["reboot", NODE])?;
     rig.connected_anew().await?;
     rig.board.wait_ssh(BOOTED)?;
+    rig.proved().await?;
     Ok(json!({ "address": address }))
 }
 
