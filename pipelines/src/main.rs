@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
@@ -235,6 +235,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 fn main() -> ExitCode {
+    let started = Instant::now();
     let arguments = Arguments::parse();
     tracing_subscriber::fmt()
         .with_env_filter(
@@ -247,7 +248,7 @@ fn main() -> ExitCode {
     if let Some(file) = arguments.cache {
         cache::use_file(file);
     }
-    match run(arguments.command) {
+    match run(arguments.command, started) {
         Ok(exit) => exit.into(),
         Err((exit, error)) => {
             tracing::debug!("{error:?}");
@@ -277,7 +278,7 @@ impl Command {
     }
 }
 
-fn run(command: Command) -> Result<Exit, (Exit, anyhow::Error)> {
+fn run(command: Command, started: Instant) -> Result<Exit, (Exit, anyhow::Error)> {
     // What needs no GStreamer does not wait for it.
     if let Some(board) = command.board() {
         environment::enter(board.as_deref()).map_err(|error| (Exit::Start, error.into()))?;
@@ -296,7 +297,7 @@ fn run(command: Command) -> Result<Exit, (Exit, anyhow::Error)> {
         Command::Probe { cached, deadline } => {
             run_probe(cached, deadline).map(done).map_err(|error| (Exit::Start, error))
         }
-        Command::ProbeOne { key, deadline, parent } => run_probe_one(&key, deadline, parent),
+        Command::ProbeOne { key, deadline, parent } => run_probe_one(&key, started, deadline, parent),
         Command::Doctor(arguments) => run_doctor(arguments),
         Command::Boards { command: None, json } => run_boards(json).map(done).map_err(failed),
         Command::Boards { command: Some(BoardsCommand::Show { id }), .. } => {
@@ -366,7 +367,12 @@ fn run_probe(cached: bool, deadline: Duration) -> anyhow::Result<()> {
     print(&serde_json::to_string_pretty(&findings.report())?)
 }
 
-fn run_probe_one(key: &str, deadline: Duration, parent: u32) -> Result<Exit, (Exit, anyhow::Error)> {
+fn run_probe_one(
+    key: &str,
+    started: Instant,
+    deadline: Duration,
+    parent: u32,
+) -> Result<Exit, (Exit, anyhow::Error)> {
     let start = |error: anyhow::Error| (Exit::Start, error);
     probe::end_with_parent(parent).map_err(|error| start(error.into()))?;
     let (board, mut machine) = survey::choose(None).map_err(|error| start(error.into()))?;
@@ -378,7 +384,7 @@ fn run_probe_one(key: &str, deadline: Duration, parent: u32) -> Result<Exit, (Ex
         let line = serde_json::to_string(said).unwrap_or_default();
         let _ = writeln!(std::io::stdout(), "{line}").and_then(|()| std::io::stdout().flush());
     };
-    let exit = match probe::prove(&board, &mut machine, key, deadline, &mut say) {
+    let exit = match probe::prove(&board, &mut machine, key, started, deadline, &mut say) {
         Ok(()) => Exit::Done,
         Err(fault) => {
             say(&Said::Failed(fault));

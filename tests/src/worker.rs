@@ -120,8 +120,9 @@ impl Worker {
         }
     }
 
-    /// The same segment again and again; gives encoded frames a second between two moments, over all renditions. What
-    /// an encoder holds back at both cancels out. The worker is not to be used again.
+    /// The same segment again and again; gives encoded frames a second between two moments, over all renditions. Both
+    /// lie in the middle of a segment, so that what encoders hold back cancels out: segments must last long enough for
+    /// the worker to tell of its progress. The worker is not to be used again.
     pub fn frames_between(
         &mut self,
         input: &[u8],
@@ -133,22 +134,21 @@ impl Worker {
         let mut begun = None;
         loop {
             let writing = self.write(input)?;
-            let mut over = false;
-            while !over {
+            loop {
                 let (header, payload) = self.receive()?;
+                let now = Instant::now();
+                ensure!(now < until + SILENCE, "no progress is told of");
                 let frames = match header.kind {
                     Kind::Progress => whole + serde_json::from_slice::<Progress>(&payload)?.encoded,
                     Kind::Finished => {
                         let report: SegmentReport = serde_json::from_slice(&payload)?;
                         ensure!(report.renditions.len() == renditions, "not all renditions");
                         whole += report.renditions.iter().map(|one| one.frames).sum::<u64>();
-                        over = true;
-                        whole
+                        break;
                     }
                     Kind::Data | Kind::Output | Kind::Hardware | Kind::Evidence => continue,
                     other => return Err(unexpected(other, &payload)),
                 };
-                let now = Instant::now();
                 match begun {
                     None if now >= from => begun = Some((now, frames)),
                     Some((since, before)) if now >= until => {

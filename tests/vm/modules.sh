@@ -1,10 +1,10 @@
 #!/bin/sh
-# Builds the kernel's virtual codecs, which Debian's kernels lack, and its virtual radio, which the image lacks, for one of
-# Debian's kernels, out of its tree.
+# Builds the kernel's virtual codecs, which Debian's kernels lack, for one of these kernels, out of its tree; and
+# for the image's the virtual radio, which the image lacks.
 # usage: modules.sh FOLDER ARCH RELEASE VERSION [SUITE]     prints the modules' folder on standard output
 #        ARCH      Debian's word for the kernel's architecture
 #        RELEASE   of the kernel, as its `uname -r` says it; VERSION is that of its package
-#        SUITE     Debian's suite that has it, where it is not this machine's own kernel
+#        SUITE     Debian's suite that has it, where it is not this machine's own kernel; then the virtual radio too
 # The host is not changed: packages are fetched with apt and unpacked. What was built is kept in the user's cache folder,
 # for all checkouts, or else in FOLDER/modules: the last four that were used. Ends with 69 where apt cannot fetch the sources.
 set -eu
@@ -84,15 +84,16 @@ say "fetching the sources of Debian's kernel $release ($version)"
         "$kbuild:$own" "$source=$version" >&2
 ) || without "apt could not fetch the kernel's packages; run 'apt-get update' and try again"
 
-say "building vicodec, vim2m and mac80211_hwsim for $release"
+say "building virtual drivers for $release"
 for deb in "$work/debs"/linux-[hk]*.deb; do dpkg-deb -x "$deb" "$work/root"; done
 drivers="$source/drivers/media"
-radio="$source/drivers/net/wireless"
+radio="$source/drivers/net/wireless/mac80211_hwsim"
 dpkg-deb --fsys-tarfile "$work/debs/$source"_*.deb | tar -xO "./usr/src/$source.tar.xz" |
     tar -xJ -C "$work/source" --strip-components=3 "$drivers/v4l2-core/v4l2-mem2mem.c" "$drivers/test-drivers" \
-        "$radio/mac80211_hwsim.c" "$radio/mac80211_hwsim.h"
+        ${suite:+"$radio.c" "$radio.h"}
 cp "$work/source/v4l2-core/v4l2-mem2mem.c" "$work/source/test-drivers/vim2m.c" \
-    "$work/source/test-drivers/vicodec"/*.[ch] "$work/source/wireless"/*.[ch] "$here/Makefile" "$work/modules/"
+    "$work/source/test-drivers/vicodec"/*.[ch] "$here/Makefile" "$work/modules/"
+[ -z "$suite" ] || cp "$work/source/wireless"/*.[ch] "$work/modules/"
 headers_at="$work/root/usr/src"
 # Debian names the compiler of the kernel; any gcc builds a module that loads.
 make -s -C "$headers_at/$common" O="$headers_at/$headers" M="$work/modules" CROSS_COMPILE="$compiler" CC="${compiler}gcc" \

@@ -30,7 +30,7 @@ impl Daemon {
         let sessions = &self.shop.sessions;
         let used = sessions.at_work().into_iter().find(|(_, count)| *count > 0);
         let works = match used {
-            Some((element, count)) => format!("{count} of {element} are in use"),
+            Some((pool, count)) => format!("{pool}: {count} in use"),
             // Its worker may not be there yet.
             None if sessions.are_counted() && !self.node.is_idle() => "a segment has just begun".to_owned(),
             None => return None,

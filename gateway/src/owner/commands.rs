@@ -14,8 +14,8 @@ use crate::schedule::{Core, Now};
 /// Who was asked, when and until when, and who wants to know.
 pub(super) struct Asked {
     node: NodeId,
-    /// What its agent had sent as its birth by then.
-    birth: Option<Header>,
+    /// The first that its agent said since: the one that may answer. None where it is away.
+    agent: Option<Header>,
     at: Instant,
     until: Instant,
     answer: oneshot::Sender<Result<(), Fault>>,
@@ -49,13 +49,13 @@ impl Running {
         tracing::info!(%node, ?command, "command");
         let message = Command { header, id: id.clone(), command, extra: Extra::new() };
         if self.send(&node, Channel::Command, &message, COMMAND_LIFE, Some(id.clone())) {
-            let (at, birth) = (Instant::now(), self.owner.core.born(&node).cloned());
-            self.commands.waiting.insert(id, Asked { node, birth, at, until: at + patience, answer });
+            let (at, agent) = (Instant::now(), self.owner.core.word(&node).cloned());
+            self.commands.waiting.insert(id, Asked { node, agent, at, until: at + patience, answer });
         }
     }
 }
 
-/// Whether a birth is of another process than an earlier one: each counts its messages from the start.
+/// Whether a message is of another process than an earlier one: each counts its messages from the start.
 fn is_another_life(then: &Header, now: &Header) -> bool {
     then.boot_id != now.boot_id || (then.ts != now.ts && now.seq <= then.seq)
 }
@@ -65,16 +65,11 @@ impl Commands {
     /// itself: it will not be given it any more. One whose agent began anew meanwhile knows nothing of it.
     pub(super) fn forget_late(&mut self, core: &Core) {
         let now = Instant::now();
-        let may_answer = |asked: &Asked| {
-            let began_anew = match (&asked.birth, core.born(&asked.node)) {
-                (Some(then), Some(now)) => is_another_life(then, now),
-                (None, _) | (_, None) => false,
-            };
-            core.is_there(&asked.node) && !began_anew
-        };
         self.waiting.retain(|_, asked| {
-            let in_time = asked.until > now && (asked.at + COMMAND_LIFE > now || may_answer(asked));
-            in_time && !asked.answer.is_closed()
+            let word = core.word(&asked.node);
+            asked.agent = asked.agent.take().or_else(|| word.cloned());
+            let same = asked.agent.as_ref().zip(word).is_some_and(|(then, now)| !is_another_life(then, now));
+            asked.until > now && (asked.at + COMMAND_LIFE > now || same) && !asked.answer.is_closed()
         });
     }
 
@@ -97,18 +92,18 @@ mod tests {
 
     #[test]
     fn an_agent_that_counts_from_the_start_again_is_another_one() {
-        let birth = |boot: &str, ts, seq| Header {
+        let said = |boot: &str, ts, seq| Header {
             v: 1,
             ts: Millis(ts),
             ts_src: TimeSource::Rtc,
             boot_id: boot.to_owned(),
             seq,
         };
-        let first = birth("a", 1_000, 1);
+        let first = said("a", 1_000, 1);
         assert!(!is_another_life(&first, &first), "it is the broker that sent it again");
-        assert!(!is_another_life(&first, &birth("a", 2_000, 7)), "it has found something new");
-        assert!(is_another_life(&first, &birth("a", 2_000, 1)));
-        assert!(is_another_life(&birth("a", 1_000, 7), &birth("a", 2_000, 3)));
-        assert!(is_another_life(&first, &birth("b", 2_000, 7)));
+        assert!(!is_another_life(&first, &said("a", 2_000, 7)), "it goes on");
+        assert!(is_another_life(&first, &said("a", 2_000, 1)));
+        assert!(is_another_life(&said("a", 1_000, 7), &said("a", 2_000, 3)));
+        assert!(is_another_life(&first, &said("b", 2_000, 7)));
     }
 }

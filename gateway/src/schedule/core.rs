@@ -222,14 +222,9 @@ impl Core {
         Revoke { header: self.header(now), task, epoch, extra: Extra::new() }
     }
 
-    /// Whether a node is connected, for all we know.
-    pub fn is_there(&self, node: &NodeId) -> bool {
-        self.nodes.get(node).is_some_and(Node::is_there)
-    }
-
-    /// Of the node's last birth.
-    pub fn born(&self, node: &NodeId) -> Option<&Header> {
-        Some(&self.nodes.get(node)?.birth.as_ref()?.header)
+    /// The last that a connected node's agent said of its state.
+    pub fn word(&self, node: &NodeId) -> Option<&Header> {
+        self.nodes.get(node).filter(|node| node.is_there())?.word.as_ref()
     }
 
     pub fn node_views(&self, now: Now) -> Vec<NodeView> {

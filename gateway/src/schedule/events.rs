@@ -26,6 +26,7 @@ impl Core {
         self.returning_until = u64::MAX;
         for node in self.nodes.values_mut() {
             node.heard = false;
+            node.word = None;
         }
         self.out.push(Action::NodesChanged);
     }
@@ -50,7 +51,9 @@ impl Core {
     }
 
     pub fn telemetry(&mut self, id: &NodeId, telemetry: Telemetry, now: Now) {
-        self.node(id, now).telemetry = Some(telemetry);
+        let node = self.node(id, now);
+        node.word = Some(telemetry.header.clone());
+        node.telemetry = Some(telemetry);
         self.out.push(Action::NodesChanged);
     }
 
@@ -71,6 +74,8 @@ impl Core {
         let Some(node) = self.nodes.get_mut(id) else { return };
         node.heard = true;
         node.state = status.state;
+        // The will for its end was made when it connected.
+        node.word = (status.state != NodeState::Offline).then(|| status.header.clone());
         self.out.push(Action::NodesChanged);
         if status.state == NodeState::Offline {
             let lost: Vec<(TaskId, Epoch)> = self

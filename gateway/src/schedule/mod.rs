@@ -18,7 +18,7 @@ mod tests;
 
 use std::collections::HashMap;
 
-use headwater_protocol::message::{Birth, EventNumber, NodeState, Offer, Telemetry};
+use headwater_protocol::message::{Birth, EventNumber, Header, NodeState, Offer, Telemetry};
 use headwater_protocol::update::UpdateStatus;
 use headwater_protocol::{
     Container, Epoch, Fault, FleetId, Ladder, Millis, NodeId, RenditionName, SegmentReport, StreamId, TaskId,
@@ -156,6 +156,8 @@ pub struct Node {
     pub heard: bool,
     pub birth: Option<Birth>,
     pub telemetry: Option<Telemetry>,
+    /// Of the last that its agent itself said of its state, since the broker connection stands.
+    pub word: Option<Header>,
     /// Its word on its newest update.
     pub update: Option<UpdateStatus>,
     /// Its last sign of life, since 1970; what the broker kept of it is none.
@@ -177,6 +179,7 @@ impl Node {
             heard: false,
             birth: None,
             telemetry: None,
+            word: None,
             update: None,
             last_seen,
             strikes: 0,

@@ -39,6 +39,16 @@ impl Lack<'_> {
     }
 }
 
+/// One element may stand in a profile for several kinds of memory.
+fn each_once(said: impl Iterator<Item = String>) -> Vec<String> {
+    said.fold(Vec::new(), |mut all, one| {
+        if !all.contains(&one) {
+            all.push(one);
+        }
+        all
+    })
+}
+
 /// All that could do `work` here, if it did not lack something.
 pub(super) fn fault(machine: &Machine, work: &Work<'_>, lacks: &[Lack<'_>]) -> Fault {
     let Work { whose, who, does, what, code } = work;
@@ -50,10 +60,10 @@ pub(super) fn fault(machine: &Machine, work: &Work<'_>, lacks: &[Lack<'_>]) -> F
     let install =
         if packages.is_empty() { String::new() } else { format!("; install {}", packages.join(" or ")) };
     let full = lacks.iter().filter(|lack| lack.why.full.is_some());
-    let full: Vec<&str> = full.map(|lack| lack.why.text.as_str()).collect();
+    let full = each_once(full.map(|lack| lack.why.text.clone()));
     let is_busy = lacks.iter().any(|lack| lack.why.full == Some(Full::Others));
     let (code, text) = if full.is_empty() {
-        let here: Vec<String> = here.into_iter().map(Lack::said).collect();
+        let here = each_once(here.into_iter().map(Lack::said));
         let here = if here.is_empty() { String::new() } else { format!(" ({})", here.join("; ")) };
         (*code, format!("{whose}no {who} for {what} works here{here}{install}"))
     } else {
@@ -62,6 +72,6 @@ pub(super) fn fault(machine: &Machine, work: &Work<'_>, lacks: &[Lack<'_>]) -> F
         let code = if is_busy { Code::Busy } else { *code };
         (code, format!("{whose}{full}, and nothing else here {does} {what}{advice}"))
     };
-    let detail: Vec<String> = lacks.iter().map(Lack::said).collect();
+    let detail = each_once(lacks.iter().map(Lack::said));
     Fault::new(code, text).with_detail(detail.join("\n"))
 }

@@ -294,6 +294,28 @@ mod tests {
     }
 
     #[test]
+    fn elements_of_one_device_have_their_least_limit_together() {
+        let (mut board, machine) = toy();
+        board.decoders[0].block = "TOYDEC".to_owned();
+        board.decoders[1].block = "TOYDEC".to_owned();
+        board.decoders[1].factory = vec!["toyav1dec".to_owned()];
+        let limit = |one: &Candidate| match one.codec {
+            Some(Codec::Av1) => Some(2),
+            _ => Some(3),
+        };
+        let decodes = |one: &Candidate| one.kind == headwater_protocol::CapabilityKind::Decode;
+        let all = candidates(&board, &machine).into_iter().filter(decodes);
+        let proved = |candidate: Candidate| Finding {
+            outcome: Outcome::Proved(Proof { limit: limit(&candidate), ..Proof::default() }),
+            candidate,
+            controls: None,
+        };
+        let found = Findings { board: board.id.clone(), found: all.map(proved).collect() };
+        let sessions = apply(Some(&found), board, machine).machine.sessions;
+        assert_eq!(sessions, [("TOYDEC decoder".to_owned(), Sessions { most: 2, ours: 2 })].into());
+    }
+
+    #[test]
     fn a_busy_device_is_asked_again() {
         assert!(findings(|_| Outcome::Failed(Fault::new(Code::Busy, "busy"))).passing());
         assert!(!findings(|_| Outcome::Failed(Fault::new(Code::BadOutput, "broken"))).passing());

@@ -47,7 +47,7 @@ pub(super) struct AtOnce {
     pub limit: Option<u32>,
     /// For each round.
     pub patience: Duration,
-    /// When this process is killed. No round begins that could not end before.
+    /// Not long before this process is killed. No round begins that could not end by then.
     pub until: Instant,
 }
 
@@ -144,21 +144,23 @@ impl AtOnce {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let Ok(driven) = (self.build)(Arc::clone(&seen)) else { return Ran::Failed };
         let (feed, meeting, patience) = (Arc::clone(&self.feed), Arc::clone(meeting), self.patience);
-        let let_down = Arc::new(AtomicBool::new(false));
-        let alone = Arc::clone(&let_down);
+        // It has been fed, and waits for the others; or they let it down.
+        let for_others = Arc::new(AtomicBool::new(false));
+        let waits = Arc::clone(&for_others);
         let ran = driven.segment(patience, move |chain| {
             feed(chain)?;
+            waits.store(true, Ordering::Release);
             if meeting.wait(all, patience) {
+                waits.store(false, Ordering::Release);
                 return Ok(());
             }
-            alone.store(true, Ordering::Release);
             Err(gst::FlowError::Error)
         });
         let seen = *crate::stage::lock(&seen);
         match ran {
             Ok(_) if seen.pictures == self.pictures => Ran::Whole,
-            // Ended by us, for another was not whole.
-            Err(_) if let_down.load(Ordering::Acquire) => Ran::Late,
+            // Another was not whole, and says itself how it went.
+            Err(_) if for_others.load(Ordering::Acquire) => Ran::Late,
             Err(fault) if fault.code == Code::WorkerHung && seen.was_moving(patience) => Ran::Late,
             Ok(_) | Err(_) => Ran::Failed,
         }
@@ -168,6 +170,16 @@ impl AtOnce {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_chain_that_stood_still_for_half_of_its_time_was_not_slow() {
+        let mut seen = Seen::default();
+        assert!(!seen.was_moving(Duration::from_secs(10)), "nothing came");
+        seen.one_more();
+        assert!(seen.was_moving(Duration::from_secs(10)));
+        seen.last = Instant::now().checked_sub(Duration::from_secs(6));
+        assert!(!seen.was_moving(Duration::from_secs(10)));
+    }
 
     #[test]
     fn the_profiles_limit_is_tried_last_where_it_is_within_reach() {

@@ -35,15 +35,15 @@ pub(super) struct Bench<'a> {
 }
 
 /// Proves the candidate `key` and says what was found, step by step. The machine learns the controls of its device, so
-/// that it is proved with those that it has.
+/// that it is proved with those that it has. `deadline` is counted from `started`, as its parent does.
 pub fn prove(
     board: &Board,
     machine: &mut Machine,
     key: &str,
+    started: Instant,
     deadline: Duration,
     say: &mut dyn FnMut(&Said),
 ) -> Result<(), Fault> {
-    let started = Instant::now();
     let candidate = candidates(board, machine).into_iter().find(|candidate| candidate.key() == key);
     let candidate = candidate
         .ok_or_else(|| Fault::new(Code::PipelineFailed, format!("{key} is no candidate of {}", board.id)))?;

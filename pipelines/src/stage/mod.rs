@@ -189,12 +189,14 @@ impl Stage {
     fn is_second_field(&mut self, time: Ticks) -> bool {
         let Some(woven) = &mut self.woven else { return false };
         let origo = self.segment.origo;
-        let mut second = true;
-        // A frame whose own picture was lost is over by the next one's.
-        while woven.pop_front_if(|next| origo.ticks(*next) <= time).is_some() {
-            second = false;
+        let mut last = None;
+        // A frame whose own picture was lost is over by the next one's; one of before the clock went back is not.
+        while let Some(next) =
+            woven.pop_front_if(|next| origo.ticks(*next) <= time && last.is_none_or(|last| *next > last))
+        {
+            last = Some(next);
         }
-        second
+        last.is_none()
     }
 
     /// Makes `outputs` fit the first picture of a segment.

@@ -196,11 +196,14 @@ async fn a_board_joins_the_wifi_of_its_file(rig: &mut Rig, _: &Amount) -> Told {
     }
     let address = String::from_utf8_lossy(&joined.stdout).trim().to_owned();
     rig.say("the board has an address in it");
-    let told = rig
-        .board
-        .ask("stat -c %a /run/headwater/wpa_supplicant.conf; journalctl -b | grep -c straw || true")?;
+    // One line that must be in the journal, and what must not be.
+    const TOLD: &str = r#"stat -c %a /run/headwater/wpa_supplicant.conf
+        journalctl -b >/tmp/journal
+        grep -q 'Wi-Fi "barn"' /tmp/journal && echo told
+        grep -c straw /tmp/journal || true"#;
+    let told = rig.board.ask(TOLD)?;
     ensure!(
-        told.lines().eq(["600", "0"]),
+        told.lines().eq(["600", "told", "0"]),
         "the password may be read by others, or is in the journal: {told}"
     );
     rig.board_file(&file)?;

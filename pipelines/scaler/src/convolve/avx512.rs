@@ -1,4 +1,4 @@
-//! The two steps of a row with AVX-512, for processors from Ice Lake and Zen 4 on: those before slow down for it.
+//! The two steps of a row with AVX-512, for processors that do not slow down for it: not the first ones.
 
 use std::arch::x86_64::*;
 

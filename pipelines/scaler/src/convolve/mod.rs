@@ -36,8 +36,9 @@ impl Way {
         let mut ways = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            // None before Ice Lake has the last of these.
-            if std::arch::is_x86_feature_detected!("avx512bw")
+            // The first with AVX-512 lack the last of these.
+            if std::arch::is_x86_feature_detected!("avx2")
+                && std::arch::is_x86_feature_detected!("avx512bw")
                 && std::arch::is_x86_feature_detected!("avx512vl")
                 && std::arch::is_x86_feature_detected!("avx512vbmi")
             {

@@ -7,7 +7,7 @@ use super::rows::{BETWEEN_BITS, HALF, SHIFT, blend_from};
 
 pub(super) const DOWN: i32 = (WEIGHT_BITS + BETWEEN_BITS) as i32;
 pub(super) const UP: i32 = SHIFT as i32;
-/// Of so many rows the weights are made once for a whole row: all steps down to a half have fewer.
+/// Of so many rows the weights are made once for a whole row: steps down to a half have no more.
 pub(super) const MOST_ROWS: usize = 8;
 
 /// Each row must be at least as long as `out`.
