@@ -1,4 +1,4 @@
-//! Scaling of 8-bit 4:2:0 pictures with AVX-512, AVX2, SSSE3 or NEON, where the processor has them.
+//! Scaling of 8-bit 4:2:0 pictures with AVX2, SSSE3 or NEON, where the processor has them.
 //!
 //! The only unsafe code of Headwater is here: loads and stores of vectors, behind checks of every length, memory that
 //! is filled again while others keep it, and settings of the heap.

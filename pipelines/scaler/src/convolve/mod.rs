@@ -6,8 +6,6 @@
 
 #[cfg(target_arch = "aarch64")]
 mod arm;
-#[cfg(target_arch = "x86_64")]
-mod avx512;
 mod axis;
 mod rows;
 #[cfg(target_arch = "x86_64")]
@@ -24,8 +22,6 @@ enum Way {
     Ssse3,
     #[cfg(target_arch = "x86_64")]
     Avx2,
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
     #[cfg(target_arch = "aarch64")]
     Neon,
 }
@@ -36,14 +32,6 @@ impl Way {
         let mut ways = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            // The first with AVX-512 lack the last of these.
-            if std::arch::is_x86_feature_detected!("avx2")
-                && std::arch::is_x86_feature_detected!("avx512bw")
-                && std::arch::is_x86_feature_detected!("avx512vl")
-                && std::arch::is_x86_feature_detected!("avx512vbmi")
-            {
-                ways.push(Way::Avx512);
-            }
             if std::arch::is_x86_feature_detected!("avx2") {
                 ways.push(Way::Avx2);
             }
@@ -73,9 +61,6 @@ impl Way {
             #[cfg(target_arch = "x86_64")]
             Way::Avx2 => unsafe { x86::blend_avx2(rows, out) },
             // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            Way::Avx512 => unsafe { avx512::blend_avx512(rows, out) },
-            // SAFETY: as above.
             #[cfg(target_arch = "aarch64")]
             Way::Neon => unsafe { arm::blend_neon(rows, out) },
         }
@@ -95,9 +80,6 @@ impl Way {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Way::Avx2 => unsafe { x86::gather_avx2(line, axis, out) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            Way::Avx512 => unsafe { avx512::gather_avx512(line, axis, out) },
             // SAFETY: as above.
             #[cfg(target_arch = "aarch64")]
             Way::Neon => unsafe { arm::gather_neon(line, axis, out) },

@@ -5,33 +5,27 @@ use std::arch::x86_64::*;
 use super::axis::{Axis, GROUP, WEIGHT_BITS};
 use super::rows::{BETWEEN_BITS, HALF, SHIFT, blend_from};
 
-pub(super) const DOWN: i32 = (WEIGHT_BITS + BETWEEN_BITS) as i32;
-pub(super) const UP: i32 = SHIFT as i32;
-/// Of so many rows the weights are made once for a whole row: steps down to a half have no more.
-pub(super) const MOST_ROWS: usize = 8;
+const DOWN: i32 = (WEIGHT_BITS + BETWEEN_BITS) as i32;
+const UP: i32 = SHIFT as i32;
 
 /// Each row must be at least as long as `out`.
 #[target_feature(enable = "avx2")]
 #[expect(unsafe_code, reason = "loads and stores of vectors")]
 pub(super) fn blend_avx2(rows: &[(&[u8], i16)], out: &mut [i16]) {
     assert!(rows.iter().all(|(row, _)| row.len() >= out.len()));
-    let zero = _mm256_setzero_si256();
-    let mut weights = [zero; MOST_ROWS];
-    let (near, far) = rows.split_at(rows.len().min(MOST_ROWS));
-    near.iter().zip(&mut weights).for_each(|((_, weight), all)| *all = _mm256_set1_epi16(*weight));
     let whole = out.len() / 32 * 32;
+    let zero = _mm256_setzero_si256();
     for at in (0..whole).step_by(32) {
         let (mut low, mut high) = (zero, zero);
-        let mut add = |row: &[u8], weight: __m256i| {
+        for (row, weight) in rows {
+            let weight = _mm256_set1_epi16(*weight);
             // SAFETY: at + 32 <= out.len() <= row.len().
             let bytes = unsafe { _mm256_loadu_si256(row.as_ptr().add(at).cast()) };
             let first = _mm256_slli_epi16::<UP>(_mm256_unpacklo_epi8(bytes, zero));
             let second = _mm256_slli_epi16::<UP>(_mm256_unpackhi_epi8(bytes, zero));
             low = _mm256_add_epi16(low, _mm256_mulhrs_epi16(first, weight));
             high = _mm256_add_epi16(high, _mm256_mulhrs_epi16(second, weight));
-        };
-        near.iter().zip(&weights).for_each(|((row, _), weight)| add(row, *weight));
-        far.iter().for_each(|(row, weight)| add(row, _mm256_set1_epi16(*weight)));
+        }
         // Unpacking works in halves of 128 bits.
         let (first, second) =
             (_mm256_permute2x128_si256::<0x20>(low, high), _mm256_permute2x128_si256::<0x31>(low, high));
@@ -76,7 +70,7 @@ fn blocks(count: usize) -> impl Iterator<Item = usize> {
 }
 
 /// `out` is as long as the axis, at least eight samples; `line` is as long as its reach.
-pub(super) fn check(line: &[i16], axis: &Axis, out: &[u8]) {
+fn check(line: &[i16], axis: &Axis, out: &[u8]) {
     assert!(out.len() >= 8 && out.len() == axis.first.len() && line.len() >= axis.reach);
     assert!(axis.weights.len() == out.len() * axis.taps && axis.taps.is_multiple_of(GROUP));
 }
