@@ -617,8 +617,8 @@ fn is_busy(error: &gst::message::Error, debug: &str) -> bool {
 fn bus_fault(error: &gst::message::Error) -> Fault {
     let path = error.src().map(|source| source.path_string().to_string()).unwrap_or_default();
     let decoding = path.contains(":decode/");
-    // A decoder that finds no picture in well-formed input has met bad input; anything else is ours.
     let debug = error.debug().map(|debug| debug.to_string()).unwrap_or_default();
+    // A decoder that finds no picture in well-formed input has met bad input; anything else is ours.
     let code = if is_busy(error, &debug) {
         Code::Busy
     } else if decoding && error.error().kind::<gst::StreamError>().is_some() {

@@ -95,6 +95,17 @@ pub enum CapabilityKind {
     Encode,
 }
 
+impl CapabilityKind {
+    /// Who does it: `encoder`.
+    pub fn role(self) -> &'static str {
+        match self {
+            Self::Decode => "decoder",
+            Self::Scale => "scaler",
+            Self::Encode => "encoder",
+        }
+    }
+}
+
 /// One thing a machine did in front of our eyes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Capability {
@@ -130,14 +141,7 @@ impl Capability {
 /// What sessions are counted by: several elements may drive one device, and what is too much for it is their sum.
 /// `NVENC encoder`, or the element's name where the device is not known.
 pub fn pool(kind: CapabilityKind, block: &str, element: &str) -> String {
-    if block.is_empty() {
-        return element.to_owned();
-    }
-    match kind {
-        CapabilityKind::Decode => format!("{block} decoder"),
-        CapabilityKind::Scale => format!("{block} scaler"),
-        CapabilityKind::Encode => format!("{block} encoder"),
-    }
+    if block.is_empty() { element.to_owned() } else { format!("{block} {}", kind.role()) }
 }
 
 /// Something that is there by name and was not proved.

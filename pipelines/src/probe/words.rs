@@ -23,11 +23,7 @@ pub fn codec(codec: Codec) -> &'static str {
 
 /// `H.264 encoder`
 pub(super) fn role(candidate: &Candidate) -> String {
-    let role = match candidate.kind {
-        CapabilityKind::Decode => "decoder",
-        CapabilityKind::Scale => "scaler",
-        CapabilityKind::Encode => "encoder",
-    };
+    let role = candidate.kind.role();
     candidate.codec.map_or_else(|| role.to_owned(), |of| format!("{} {role}", codec(of)))
 }
 

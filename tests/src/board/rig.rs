@@ -120,7 +120,8 @@ impl Rig {
         self.bundles.join(format!("{name}.raucb"))
     }
 
-    /// Folder of the virtual codec's and the virtual radio's driver for the image's kernel; none where Debian does not give its sources.
+    /// Folder of the virtual codec's and the virtual radio's driver for the image's kernel; none where Debian does not give
+    /// its sources.
     pub fn virtual_drivers(&self) -> Result<Option<PathBuf>> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cross/image/virtual-drivers.sh");
         let output = Command::new(&script).arg(&self.image).stderr(Stdio::inherit()).output();
@@ -198,6 +199,13 @@ impl Rig {
         let node = self.until("connected after a boot", BOOTED, new).await?;
         self.boot_id = boot_id(&node).unwrap_or_default().to_owned();
         Ok(node)
+    }
+
+    /// Has the operator reboot the board, and waits until it is connected and lets us in again.
+    pub async fn reboot(&mut self) -> Result<()> {
+        self.asked(&["reboot", NODE])?;
+        self.connected_anew().await?;
+        self.board.wait_ssh(BOOTED)
     }
 
     /// Waits until the board's worker has proved what the board can do.

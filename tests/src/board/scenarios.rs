@@ -184,9 +184,7 @@ async fn a_board_joins_the_wifi_of_its_file(rig: &mut Rig, _: &Amount) -> Told {
     };
     let file = rig.board.ask("cat /boot/efi/headwater.toml")?;
     rig.board_file(&format!("{file}{WIFI}"))?;
-    rig.asked(&["reboot", NODE])?;
-    rig.connected_anew().await?;
-    rig.board.wait_ssh(BOOTED)?;
+    rig.reboot().await?;
     rig.board.put(&modules.join("mac80211_hwsim.ko"), "/tmp/mac80211_hwsim.ko")?;
     rig.board.ask(HOUSE)?;
     rig.say("the house has Wi-Fi");
@@ -207,9 +205,7 @@ async fn a_board_joins_the_wifi_of_its_file(rig: &mut Rig, _: &Amount) -> Told {
         "the password may be read by others, or is in the journal: {told}"
     );
     rig.board_file(&file)?;
-    rig.asked(&["reboot", NODE])?;
-    rig.connected_anew().await?;
-    rig.board.wait_ssh(BOOTED)?;
+    rig.reboot().await?;
     rig.proved().await?;
     Ok(json!({ "address": address }))
 }
@@ -229,9 +225,7 @@ async fn an_operator_asks_for_its_log_another_configuration_and_a_reboot(rig: &m
     rig.asked(&["resume", NODE])?;
     rig.until("online", BOOTED, |node| node["state"] == "online").await?;
     let before = rig.running()?;
-    rig.asked(&["reboot", NODE])?;
-    rig.connected_anew().await?;
-    rig.board.wait_ssh(BOOTED)?;
+    rig.reboot().await?;
     ensure!(rig.running()? == before);
     rig.job(5).await?;
     Ok(Value::String(said))
