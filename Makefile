@@ -30,7 +30,7 @@ SUITE ?= bookworm
 # By environment, so that a name may hold spaces, quotes and dollar signs.
 export INPUT OUT WAIT ONLY
 # Who signs bundles, and whom the image trusts; and how much of what takes long `make image-test` does.
-export KEY CERT CA SHORT MINUTES CUTS IDLE_MINUTES SEED FIRMWARE
+export KEY CERT CA IMAGE_VERSION SHORT MINUTES CUTS IDLE_MINUTES SEED FIRMWARE
 # Where the home folder is read-only, cargo keeps its downloads in the target folder.
 CARGO := ./tests/cargo.sh
 
@@ -73,7 +73,7 @@ image-test:
 # with one user, be another.
 test-arm64: setup-test-arm64
 	@./cross/test.sh arm64 '$(FLOOR)' '$(SUITE)' --no-fail-fast \
-		-p headwater-protocol -p headwater-agent -p headwater-pipelines \
+		-p headwater-protocol -p headwater-agent -p headwater-scaler -p headwater-pipelines \
 		-- --skip a_worker_that_not_even_sigkill_ends --skip a_program_that_is_not_there_cannot_be_run \
 		--skip other_users_are_refused_by_the_helper
 

@@ -18,7 +18,7 @@ as_root=""; [ "$(id -u)" = 0 ] || as_root=sudo
 sources=$("$here/archive.sh" "$suite")
 main=$(echo "$sources" | sed -n 1p) security=$(echo "$sources" | sed -n 2p)
 
-rm -rf "$root.new"
+$as_root rm -rf "$root.new"
 unpack() {
     # shellcheck disable=SC2086  # a list of sources
     $as_root mmdebstrap --quiet --mode=root --variant=extract --architectures="$arch" --include="$packages" \

@@ -2,6 +2,7 @@
 # The reference image, and the bundle that updates a board to it.
 # usage: build.sh FOLDER      leaves FOLDER/headwater-arm64.img and FOLDER/headwater-arm64.raucb
 #   HEADWATER_BINARIES   folder of the arm64 programs; `make cross TARGET=arm64` fills the one that is taken without it
+#   IMAGE_VERSION        what the image and its bundle call themselves; the workspace's version without it
 #   KEY, CERT, CA        PEM files: what signs the bundle, and what the image trusts; made for development without them
 # What needs the network (the packages) is kept, see root.sh.
 set -eu
@@ -21,7 +22,8 @@ if [ -z "${KEY:-}" ]; then
     KEY="$folder/keys/key.pem" CERT="$folder/keys/cert.pem" CA="$folder/keys/ca.pem"
 fi
 for file in "$KEY" "${CERT:?}" "${CA:?}"; do [ -r "$file" ] || stop "cannot read $file"; done
-version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$repository/Cargo.toml" | head -n 1)
+version=${IMAGE_VERSION:-$(sed -n 's/^version = "\(.*\)"/\1/p' "$repository/Cargo.toml" | head -n 1)}
+case "$version" in *[!0-9A-Za-z.+~-]* | [!0-9]*) stop "a version such as 0.1.0+20261129, not '$version'" ;; esac
 
 archive=$("$here/root.sh" "$folder")
 # Nothing is made again that would come out the same.

@@ -11,7 +11,7 @@ mkdir -p "$work/input/EFI/BOOT" "$work/input/headwater" "$work/none" "$work/grub
 tar -xf "$archive" -C "$work/grub" ./usr/lib/grub/arm64-efi
 grub-mkimage -O arm64-efi -d "$work/grub/usr/lib/grub/arm64-efi" -p /headwater -c "$here/boot/early.cfg" \
     -o "$work/input/BOOTAA64.EFI" \
-    part_gpt fat ext2 linux normal test loadenv echo search search_fs_file configfile regexp reboot
+    part_gpt fat ext2 linux normal test loadenv echo search search_fs_file configfile regexp sleep reboot
 cp "$here/boot/grub.cfg" "$here/boot/headwater.toml" "$work/input/"
 # Slot A holds what was flashed, and is as good as it gets; B holds nothing.
 grub-editenv "$work/input/grubenv" create

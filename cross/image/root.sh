@@ -23,6 +23,8 @@ if [ -n "$(find "$archive" -mtime -7 2>/dev/null)" ]; then
 fi
 list=$(sed '/^#/d' "$here/packages" | tr -s ' \n' ',' | sed 's/,$//')
 echo "image: fetching $suite's packages for arm64" >&2
+sources=$("$here/../archive.sh" "$suite")
+main=$(echo "$sources" | sed -n 1p) security=$(echo "$sources" | sed -n 2p)
 new="$folder/new-$$.tar"
 trap 'rm -f "$new" "$new.zst"' EXIT
 trap 'exit 1' INT TERM HUP
@@ -32,7 +34,7 @@ if nice mmdebstrap --quiet --format=tar --variant=extract --architectures=arm64 
     --aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Retries "5"' \
     --extract-hook='mkdir -p "$1/usr/share/headwater" &&
         (cd "$1/var/cache/apt/archives" && ls *.deb) | sed "s/\.deb$//; s/%3a/:/; s/_/ /g" >"$1/usr/share/headwater/packages"' \
-    "$suite" "$new" >&2; then
+    "$suite" "$new" "$main" ${security:+"$security"} >&2; then
     nice zstd -q -3 -T0 "$new" -o "$new.zst"
     mv "$new.zst" "$archive"
 elif [ -e "$archive" ]; then

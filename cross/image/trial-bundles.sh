@@ -1,7 +1,7 @@
 #!/bin/sh
 # Bundles for `make image-test`: the image's own root with a file or two changed, and bundles that no board may take.
 # usage: trial-bundles.sh IMAGE-FOLDER FOLDER NAME...     IMAGE-FOLDER is what build.sh made, with its development keys
-#        NAME  good better mute blind hanging stranger other-board cut damaged       leaves FOLDER/NAME.raucb
+#        NAME  good better mute blind hanging unloadable stranger other-board cut damaged       leaves FOLDER/NAME.raucb
 # What was made for the same image is kept.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -80,6 +80,12 @@ write unit usr/lib/systemd/system/hang.service
 symlink etc/systemd/system/multi-user.target.wants/hang.service /usr/lib/systemd/system/hang.service
 COMMANDS
             rm unit
+            ;;
+        unloadable)
+            # The boot loader finds no kernel in it.
+            derived unloadable 0.1.8 <<'COMMANDS'
+rm boot/vmlinuz
+COMMANDS
             ;;
         stranger)
             rm -rf strangers

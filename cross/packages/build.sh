@@ -8,6 +8,8 @@ arch=$1
 mkdir -p "$2/bin"
 folder=$(cd "$2" && pwd)
 cd "$here/../.."
+# shellcheck source=/dev/null
+. "$here/epoch.sh"
 floor=current
 # shellcheck source=/dev/null
 . "$here/../floors/$floor.conf"

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Packs programs that are built already, with what is made from them, as .deb files.
 # usage: pack.sh ARCHITECTURE BINARIES OUT
-# From the same binaries, the same bytes: times are those of the last commit, or SOURCE_DATE_EPOCH.
+# From the same binaries, the same bytes.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 stop() { echo "packages: $*" >&2; exit 1; }
@@ -14,8 +14,8 @@ case "$arch" in
 esac
 cd "$here/../.."
 target=${CARGO_TARGET_DIR:-target}
-SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md)}
-export SOURCE_DATE_EPOCH
+# shellcheck source=/dev/null
+. "$here/epoch.sh"
 umask 022
 
 tools=$("$here/tools.sh" cargo-deb cargo-cyclonedx)

@@ -10,12 +10,10 @@ mkdir -p "$2"
 folder=$(cd "$2" && pwd)
 cd "$here/../.."
 shared=$(mkdir -p "${CARGO_TARGET_DIR:-target}" && cd "${CARGO_TARGET_DIR:-target}" && pwd)
-SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
-export SOURCE_DATE_EPOCH
 
 for copy in a b-of-another-length; do
     mkdir -p "$folder/$copy"
-    git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$folder/$copy"
+    git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents --preserve=timestamps -t "$folder/$copy"
     # Tools, and what cross-building fetched, are the same for both.
     mkdir -p "$folder/$copy/target"
     for part in tools cross; do [ ! -e "$shared/$part" ] || ln -s "$shared/$part" "$folder/$copy/target/$part"; done

@@ -14,7 +14,7 @@ use crate::operate::views::UpdateView;
 use crate::rollout::{
     Action, BadPlan, Campaign, Candidate, Head, NotNow, Plan, State, check, enlist, is_older, step, suits,
 };
-use crate::schedule::Now;
+use crate::schedule::{Node, Now};
 use crate::selector::{Facts, Selector};
 use crate::store::{After, Write};
 
@@ -183,11 +183,15 @@ impl Running {
         let selected = fleet.iter().filter(|(node, known)| {
             selector.matches(Facts { node, state: known.state(), birth: known.birth.as_ref() })
         });
+        // Looked at again at its turn, as one that has booted is for the first time.
+        let able = |known: &Node| {
+            if known.has_booted() { Ok(()) } else { suits(&bundle, &plan, known.birth.as_ref()) }
+        };
         let candidates: Vec<Candidate> = selected
             .map(|(node, known)| Candidate {
                 node: node.clone(),
-                online: known.is_there(),
-                suits: busy(node).map_or_else(|| suits(&bundle, &plan, known.birth.as_ref()), Err),
+                online: known.seen().online,
+                suits: busy(node).map_or_else(|| able(known), Err),
             })
             .collect();
         if candidates.is_empty() {

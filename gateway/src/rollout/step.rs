@@ -129,9 +129,8 @@ fn advance(campaign: &mut Campaign, fleet: &Fleet<'_>, now: Millis, step: &mut S
 fn order(campaign: &mut Campaign, fleet: &Fleet<'_>, now: Millis, step: &mut Step) {
     let mut room = FETCHING.saturating_sub(fetching(campaign, fleet, now));
     for (node, member) in &mut campaign.members {
-        if member.wave > campaign.head.wave
-            || !matches!(member.progress, Progress::Pending | Progress::Ordered)
-        {
+        let pending = member.progress == Progress::Pending;
+        if member.wave > campaign.head.wave || !(pending || member.progress.has_not_begun()) {
             continue;
         }
         let seen = fleet.get(node).copied().unwrap_or(Seen { online: false, birth: None });
@@ -142,18 +141,19 @@ fn order(campaign: &mut Campaign, fleet: &Fleet<'_>, now: Millis, step: &mut Ste
             continue;
         }
         member.away = None;
+        if !(pending || member.progress == Progress::Ordered) {
+            // It has the order, and goes on with it by itself.
+            continue;
+        }
         // It may have changed since the plan was made; what was ordered once is left to the node.
-        if member.progress == Progress::Pending
-            && let Err(reason) = suits(&campaign.bundle, &campaign.plan, seen.birth)
-        {
+        if pending && let Err(reason) = suits(&campaign.bundle, &campaign.plan, seen.birth) {
             (member.progress, member.since) = (Progress::Skipped { reason }, now);
             step.touched.insert(node.clone());
             continue;
         }
         let due = member.sent.is_none_or(|sent| now.0 >= sent.0 + RESEND);
-        let first = member.progress == Progress::Pending;
-        if due && step.actions.len() < BATCH && (room > 0 || !first) {
-            if first {
+        if due && step.actions.len() < BATCH && (room > 0 || !pending) {
+            if pending {
                 room -= 1;
                 (member.progress, member.since) = (Progress::Ordered, now);
                 step.touched.insert(node.clone());

@@ -275,6 +275,29 @@ fn a_node_that_is_away_is_waited_for_and_not_counted_as_a_failure() {
 }
 
 #[test]
+fn a_node_that_goes_away_before_it_changed_anything_holds_up_nobody() {
+    for state in [UpdateState::Fetching { bytes: 7 }, UpdateState::Waiting] {
+        let mut play = Play::new(3, plan("2,100%", "1"));
+        let wave = play.wave(0);
+        play.look();
+        play.says(&wave[0], UpdateState::Done);
+        play.says(&wave[1], state);
+        play.away = vec![wave[1].clone()];
+        play.look();
+        assert!(play.later(9).is_empty());
+        assert!(play.campaign.head.soaking.is_none());
+        play.later(1);
+        assert!(play.campaign.head.soaking.is_some(), "after a while the others go on");
+        assert_eq!(play.later(30).len(), 1);
+        play.away.clear();
+        play.says(&wave[1], UpdateState::Done);
+        play.all_say(1, &UpdateState::Done);
+        play.look();
+        assert_eq!(play.campaign.head.state, State::Done);
+    }
+}
+
+#[test]
 fn a_wave_of_which_everybody_is_away_proves_nothing() {
     let mut play = Play::new(2, plan("1,100%", "1"));
     play.away = play.wave(0);

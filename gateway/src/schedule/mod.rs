@@ -198,8 +198,16 @@ impl Node {
         if self.heard { self.state } else { NodeState::Offline }
     }
 
+    /// It has booted, and not said since then what it is: the boot may have taken an update back, so what it said before
+    /// does not count.
+    pub fn has_booted(&self) -> bool {
+        let (Some(birth), Some(word)) = (&self.birth, &self.word) else { return false };
+        !word.boot_id.is_empty() && birth.header.boot_id != word.boot_id
+    }
+
+    /// For an update, one that has not said what it is now is as good as away.
     pub fn seen(&self) -> Seen<'_> {
-        Seen { online: self.is_there(), birth: self.birth.as_ref() }
+        Seen { online: self.is_there() && !self.has_booted(), birth: self.birth.as_ref() }
     }
 }
 

@@ -377,3 +377,16 @@ fn a_node_of_an_earlier_life_is_known_offline_and_seen_when_it_was() {
     assert_eq!(stored(&world.status("a", NodeState::Offline)), Some(world.now), "the end of its connection");
     assert_eq!(stored(&world.wait(2 * SEEN_MS)), None, "nothing new of a node that is away");
 }
+
+#[test]
+fn for_an_update_a_node_that_has_booted_is_away_until_it_says_what_it_is_now() {
+    let mut world = World::new(&["a"]);
+    let seen = |world: &World| world.core.fleet()[&node("a")].seen().online;
+    assert!(seen(&world));
+    let boot = |boot: &str| Header { boot_id: boot.into(), ..header() };
+    let online = Status { header: boot("next"), state: NodeState::Online, extra: Extra::new() };
+    world.core.status(&node("a"), &online, world.at());
+    assert!(world.core.fleet()[&node("a")].is_there() && !seen(&world));
+    world.core.birth(&node("a"), Birth { header: boot("next"), ..birth("a") }, world.at());
+    assert!(seen(&world));
+}

@@ -66,8 +66,9 @@ enum End {
 async fn run() -> Result<End> {
     let scenarios = chosen()?;
     let seed = number("SEED", u64::from(std::process::id()))?;
+    let cuts = if number("SHORT", 0)? != 0 { 2 } else { 20 };
     let amount = Amount {
-        cuts: number("CUTS", 20)?.try_into().context("CUTS")?,
+        cuts: number("CUTS", cuts)?.try_into().context("CUTS")?,
         idle: Duration::from_secs(60 * number("IDLE_MINUTES", 10)?),
     };
     let image = folder("HEADWATER_IMAGE")?;
@@ -112,12 +113,14 @@ async fn run() -> Result<End> {
         println!("[{:7.1}] {}", started.elapsed().as_secs_f64(), scenario.name.replace('_', " "));
         let began = Instant::now();
         let result = tokio::select! {
-            result = (scenario.step)(&mut rig, &amount) => result,
-            _ = &mut stopped => return Ok(End::Stopped),
+            result = (scenario.step)(&mut rig, &amount) => Some(result),
+            _ = &mut stopped => None,
         };
-        if plug.is_pulled() {
+        let Some(result) = result.filter(|_| !plug.is_pulled()) else {
+            // What was found until then is told.
+            report(&setting, seed, &results)?;
             return Ok(End::Stopped);
-        }
+        };
         let seconds = began.elapsed().as_secs_f64();
         let (ok, facts) = match result {
             Ok(facts) => (true, facts),
@@ -134,7 +137,7 @@ async fn run() -> Result<End> {
         if !ok {
             let again = tokio::select! {
                 again = rig.start_anew() => again,
-                _ = &mut stopped => return Ok(End::Stopped),
+                _ = &mut stopped => Err(anyhow::anyhow!("stopped")),
             };
             if let Err(error) = again {
                 eprintln!("the board does not come back: {error:#}");

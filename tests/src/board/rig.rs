@@ -332,12 +332,19 @@ impl Rig {
         Ok(self.fleet.push_apart("trial", &format!("{number}.ts"), SMALL, input))
     }
 
-    /// Whether an answer is the whole rendition.
+    /// Whether an answer is the whole rendition [`SMALL`].
     pub fn whole(&self, answer: &Answer) -> Result<()> {
+        self.renditions(answer, &[(160, 90)])
+    }
+
+    /// Whether an answer has renditions of these sizes, each with all frames of a pushed segment.
+    pub fn renditions(&self, answer: &Answer, sizes: &[(u64, u64)]) -> Result<()> {
         let parts = answer.parts()?;
-        ensure!(parts.len() == 1, "{} renditions", parts.len());
-        let probe = crate::media::probe_bytes(&self.folder, &parts[0].filename, &parts[0].data)?;
-        ensure!((probe.width, probe.height, probe.frames) == (160, 90, 10), "{probe:?}");
+        ensure!(parts.len() == sizes.len(), "{} renditions", parts.len());
+        for (part, &size) in parts.iter().zip(sizes) {
+            let probe = crate::media::probe_bytes(&self.folder, &part.filename, &part.data)?;
+            ensure!((probe.width, probe.height) == size && probe.frames == 10, "{probe:?}");
+        }
         Ok(())
     }
 
