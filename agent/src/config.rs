@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use headwater_protocol::message::{Board, Limits as WireLimits};
+use headwater_protocol::proxy::Proxy;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::proxy::{self, Proxy};
+use crate::proxy;
 
 pub(crate) const DEFAULT_PATH: &str = "/etc/headwater/agent.toml";
 

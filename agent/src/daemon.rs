@@ -42,7 +42,7 @@ use crate::mqtt::{Control, Extras, Inbox, Publisher};
 use crate::node::{Action, AttemptId, Event, LaneId, Node, Standing, Stop};
 use crate::outbox::{Outbox, OutboxError, Store};
 use crate::quarantine::Quarantine;
-use crate::{board, probe};
+use crate::{board, drained, probe};
 use asked::Configuring;
 pub(crate) use start::{Setup, run};
 use updating::{Told, Updating};
@@ -155,8 +155,12 @@ fn notify(state: sd_notify::NotifyState<'_>) {
 }
 
 impl Daemon {
-    /// Attempts that an earlier life accepted and did not end.
+    /// What an operator said to an earlier life, and the attempts that it accepted and did not end.
     fn settle_the_past(&mut self) -> Result<(), DaemonError> {
+        if drained::load(&self.config.state_dir) {
+            tracing::info!("drained by an operator; no work is taken until a resume");
+            self.apply(Event::Drain)?;
+        }
         for attempt in self.outbox.open_attempts() {
             let fault = Fault::new(Code::Interrupted, "the agent stopped during the attempt");
             tracing::warn!(task = %attempt.task, epoch = %attempt.epoch, node = %self.identity.node, "attempt was interrupted");

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use headwater_protocol::enroll::{CA_PATH, CERTIFICATE_PATH, Grant, Request, Token};
+use headwater_protocol::proxy::Proxy;
 use openssl::ec::{EcGroup, EcKey};
 use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
@@ -18,7 +19,7 @@ use openssl::x509::{X509, X509NameBuilder, X509ReqBuilder};
 use reqwest::{Certificate, Client, ClientBuilder, StatusCode, Url};
 
 use crate::identity::{Identity, IdentityError, Node};
-use crate::proxy::{self, Proxy, ProxyError};
+use crate::proxy::{self, ProxyError};
 
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// A certificate and a sentence fit many times.
@@ -60,7 +61,7 @@ pub(crate) async fn enroll(
         && let Ok(url) = Url::parse(base)
         && let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default())
     {
-        proxy.try_out(host, port).await?;
+        proxy::try_out(proxy, host, port).await?;
     }
     let ca = fetch_ca(token, base, proxy).await?;
     let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;

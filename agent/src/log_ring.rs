@@ -11,17 +11,17 @@ static KEPT: OnceLock<Mutex<Ring>> = OnceLock::new();
 
 /// Grows with what is said, so that a quiet agent pays nothing for it.
 #[derive(Debug)]
-struct Ring {
+pub(crate) struct Ring {
     bytes: VecDeque<u8>,
     most: usize,
 }
 
 impl Ring {
-    fn new(most: usize) -> Self {
+    pub(crate) fn new(most: usize) -> Self {
         Self { bytes: VecDeque::new(), most }
     }
 
-    fn push(&mut self, line: &[u8]) {
+    pub(crate) fn push(&mut self, line: &[u8]) {
         let line = &line[line.len().saturating_sub(self.most)..];
         let over = (self.bytes.len() + line.len()).saturating_sub(self.most);
         self.bytes.drain(..over);
@@ -29,7 +29,7 @@ impl Ring {
     }
 
     /// Whole lines.
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let text = String::from_utf8_lossy(&self.bytes.iter().copied().collect::<Vec<_>>()).into_owned();
         // The first one may have lost its beginning.
         match text.split_once('\n') {
@@ -100,11 +100,16 @@ pub(crate) fn redact(text: &str) -> String {
             }
             continue;
         }
-        let mut secret_follows = false;
+        let mut next = Next::Anything;
         for word in line.split_inclusive(|c: char| c.is_whitespace() || c == ',' || c == '&' || c == '?') {
             let bare = word.trim_end_matches(|c: char| c.is_whitespace() || c == ',' || c == '&' || c == '?');
             let rest = &word[bare.len()..];
-            clean.push_str(&redact_word(bare, &mut secret_follows));
+            // Between two spaces there is no word.
+            if !bare.is_empty() {
+                let hidden;
+                (hidden, next) = redact_word(bare, next);
+                clean.push_str(&hidden);
+            }
             clean.push_str(rest);
         }
     }
@@ -112,35 +117,52 @@ pub(crate) fn redact(text: &str) -> String {
 }
 
 const HIDDEN: &str = "***";
+/// Between a name and its value; `=>` too.
+const SIGNS: [char; 3] = ['=', ':', '>'];
 const NAMES: [&str; 7] = ["token", "password", "passwd", "secret", "authorization", "api_key", "private_key"];
 
-fn redact_word(word: &str, secret_follows: &mut bool) -> String {
+/// What the words before say of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Anything,
+    /// They end in a name like `password`, and a sign would make it that of a value.
+    Sign,
+    Secret,
+}
+
+fn plain(text: &str) -> &str {
+    text.trim_matches(|c: char| !c.is_ascii_alphanumeric())
+}
+
+/// The word as it may leave the board, and what it says of the next.
+fn redact_word(word: &str, next: Next) -> (String, Next) {
     let lower = word.to_ascii_lowercase();
-    let plain = lower.trim_matches(|c: char| !c.is_ascii_alphanumeric());
-    if plain == "bearer" || plain == "basic" {
-        *secret_follows = true;
-        return word.to_owned();
+    let is_name = |text| NAMES.iter().any(|secret| plain(text).ends_with(secret));
+    if matches!(plain(&lower), "bearer" | "basic") {
+        return (word.to_owned(), Next::Secret);
     }
-    if !plain.is_empty() && std::mem::take(secret_follows) {
-        return HIDDEN.to_owned();
+    if next == Next::Secret {
+        return (HIDDEN.to_owned(), Next::Anything);
     }
     if let Some(at) = lower.find("hw1/") {
-        return format!("{}hw1/{HIDDEN}", &word[..at]);
+        return (format!("{}hw1/{HIDDEN}", &word[..at]), Next::Anything);
     }
     if let Some((scheme, rest)) = word.split_once("://")
         && let Some((_, host)) = rest.rsplit_once('@')
     {
-        return format!("{scheme}://{HIDDEN}@{host}");
+        return (format!("{scheme}://{HIDDEN}@{host}"), Next::Anything);
     }
-    // `token=x`, `"password":"x"`, `secret: x`
-    if let Some(at) = word.find(['=', ':']) {
-        let name = lower[..at].trim_matches(|c: char| !c.is_ascii_alphanumeric());
-        if NAMES.iter().any(|secret| name.ends_with(secret)) {
-            *secret_follows = at + 1 == word.len();
-            return if *secret_follows { word.to_owned() } else { format!("{}{HIDDEN}", &word[..=at]) };
+    // `token=x`, `"password":"x"`, `secret: x`, `password = x`
+    if let Some(at) = word.find(SIGNS)
+        && (is_name(&lower[..at]) || at == 0 && next == Next::Sign)
+    {
+        let value = word[at..].trim_start_matches(SIGNS);
+        if value.is_empty() {
+            return (word.to_owned(), Next::Secret);
         }
+        return (format!("{}{HIDDEN}", &word[..word.len() - value.len()]), Next::Anything);
     }
-    word.to_owned()
+    (word.to_owned(), if is_name(&lower) { Next::Sign } else { Next::Anything })
 }
 
 #[cfg(test)]
@@ -180,6 +202,14 @@ mod tests {
             ("Authorization: Bearer s3cret", "s3cret"),
             (r#"{"password":"s3cret","user":"me"}"#, "s3cret"),
             ("operator_secret: s3cret tail", "s3cret"),
+            ("password = s3cret", "s3cret"),
+            ("password =s3cret", "s3cret"),
+            ("password= s3cret", "s3cret"),
+            ("password : s3cret", "s3cret"),
+            ("password: s3cret", "s3cret"),
+            ("api_key\t=>  \"s3cret\"", "s3cret"),
+            (r#"{ "password" : "s3cret" }"#, "s3cret"),
+            ("token = !!!", "!!!"),
             ("-----BEGIN PRIVATE KEY-----\ns3cret\n-----END PRIVATE KEY-----\n", "s3cret"),
         ] {
             let clean = redact(line);
@@ -188,5 +218,8 @@ mod tests {
         let plain = "2026-11-24T20:00:00Z  INFO connected to the broker session_present=false ms=12\n";
         assert_eq!(redact(plain), plain);
         assert_eq!(redact("GET /x?token=s&y=1 on"), "GET /x?token=***&y=1 on");
+        assert_eq!(redact("password  =  s here"), "password  =  *** here");
+        let told = "the token was refused: it is used\n";
+        assert_eq!(redact(told), told);
     }
 }

@@ -15,6 +15,7 @@ mod board;
 mod clock;
 mod config;
 mod daemon;
+mod drained;
 mod enroll;
 mod exit;
 mod files;
@@ -104,7 +105,8 @@ enum Verb {
     /// headwater-system.socket starts `serve` when the agent asks; headwater-update-guard.service runs `guard` at each boot and beside
     /// each installation. They install bundles that RAUC's keyring or /etc/headwater/update-keyring.pem trusts, keep a
     /// journal in /var/lib/headwater-system, and go back to the earlier version where the new one does not prove
-    /// itself in time. Settings are in /etc/headwater/system.toml.
+    /// itself in time. Settings are in /etc/headwater/system.toml; all of them are explained in
+    /// /usr/share/doc/headwater-agent/examples/system.toml.
     System(system::SystemArgs),
     /// Print a completion script for a shell
     Completions { shell: Shell },
@@ -242,6 +244,8 @@ fn exit_of(error: &anyhow::Error) -> Exit {
             EnrollError::Refused(_) | EnrollError::WrongCa { .. } | EnrollError::BadGrant(_) => {
                 Exit::EnrolmentRefused
             }
+            // It, or what stands before it, cannot answer now; that says nothing of the token.
+            EnrollError::Answer { status, .. } if status.is_server_error() => Exit::Internal,
             EnrollError::Answer { .. } => Exit::EnrolmentRefused,
             EnrollError::Proxy(_) | EnrollError::Unreachable { .. } | EnrollError::Crypto(_) => {
                 Exit::Internal

@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use headwater_protocol::error::in_one_line;
 use headwater_protocol::message::Input;
+use headwater_protocol::proxy::Proxy;
 use headwater_protocol::{Code, Container, Evidence, Fault};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use reqwest::{Body, Client, StatusCode};
@@ -21,7 +22,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::proxy::{self, Proxy};
+use crate::proxy;
 
 /// Chunks of about 16 KiB that wait between the network and the worker. Full: TCP slows the gateway down.
 const FETCH_CHUNKS: usize = 64;

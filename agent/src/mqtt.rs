@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use headwater_protocol::error::in_one_line;
 use headwater_protocol::message::{Ack, Command, DesiredConfig, MAX_MESSAGE, Offer, Revoke};
+use headwater_protocol::proxy::{Login, Proxy};
 use headwater_protocol::topic::{Channel, Topic, node_filters};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
@@ -31,7 +32,7 @@ use tokio::sync::{mpsc, watch};
 use crate::identity::Node;
 use crate::jitter::jitter;
 use crate::node::AttemptId;
-use crate::proxy::{Login, Proxy, ProxyError};
+use crate::proxy::{self, ProxyError};
 
 /// Unacknowledged publishes each way. The library's default of 65535 costs 14 MB.
 const INFLIGHT: u16 = 32;
@@ -222,7 +223,7 @@ fn of_the_proxy(settings: &Settings, error: &ConnectionError) -> Option<ProxyErr
     let (node, proxy) = (&settings.node, settings.proxy.as_ref()?);
     match error {
         ConnectionError::Proxy(error) => {
-            Some(proxy.explain(error, &format!("{}:{}", node.broker_host, node.broker_port)))
+            Some(proxy::explain(proxy, error, &format!("{}:{}", node.broker_host, node.broker_port)))
         }
         // A broker that is silent behind it looks the same.
         ConnectionError::Timeout(_) => Some(ProxyError::Silent { at: proxy.to_string() }),

@@ -1,9 +1,10 @@
 //! The node's state: which attempts are open, which streams have a lane, and whether it takes work.
 //!
 //! ```text
-//!            ┌──────── drain ───────┐
-//!   Running ─┤                      ├─▶ Draining ── resume ─▶ Running
-//!            └── stop (signal, restart) ─▶ Stopping ── nothing open, or time is up ─▶ exit
+//!   Running ── stop (signal, restart) ─▶ Stopping ── nothing open, or time is up ─▶ exit
+//!      │
+//!      └─ drained: from drain to resume, by an operator        in either, and while it is stopping,
+//!         paused: from pause to continue, by the node itself   it says `draining` and takes nothing new
 //!
 //!   offer ─▶ refused                        an attempt's life; the arrows are the events that are published
 //!        └─▶ accepted ─▶ done | failed      exactly one of these, whoever is first: lane, revoke, lease, stop
@@ -76,8 +77,12 @@ pub(crate) enum Event {
     /// It says nothing any more: closed, or failed in itself.
     LaneEnded(LaneId),
     Capabilities(Vec<Capability>),
+    /// An operator's word, which only an operator takes back.
     Drain,
     Resume,
+    /// The node's own plan: an update, or another configuration.
+    Pause,
+    Continue,
     /// Finish within `grace`, then end with `exit`. The second one means now.
     Stop {
         exit: Exit,
@@ -111,7 +116,6 @@ pub(crate) enum Action {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Running,
-    Draining,
     Stopping {
         exit: Exit,
         deadline: Instant,
@@ -146,6 +150,8 @@ pub(crate) struct Node {
     limits: Limits,
     worker_idle: Duration,
     mode: Mode,
+    drained: bool,
+    paused: bool,
     capabilities: Option<Vec<Capability>>,
     lanes: BTreeMap<LaneId, Lane>,
     next_lane: u64,
@@ -165,6 +171,8 @@ impl Node {
             limits,
             worker_idle,
             mode: Mode::Running,
+            drained: false,
+            paused: false,
             capabilities: None,
             lanes: BTreeMap::new(),
             next_lane: 0,
@@ -180,8 +188,9 @@ impl Node {
 
     pub(crate) fn state(&self) -> NodeState {
         match self.mode {
+            Mode::Running if self.drained || self.paused => NodeState::Draining,
             Mode::Running => NodeState::Online,
-            Mode::Draining | Mode::Stopping { .. } => NodeState::Draining,
+            Mode::Stopping { .. } => NodeState::Draining,
             Mode::Over => NodeState::Offline,
         }
     }
@@ -213,7 +222,7 @@ impl Node {
         let idle = idle.map(|lane| lane.idle_since + self.worker_idle);
         let stop = match self.mode {
             Mode::Stopping { deadline, .. } => Some(deadline),
-            Mode::Running | Mode::Draining | Mode::Over => None,
+            Mode::Running | Mode::Over => None,
         };
         attempts.chain(idle).chain(stop).min()
     }
@@ -237,20 +246,12 @@ impl Node {
             Event::Lane(report) => self.report(now, report, &mut actions),
             Event::LaneEnded(lane) => self.lane_ended(lane, &mut actions),
             Event::Capabilities(capabilities) => self.capabilities = Some(capabilities),
-            Event::Drain => {
-                if self.mode == Mode::Running {
-                    self.mode = Mode::Draining;
-                    actions.push(Action::Publish(NodeState::Draining));
-                }
-            }
-            Event::Resume => {
-                if self.mode == Mode::Draining {
-                    self.mode = Mode::Running;
-                    actions.push(Action::Publish(NodeState::Online));
-                }
-            }
+            Event::Drain => self.intake(&mut actions, |node| node.drained = true),
+            Event::Resume => self.intake(&mut actions, |node| node.drained = false),
+            Event::Pause => self.intake(&mut actions, |node| node.paused = true),
+            Event::Continue => self.intake(&mut actions, |node| node.paused = false),
             Event::Stop { exit, grace } => match self.mode {
-                Mode::Running | Mode::Draining => {
+                Mode::Running => {
                     self.mode = Mode::Stopping { exit, deadline: now + grace };
                     actions.push(Action::Publish(NodeState::Draining));
                 }
@@ -261,6 +262,15 @@ impl Node {
         }
         self.tick(now, &mut actions);
         actions
+    }
+
+    /// Changes whether the node takes work, and says so where that makes a difference.
+    fn intake(&mut self, actions: &mut Vec<Action>, change: impl FnOnce(&mut Self)) {
+        let before = self.state();
+        change(self);
+        if self.state() != before {
+            actions.push(Action::Publish(self.state()));
+        }
     }
 
     fn offer(
@@ -282,7 +292,7 @@ impl Node {
         let (closing, idle) = self.without_work(lane);
         let used = held.without(&idle.iter().chain(&closing).copied().collect());
         let view = View {
-            draining: self.mode != Mode::Running,
+            draining: self.state() != NodeState::Online,
             outbox_full: *outbox_full,
             now: both_synced.then_some(wall),
             limits: self.limits,

@@ -175,6 +175,23 @@ fn draining_refuses_and_resuming_takes_work_again() {
 }
 
 #[test]
+fn an_operators_drain_and_the_nodes_own_pause_do_not_take_each_other_back() {
+    let (mut node, now) = (node(), Instant::now());
+    let (draining, online) = ([Action::Publish(NodeState::Draining)], [Action::Publish(NodeState::Online)]);
+    assert_eq!(node.handle(now, Event::Pause), draining);
+    assert_eq!(node.handle(now, Event::Drain), []);
+    assert_eq!(node.handle(now, Event::Continue), [], "still drained");
+    assert_eq!(ends(&node.handle(now, offered("t1", "a"))), failed("t1", Code::Draining));
+    assert_eq!(node.handle(now, Event::Pause), []);
+    assert_eq!(node.handle(now, Event::Resume), [], "still paused");
+    assert_eq!(node.handle(now, Event::Continue), online);
+    node.handle(now, offered("t2", "a"));
+    let stop = Event::Stop { exit: Exit::Ok, grace: 60 * SECOND };
+    assert_eq!(node.handle(now, stop), draining);
+    assert_eq!(node.handle(now, Event::Resume), [], "a node that stops stays so");
+}
+
+#[test]
 fn stopping_lets_work_finish_until_its_time_is_up_or_a_second_signal_comes() {
     let now = Instant::now();
     let stop = || Event::Stop { exit: Exit::Ok, grace: 60 * SECOND };

@@ -1,4 +1,5 @@
-//! What this machine can do, as `headwater-worker probe` proved it, remembered for one boot and one worker binary.
+//! What this machine can do, as `headwater-worker probe` proved it, remembered for one boot and one worker binary; a version on
+//! trial proves it anew.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -88,6 +88,54 @@ fn a_configuration_with_which_the_node_cannot_connect_is_rolled_back_and_not_tri
 }
 
 #[test]
+fn a_drained_node_stays_drained_over_restarts_until_it_is_resumed() {
+    let fleet = Fleet::start();
+    let answer = |id: &str, command: &str| {
+        fleet.publish("command", &order(id, command));
+        fleet.message("reply", |reply| reply["id"] == id)["fault"].clone()
+    };
+    let status = |state: &str| fleet.message("status", |status| status["state"] == state);
+    let agent = fleet.agent();
+    assert_eq!(answer("d1", "drain"), Value::Null);
+    assert_eq!(answer("r1", "restart"), Value::Null);
+    assert_eq!(exit(agent), Some(6));
+    for _ in 0..2 {
+        status("offline");
+        let mut agent = fleet.silent_agent();
+        status("draining");
+        // As the power goes.
+        agent.signal(Signal::SIGKILL);
+        agent.wait();
+    }
+    status("offline");
+    let agent = fleet.silent_agent();
+    status("draining");
+    fleet.offer("t1", "show", b"fine");
+    assert_eq!(fleet.end("t1")["event"]["fault"]["code"], "draining");
+    assert_eq!(answer("r2", "resume"), Value::Null);
+    status("online");
+    assert_eq!(answer("r3", "restart"), Value::Null);
+    assert_eq!(exit(agent), Some(6));
+    // Online: neither the drain nor what the restart let finish is kept.
+    end(fleet.agent(), &fleet);
+}
+
+#[test]
+fn a_drain_that_cannot_be_kept_is_refused() {
+    let fleet = Fleet::start();
+    assert!(fleet.enroll(&fleet.token()).status.success());
+    // Where the file is written before it gets its name: as on a full disk, for root too.
+    let obstacle = fleet.state_dir().join("drained.tmp/full");
+    std::fs::create_dir_all(&obstacle).unwrap();
+    let agent = fleet.agent();
+    fleet.publish("command", &order("d1", "drain"));
+    assert_eq!(fleet.message("reply", |reply| reply["id"] == "d1")["fault"]["code"], "storage");
+    fleet.offer("t1", "show", b"fine");
+    assert_eq!(fleet.end("t1")["event"]["kind"], "done", "as it was");
+    end(agent, &fleet);
+}
+
+#[test]
 fn the_end_of_the_log_is_put_to_the_gateway_without_secrets() {
     let fleet = Fleet::start();
     let agent = fleet.agent();

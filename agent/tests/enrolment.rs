@@ -45,6 +45,15 @@ fn a_server_with_another_ca_is_refused_before_the_secret_is_sent() {
 }
 
 #[test]
+fn a_gateway_that_cannot_answer_now_has_not_refused_the_token() {
+    let fleet = Fleet::start();
+    fleet.server.state.lock().unwrap().refuse = Some("/enroll".into());
+    assert_eq!(fleet.enroll(&fleet.token()).status.code(), Some(70));
+    fleet.server.state.lock().unwrap().refuse = None;
+    assert!(fleet.enroll(&fleet.token()).status.success());
+}
+
+#[test]
 fn a_token_is_read_from_standard_input_and_a_damaged_one_is_not_shown() {
     let fleet = Fleet::start();
     let enroll = |token: &str| {

@@ -3,7 +3,7 @@
 #[allow(dead_code, reason = "each test binary uses its part of the support code")]
 mod support;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use support::board::Board;
 use support::follow::{end, exit, reply, state, with_downgrade};
 use support::{Fleet, until};
@@ -65,22 +65,64 @@ fn the_first_packages_have_a_way_back_to_what_was_installed_by_hand() {
 #[test]
 fn real_dpkg_and_dpkg_repack_bring_back_the_version_before_and_leave_the_owners_configuration() {
     let fleet = Fleet::start();
-    let board = Board::with_dpkg(&fleet);
+    let board = Board::with_dpkg(&fleet, &["headwater-agent"]);
     let configuration = "root/etc/headwater/agent.toml";
     board.set(configuration, "# of the owner");
     let helper = board.helper();
     let agent = fleet.agent();
     fleet.publish("command", &board.deb_order("u2", "2"));
     assert_eq!(exit(agent), Some(6));
-    assert_eq!(board.installed(), "ii 2");
+    assert_eq!(board.installed("headwater-agent"), "ii 2");
     // Its agent never comes.
     board.time("first boot", 161);
-    until("the guard brings version 1 back", || board.installed() == "ii 1");
+    until("the guard brings version 1 back", || board.installed("headwater-agent") == "ii 1");
     board.no_guard_is_left();
     assert_eq!(board.get(configuration), "# of the owner");
     let agent = fleet.silent_agent();
     state(&fleet, "rolled_back");
     end(agent, &fleet, helper);
+}
+
+/// Versions of agent and worker by real dpkg, after a bundle of the agent alone and then one of both whose agent never comes.
+fn of_both(repack: bool) -> ([String; 2], Value) {
+    const BOTH: [&str; 2] = ["headwater-agent", "headwater-worker"];
+    let fleet = Fleet::start();
+    let board = Board::with_dpkg(&fleet, &BOTH);
+    let helper = board.helper();
+    let agent = fleet.agent();
+    fleet.publish("command", &board.deb_order("u2", "2"));
+    assert_eq!(exit(agent), Some(6));
+    let agent = fleet.silent_agent();
+    state(&fleet, "done");
+    board.no_guard_is_left();
+
+    if !repack {
+        board.set("repack-fails", "");
+    }
+    fleet.publish("command", &board.deb_order_of("u3", "3", &BOTH.map(|package| (package, "3"))));
+    assert_eq!(exit(agent), Some(6));
+    assert_eq!(BOTH.map(|package| board.installed(package)), ["ii 3", "ii 3"]);
+    // Its agent never comes.
+    board.time("first boot", 161);
+    board.no_guard_is_left();
+    let installed = BOTH.map(|package| board.installed(package));
+    let agent = fleet.silent_agent();
+    let update = fleet.receive("end of the update", |channel, message| {
+        let state = &message["state"]["kind"];
+        channel == "update" && message["id"] == "u3" && (state == "rolled_back" || state == "done")
+    });
+    end(agent, &fleet, helper);
+    (installed, update["state"]["kind"].clone())
+}
+
+#[test]
+fn a_package_that_no_update_had_brought_comes_back_with_the_others() {
+    assert_eq!(of_both(true), (["ii 2".to_owned(), "ii 1".to_owned()], json!("rolled_back")));
+}
+
+#[test]
+fn packages_of_which_only_some_could_come_back_stay_all_together() {
+    assert_eq!(of_both(false), (["ii 3".to_owned(), "ii 3".to_owned()], json!("done")));
 }
 
 #[test]
@@ -110,7 +152,7 @@ fn an_older_package_in_a_newer_bundle_is_refused_too() {
     let helper = board.helper();
     let agent = fleet.agent();
     // The manifest's version is the bundle's alone.
-    fleet.publish("command", &board.deb_order_of("u3", "3", "1"));
+    fleet.publish("command", &board.deb_order_of("u3", "3", &[("headwater-agent", "1")]));
     let update = state(&fleet, "failed");
     let text = update["state"]["fault"]["text"].as_str().unwrap();
     assert!(text.contains("headwater-agent 1 is older than the installed 2"), "{update}");

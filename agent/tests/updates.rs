@@ -136,45 +136,6 @@ fn bundles_that_root_does_not_trust_change_nothing_and_the_node_works_on() {
 }
 
 #[test]
-fn a_power_cut_while_root_installs_leads_to_the_same_order_again() {
-    let fleet = Fleet::start();
-    let board = Board::with_slots(&fleet);
-    let helper = board.helper();
-    let mut agent = fleet.agent();
-    // Fetched, and then waiting for an attempt.
-    fleet.offer("t1", "show", b"until it-may-end");
-    fleet.message("event", |event| event["task"] == "t1" && event["event"]["decoded"] == 1);
-    fleet.publish("command", &board.rauc_order("u1", "2"));
-    state(&fleet, "waiting");
-    fleet.message("status", |status| status["state"] == "draining");
-    agent.signal(Signal::SIGKILL);
-    agent.wait();
-    drop(helper);
-    until("its worker ends too", || fleet.workers().is_empty());
-    // As root's journal is when the power goes in the middle of `rauc install`.
-    let order = board.rauc_order("u1", "2");
-    let bundle = &order["command"]["update"]["bundle"];
-    let record = json!({
-        "order": "u1", "kind": "rauc", "sha256": bundle["sha256"], "from": { "slot": "A", "version": "1" },
-        "to": { "version": "2" }, "health_s": 60, "tries": 0, "way_back": true,
-        "at": { "boot_id": "first boot", "uptime_s": 90 }, "phase": "installing",
-    });
-    let journal = fleet.state_dir().join("update/order.json");
-    let kept = std::fs::read_to_string(&journal).unwrap();
-    std::fs::write(journal, kept.replace("\"waiting\"", "\"installing\"")).unwrap();
-    std::fs::write(fleet.home.path().join("root/pending.json"), record.to_string()).unwrap();
-    board.boot("second boot");
-    let helper = board.helper();
-    let agent = fleet.silent_agent();
-    assert_eq!(exit(agent), Some(7), "installed, and a boot is asked for");
-    assert_eq!(board.get("version-B"), "2");
-    board.boot("third boot");
-    let agent = fleet.silent_agent();
-    state(&fleet, "done");
-    end(agent, &fleet, helper);
-}
-
-#[test]
 fn an_older_image_is_refused_before_it_is_fetched_unless_the_order_says_so() {
     let fleet = Fleet::start();
     let board = Board::with_slots(&fleet);
@@ -197,26 +158,12 @@ fn an_older_image_is_refused_before_it_is_fetched_unless_the_order_says_so() {
 fn root_refuses_what_is_older_whatever_the_agent_and_the_order_say() {
     let fleet = Fleet::start();
     let board = Board::with_slots(&fleet);
-    board.forbids_downgrades();
+    board.root_says("allow_downgrade = false");
     let helper = board.helper();
     let ask = |order: &Value| {
         // As an agent that somebody has taken over would.
-        let order = &order["command"]["update"];
-        let folder = fleet.state_dir().join("update");
-        std::fs::create_dir_all(&folder).unwrap();
-        let path = order["bundle"]["path"].as_str().unwrap();
-        let bytes = fleet.server.state.lock().unwrap().inputs[path].clone();
-        std::fs::write(folder.join(order["bundle"]["sha256"].as_str().unwrap()), bytes).unwrap();
-        let mut stream =
-            std::os::unix::net::UnixStream::connect(fleet.home.path().join("system.sock")).unwrap();
-        std::io::Write::write_all(
-            &mut stream,
-            format!("{}\n", json!({ "install": { "order": order } })).as_bytes(),
-        )
-        .unwrap();
-        let mut said = String::new();
-        std::io::Read::read_to_string(&mut stream, &mut said).unwrap();
-        serde_json::from_str::<Value>(said.lines().last().unwrap()).unwrap()
+        board.put_bundle(order);
+        board.ask(&json!({ "install": { "order": order["command"]["update"] } }))
     };
     let said = ask(&board.rauc_order("u1", "0.9"));
     assert!(said["fault"]["text"].as_str().unwrap().contains("0.9 is older than 1"), "{said}");
@@ -335,8 +282,7 @@ fn a_boot_is_asked_for_after_the_work_is_done() {
 fn the_helper_is_started_by_its_socket_and_ends_when_nobody_asks() {
     let fleet = Fleet::start();
     let board = Board::with_slots(&fleet);
-    let text = std::fs::read_to_string(fleet.home.path().join("system.toml")).unwrap();
-    std::fs::write(fleet.home.path().join("system.toml"), text + "idle_seconds = 1\n").unwrap();
+    board.root_says("idle_seconds = 1");
     let socket = fleet.home.path().join("system.sock");
     // As systemd does with `StandardInput=socket`.
     let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();

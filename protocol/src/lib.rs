@@ -18,6 +18,7 @@ pub mod livepeer;
 pub mod media;
 pub mod message;
 pub mod packages;
+pub mod proxy;
 pub mod rendition;
 pub mod sound;
 pub mod topic;

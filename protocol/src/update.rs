@@ -53,6 +53,9 @@ impl Window {
     }
 }
 
+/// Longest [`UpdateOrder::health`] that a gateway orders. Root on a board may allow less.
+pub const MAX_HEALTH: Millis = Millis(24 * 3600 * 1000);
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpdateOrder {
     pub id: UpdateId,

@@ -97,15 +97,17 @@ class Esp(unittest.TestCase):
 class Data(unittest.TestCase):
     """The data partition of a disk image that was written to a larger disk."""
 
-    def disk(self, layout):
+    def disk(self, layout, image_size=32 * MIB, disk_size=96 * MIB):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         image = pathlib.Path(folder.name, "disk.img")
         with open(image, "wb") as file:
-            file.truncate(96 * MIB)
+            file.truncate(image_size)
         environment = {**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"}
         made = run("sfdisk", "--quiet", image, input=layout, env=environment)
         self.assertEqual(made.returncode, 0, made.stderr)
+        # As on a card: the spare copy of the table stays where the image ended.
+        os.truncate(image, disk_size)
         attached = run("losetup", "--find", "--show", image, env=environment)
         if attached.returncode:
             self.skipTest(f"no loop device: {attached.stderr.strip()}")
@@ -127,24 +129,30 @@ class Data(unittest.TestCase):
             name = pathlib.Path(loop).name
             return int(pathlib.Path(f"/sys/class/block/{name}p{number}/size").read_text()) * 512
 
-        return grow, size
+        def check():
+            done = run("sfdisk", "--verify", loop, env=environment)
+            return done.stdout + done.stderr
+
+        return grow, size, check
 
     def test_it_grows_to_the_end_of_the_disk_and_then_stays(self):
-        grow, size = self.disk("label: gpt\nsize=16M, name=root-a\nsize=8M, name=data\n")
+        grow, size, check = self.disk("label: gpt\nsize=16M, name=root-a\nsize=8M, name=data\n")
+        self.assertIn("backup GPT table is not on the end", check())
         grow(2)
         self.assertGreater(size(2), 70 * MIB)
         self.assertEqual(size(1), 16 * MIB)
+        self.assertIn("No errors detected", check(), "the spare copy is at the end of the disk now")
         grown = size(2)
         grow(2)
         self.assertEqual(size(2), grown)
 
     def test_it_stays_as_it_is_where_another_partition_follows(self):
-        grow, size = self.disk("label: gpt\nsize=8M, name=data\nsize=16M, name=other\n")
+        grow, size, _ = self.disk("label: gpt\nsize=8M, name=data\nsize=16M, name=other\n")
         self.assertIn("is not the last partition", grow(1))
         self.assertEqual(size(1), 8 * MIB)
 
     def test_a_disk_that_is_full_is_not_written(self):
-        grow, size = self.disk("label: gpt\nsize=16M, name=root-a\nname=data\n")
+        grow, size, _ = self.disk("label: gpt\nsize=16M, name=root-a\nname=data\n", 96 * MIB)
         before = size(2)
         self.assertEqual(grow(2), "")
         self.assertEqual(size(2), before)

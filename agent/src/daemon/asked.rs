@@ -1,23 +1,24 @@
 //! Commands that take a while: logs and boots; and the configuration that the operator wants.
 
+use std::io;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use headwater_protocol::message::{DesiredConfig, Logs, NodeState};
 use headwater_protocol::{Code, Fault};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::updating::Told;
 use super::{Daemon, DaemonError};
 use crate::exit::Exit;
-use crate::log_ring;
+use crate::log_ring::{self, Ring};
 use crate::node::Event;
 use crate::overlay::{Overlay, Wanted};
 
 /// Of a log that leaves the board, bytes; more is for a person on the board.
-const MAX_LOG: u64 = 256 * 1024;
+const MAX_LOG: usize = 256 * 1024;
 /// The journal answers from memory or from a slow card.
 const JOURNAL: Duration = Duration::from_secs(10);
 
@@ -62,8 +63,7 @@ impl Daemon {
     pub(super) fn logs(&self, reply: String, Logs { path, max_bytes }: Logs) {
         let media = self.shop.media.clone();
         self.aside(async move {
-            // Less than usize everywhere.
-            let most = usize::try_from(max_bytes.min(MAX_LOG)).unwrap_or(0);
+            let most = usize::try_from(max_bytes).map_or(MAX_LOG, |most| most.min(MAX_LOG));
             let text = match journal().await {
                 Some(journal) => log_ring::end(&log_ring::redact(&journal), most).to_owned(),
                 None => log_ring::text(most),
@@ -84,7 +84,7 @@ impl Daemon {
                 // What was to be tried before is not wanted any more.
                 if self.configuring.wanted.take().is_some() && std::mem::take(&mut self.configuring.draining)
                 {
-                    self.apply(Event::Resume)?;
+                    self.apply(Event::Continue)?;
                 }
                 tracing::info!(reported = ?self.configuring.overlay.reported, "configuration");
                 self.store_overlay();
@@ -109,7 +109,7 @@ impl Daemon {
         }
         if self.node.state() == NodeState::Online && !self.node.is_idle() {
             self.configuring.draining = true;
-            self.apply(Event::Drain)?;
+            self.apply(Event::Pause)?;
         }
         if !self.node.is_idle() {
             return Ok(());
@@ -123,7 +123,7 @@ impl Daemon {
         let fault = Fault::new(Code::Storage, "the node cannot write the configuration to its disk");
         self.configuring.overlay.refuse(fault);
         self.publish_birth();
-        if std::mem::take(&mut self.configuring.draining) { self.apply(Event::Resume) } else { Ok(()) }
+        if std::mem::take(&mut self.configuring.draining) { self.apply(Event::Continue) } else { Ok(()) }
     }
 
     fn start_anew(&mut self) -> Result<(), DaemonError> {
@@ -167,12 +167,34 @@ async fn journal() -> Option<String> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
     let mut child = command.spawn().ok()?;
     let out = child.stdout.take()?;
-    let mut bytes = Vec::new();
-    let read = async {
-        // 2000 lines of ours; the rest is cut off with the program.
-        out.take(4 * MAX_LOG).read_to_end(&mut bytes).await.ok()
-    };
-    timeout(JOURNAL, read).await.ok()??;
-    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let text = timeout(JOURNAL, newest(out)).await.ok()?.ok()?;
     (!text.trim().is_empty()).then_some(text)
+}
+
+/// The last whole lines. More than leave the board: the beginning of a key that ends there makes it known as one.
+async fn newest(mut from: impl AsyncRead + Unpin) -> io::Result<String> {
+    let mut ring = Ring::new(4 * MAX_LOG);
+    let mut chunk = vec![0; 16 * 1024];
+    loop {
+        let n = from.read(&mut chunk).await?;
+        if n == 0 {
+            return Ok(ring.text());
+        }
+        ring.push(&chunk[..n]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn of_a_journal_that_is_too_long_the_newest_lines_are_kept() {
+        let lines: String = (0..60_000).map(|n| format!("line {n:05} of a long journal\n")).collect();
+        assert!(lines.len() > 4 * MAX_LOG);
+        let kept = newest(lines.as_bytes()).await.unwrap();
+        assert!(kept.starts_with("line ") && lines.ends_with(&kept));
+        assert!(kept.len() > 4 * MAX_LOG - 100, "{}", kept.len());
+        assert_eq!(newest(&b"one\ntwo\n"[..]).await.unwrap(), "one\ntwo\n");
+    }
 }

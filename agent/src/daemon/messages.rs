@@ -4,15 +4,15 @@ use std::time::{Duration, Instant};
 
 use headwater_protocol::message::{Birth, Command, CommandKind, NodeState, Reply, Telemetry};
 use headwater_protocol::topic::Channel;
-use headwater_protocol::{Fault, Millis};
+use headwater_protocol::{Code, Fault, Millis};
 
 use super::updating::Told;
 use super::{Daemon, DaemonError, encode, notify, status};
-use crate::board;
 use crate::exit::Exit;
 use crate::mqtt::{Extras, State};
 use crate::node::Event;
 use crate::update::Event as UpdateEvent;
+use crate::{board, drained};
 
 impl Daemon {
     pub(super) fn connection(&mut self) {
@@ -118,8 +118,8 @@ impl Daemon {
         let Command { id, command, .. } = command;
         tracing::info!(?command, id, "command");
         let event = match command {
-            CommandKind::Drain => Event::Drain,
-            CommandKind::Resume => Event::Resume,
+            CommandKind::Drain => return Ok(self.drain(&id, true)),
+            CommandKind::Resume => return Ok(self.drain(&id, false)),
             CommandKind::Restart => {
                 let grace = Duration::from_secs(self.config.deadlines.drain_seconds);
                 Event::Stop { exit: Exit::Restart, grace }
@@ -156,6 +156,18 @@ impl Daemon {
         };
         self.reply(&id, None);
         Ok(event)
+    }
+
+    /// An operator's word holds only once it is kept: else a restart would take it back in silence.
+    fn drain(&self, reply: &str, drained: bool) -> Event {
+        if let Err(error) = drained::save(&self.config.state_dir, drained) {
+            tracing::error!(%error, "whether this node is drained cannot be written");
+            let text = format!("the node cannot write it to its disk, and stays as it was: {error}");
+            self.reply(reply, Some(Fault::new(Code::Storage, text)));
+            return Event::Tick;
+        }
+        self.reply(reply, None);
+        if drained { Event::Drain } else { Event::Resume }
     }
 
     pub(super) fn reply(&self, id: &str, fault: Option<Fault>) {

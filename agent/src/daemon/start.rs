@@ -158,7 +158,8 @@ pub(crate) async fn run(setup: Setup) -> Result<Exit, DaemonError> {
     daemon.settle_the_past()?;
     daemon.ask_helper(Duration::ZERO);
     daemon.carry_out(left)?;
-    daemon.start_probe(false, &boot_id);
+    // What the version before has proved in this boot says nothing of the one on trial.
+    daemon.start_probe(daemon.updating.is_on_trial(), &boot_id);
     while daemon.exit.is_none() {
         let happening = daemon.next().await;
         daemon.handle(happening)?;

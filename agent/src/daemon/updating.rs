@@ -98,6 +98,10 @@ impl Updating {
         self.updater.is_delicate()
     }
 
+    pub(super) fn is_on_trial(&self) -> bool {
+        self.updater.is_on_trial()
+    }
+
     pub(super) fn lacks(&self, able: Able) -> bool {
         self.updater.lacks(able)
     }
@@ -225,8 +229,8 @@ impl Daemon {
                     }
                 }
                 Action::Remove => journal::remove_bundles(&self.config.state_dir),
-                Action::Drain => self.apply(Event::Drain)?,
-                Action::Resume => self.apply(Event::Resume)?,
+                Action::Drain => self.apply(Event::Pause)?,
+                Action::Resume => self.apply(Event::Continue)?,
                 Action::Install => self.install(),
                 Action::Ask(pause) => {
                     let helper = self.updating.helper.clone();
@@ -250,7 +254,7 @@ impl Daemon {
                 }
                 Action::Restart { boot } => {
                     let exit = if boot { Exit::Reboot } else { Exit::Restart };
-                    // Drained already, but for what a resume let in.
+                    // Paused already, but for an agent that began anew in the middle of it.
                     let grace = Duration::from_secs(self.config.deadlines.drain_seconds);
                     self.apply(Event::Stop { exit, grace })?;
                 }

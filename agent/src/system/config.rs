@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use headwater_protocol::update::MAX_HEALTH;
 use serde::Deserialize;
 
 use crate::config::{self, ConfigError};
@@ -34,7 +35,7 @@ impl Default for Config {
             rauc_config: "/etc/rauc/system.conf".into(),
             idle_seconds: 10,
             install_seconds: 3600,
-            max_health_seconds: 3600,
+            max_health_seconds: MAX_HEALTH.0 / 1000,
         }
     }
 }

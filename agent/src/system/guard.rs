@@ -83,8 +83,8 @@ pub(super) fn guard(system: &System) -> anyhow::Result<()> {
             Verdict::Wait => {}
             Verdict::Stay => {
                 tracing::error!(
-                    "the new version has not proved itself, and the packages of the earlier one are not kept: it stays, \
-                     and is committed as soon as it does"
+                    "the new version has not proved itself, and not all packages of the earlier one are kept: it stays, and \
+                     is committed as soon as it does"
                 );
                 return Ok(());
             }
@@ -134,7 +134,7 @@ impl System {
                 if !record.way_back && record.tries == 1 {
                     match packages::repack(&self.config) {
                         Ok(()) => {
-                            record.way_back = packages::way_back(&self.config, &record.from.version);
+                            record.way_back = packages::way_back(&self.config);
                             self.journal.store(record)?;
                         }
                         Err(error) => tracing::warn!(error, "there will be no way back from these packages"),
@@ -176,7 +176,7 @@ impl System {
     }
 
     fn earlier_packages(&self, record: &Record, mut fault: Fault) -> Phase {
-        match packages::go_back(&self.config, &record.from.version) {
+        match packages::go_back(&self.config, record) {
             Ok(()) => Phase::RolledBack { fault },
             Err(error) => {
                 tracing::error!(%error, "no way back");

@@ -18,6 +18,7 @@ use headwater_protocol::{Code, Fault};
 use super::bundle;
 use super::config::Config;
 use super::install::storage;
+use super::record::Record;
 use super::tool::{self, ToolError};
 use crate::files;
 
@@ -127,8 +128,8 @@ fn manifest(folder: &Path) -> Option<PackageManifest> {
     serde_json::from_slice(&fs::read(folder.join(MANIFEST)).ok()?).ok()
 }
 
-/// Packs what is installed and is about to be replaced, as no bundle has brought it here: a way back for the first one.
-/// What the bundle brings for the first time has none, and stays.
+/// Packs what is installed and is about to be replaced, where what is kept would not bring it back: no bundle has brought
+/// it here, or the last one brought less. What the bundle brings for the first time has no way back, and stays.
 pub(super) fn repack(config: &Config) -> Result<(), String> {
     let folder = config.state_dir.join("packages/repacked");
     let Some(next) = manifest(&next(config)) else {
@@ -165,19 +166,32 @@ pub(super) fn repack(config: &Config) -> Result<(), String> {
         .map_err(broken)
 }
 
-/// Whether what runs can come back.
-pub(super) fn way_back(config: &Config, version: &str) -> bool {
-    let agent =
-        |manifest: PackageManifest| manifest.packages.into_iter().find(|package| package.package == AGENT);
-    manifest(&current(config)).and_then(agent).is_some_and(|agent| agent.version == version)
+/// Whether what is kept brings back all that the packages made ready would replace.
+pub(super) fn way_back(config: &Config) -> bool {
+    match (manifest(&current(config)), manifest(&next(config))) {
+        (Some(kept), Some(next)) => brings_back(&kept.packages, &next.packages, version_of),
+        (None, _) | (_, None) => false,
+    }
+}
+
+/// A part of it would be a version that nobody has tried; so would be another than the one that is installed now.
+fn brings_back(kept: &[Package], next: &[Package], installed: impl Fn(&str) -> Option<String>) -> bool {
+    let is_kept = |name: &str| kept.iter().any(|package| package.package == name);
+    kept.iter().all(|package| installed(&package.package).as_ref() == Some(&package.version))
+        && next.iter().all(|Package { package, .. }| is_kept(package) || installed(package).is_none())
 }
 
 /// Brings the earlier packages back and starts their agent.
-pub(super) fn go_back(config: &Config, version: &str) -> Result<(), String> {
-    if !way_back(config, version) {
+pub(super) fn go_back(config: &Config, record: &Record) -> Result<(), String> {
+    let version = &record.from.version;
+    // What is kept may be the new ones already, where the power failed in the middle of a commit.
+    let is_earlier = |kept: PackageManifest| {
+        kept.packages.iter().any(|package| package.package == AGENT && package.version == *version)
+    };
+    if !record.way_back || !manifest(&current(config)).is_some_and(is_earlier) {
         return Err(format!(
-            "no way back: the packages of version {version} are not kept, as neither an update brought them nor dpkg-repack \
-             could pack them; install them by hand"
+            "no way back: not all packages that version {version} ran with are kept, as neither an update brought them nor \
+             dpkg-repack could pack them; install them by hand"
         ));
     }
     run(config, &current(config)).map_err(|error| format!("no way back: {error}: {}", error.text()))?;
@@ -211,5 +225,40 @@ fn remove(folder: &Path) -> io::Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packages(packages: &[(&str, &str)]) -> Vec<Package> {
+        let package = |(name, version): &(&str, &str)| Package {
+            file: format!("{name}.deb"),
+            package: (*name).to_owned(),
+            version: (*version).to_owned(),
+            sha256: String::new(),
+        };
+        packages.iter().map(package).collect()
+    }
+
+    #[test]
+    fn what_is_kept_is_a_way_back_where_it_has_all_that_is_replaced_as_it_is_installed() {
+        const WORKER: &str = "headwater-worker";
+        let both = |version| packages(&[(AGENT, version), (WORKER, version)]);
+        let agent = |version| packages(&[(AGENT, version)]);
+        let here = |worker: Option<&'static str>| {
+            move |name: &str| if name == AGENT { Some("3") } else { worker }.map(str::to_owned)
+        };
+        assert!(brings_back(&both("3"), &both("4"), here(Some("3"))));
+        assert!(brings_back(&agent("3"), &agent("4"), here(Some("3"))), "the worker stays as it is");
+        assert!(!brings_back(&agent("3"), &both("4"), here(Some("3"))), "the worker would stay new");
+        assert!(brings_back(&agent("3"), &both("4"), here(None)), "there was no worker");
+        assert!(
+            !brings_back(&both("3"), &both("4"), here(Some("3.1"))),
+            "somebody has installed another worker"
+        );
+        assert!(!brings_back(&both("3"), &agent("4"), here(None)), "somebody has removed the worker");
+        assert!(!brings_back(&both("2"), &both("4"), here(Some("2"))), "the agent is another");
     }
 }

@@ -16,12 +16,17 @@ struct Report {
     /// A boot name; empty where RAUC does not know it.
     #[serde(default)]
     booted: Option<String>,
+    /// The slot that is started next, by its name.
+    #[serde(default)]
+    boot_primary: Option<String>,
     #[serde(default)]
     slots: Vec<BTreeMap<String, Slot>>,
 }
 
 #[derive(Debug, Deserialize)]
 struct Slot {
+    #[serde(default)]
+    class: String,
     #[serde(default)]
     bootname: Option<String>,
     #[serde(default)]
@@ -49,15 +54,26 @@ pub(crate) struct Facts {
     pub(crate) slot: Option<String>,
     /// None in a slot that no bundle was installed to: the one that was flashed.
     pub(crate) version: Option<String>,
+    /// The same of the other slot, which bundles are installed to.
+    other_version: Option<String>,
+    /// The next boot starts what runs now, as far as the bootloader tells.
+    pub(crate) stays: bool,
 }
 
 fn read(json: &str) -> Result<Facts, serde_json::Error> {
     let report: Report = serde_json::from_str(json)?;
     let slot = report.booted.filter(|slot| !slot.is_empty());
-    let booted = report.slots.into_iter().flat_map(BTreeMap::into_values);
-    let booted = booted.filter(|of| of.bootname.is_some() && of.bootname == slot);
-    let version = booted.filter_map(|of| of.slot_status?.bundle?.version).next();
-    Ok(Facts { compatible: report.compatible, slot, version })
+    let mut slots: Vec<(String, Slot)> = report.slots.into_iter().flatten().collect();
+    slots.retain(|(_, of)| of.bootname.is_some());
+    let (booted, others): (Vec<_>, Vec<_>) = slots.into_iter().partition(|(_, of)| of.bootname == slot);
+    let booted = booted.into_iter().next();
+    // Not one for rescue.
+    let class = booted.as_ref().map(|(_, of)| of.class.clone());
+    let other = others.into_iter().find(|(_, of)| class.as_ref() == Some(&of.class));
+    let stays = booted.as_ref().is_some_and(|(name, _)| report.boot_primary.as_ref() == Some(name));
+    let version = |(_, of): (String, Slot)| of.slot_status?.bundle?.version;
+    let (version, other_version) = (booted.and_then(version), other.and_then(version));
+    Ok(Facts { compatible: report.compatible, slot, version, other_version, stays })
 }
 
 pub(crate) fn facts() -> Result<Facts, String> {
@@ -105,22 +121,38 @@ pub(crate) fn install(bundle: &Path, deadline: Duration, mut progress: impl FnMu
             progress(percent);
         }
     });
-    said.map(|_| ()).map_err(|error| {
-        let text = error.text();
-        let reason = text.lines().rev().find_map(|line| line.trim().strip_prefix("LastError: "));
-        let reason = reason.unwrap_or_else(|| last_line(text));
-        // `check` has accepted it; these are what only an installation finds.
-        let bundle = ["signature", "ompatible mismatch", "manifest", "Invalid bundle", "checksum", "verity"];
-        let code = if text.contains("lready processing") {
-            // An installation whose helper is gone.
-            Code::Busy
-        } else if bundle.iter().any(|word| reason.contains(word)) {
-            Code::BadBundle
-        } else {
-            Code::InstallFailed
-        };
-        Fault::new(code, format!("RAUC could not install: {error}: {reason}")).with_detail(text)
-    })
+    said.map(|_| ()).map_err(|error| not_installed(&error))
+}
+
+fn not_installed(error: &ToolError) -> Fault {
+    let text = error.text();
+    let reason = text.lines().rev().find_map(|line| line.trim().strip_prefix("LastError: "));
+    let reason = reason.unwrap_or_else(|| last_line(text));
+    // `check` has accepted it; these are what only an installation finds.
+    let bundle = ["signature", "ompatible mismatch", "manifest", "Invalid bundle", "checksum", "verity"];
+    let code = match error {
+        // Only who asked was killed: RAUC's service goes on, and may still switch the slot.
+        ToolError::TooSlow { .. } => Code::Busy,
+        // An installation whose helper is gone.
+        ToolError::Failed { .. } if text.contains("lready processing") => Code::Busy,
+        ToolError::Failed { .. } if bundle.iter().any(|word| reason.contains(word)) => Code::BadBundle,
+        ToolError::Failed { .. } | ToolError::Run { .. } => Code::InstallFailed,
+    };
+    Fault::new(code, format!("RAUC could not install: {error}: {reason}")).with_detail(text)
+}
+
+/// That the other slot has the version that was ordered: `install` opens the bundle anew, and whoever could still write to it
+/// may have made another signed one of it since [`check`].
+pub(crate) fn confirm(version: &str) -> Result<(), Fault> {
+    let facts = facts().map_err(|why| {
+        Fault::new(Code::InstallFailed, format!("RAUC does not say what it has installed: {why}"))
+    })?;
+    if facts.other_version.as_deref() != Some(version) {
+        let is = facts.other_version.unwrap_or_default();
+        let text = format!("version {is:?} was installed, and version {version:?} was ordered");
+        return Err(Fault::new(Code::BadBundle, text));
+    }
+    Ok(())
 }
 
 /// ` 40% Checking bundle done.`
@@ -131,17 +163,20 @@ fn percent(line: &str) -> Option<u8> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mark {
+    /// The booted slot.
     Good,
     Bad,
+    OtherBad,
 }
 
-/// Marks the booted slot.
+/// Marks a slot, which RAUC refuses while it installs.
 pub(crate) fn mark(mark: Mark) -> Result<(), ToolError> {
-    let word = match mark {
-        Mark::Good => "mark-good",
-        Mark::Bad => "mark-bad",
+    let (word, slot) = match mark {
+        Mark::Good => ("mark-good", "booted"),
+        Mark::Bad => ("mark-bad", "booted"),
+        Mark::OtherBad => ("mark-bad", "other"),
     };
-    tool::ask("rauc", &["status", word, "booted"]).map(|_| ())
+    tool::ask("rauc", &["status", word, slot]).map(|_| ())
 }
 
 fn last_line(text: &str) -> &str {
@@ -167,6 +202,40 @@ mod tests {
         assert_eq!(facts.version.as_deref(), Some("0.2.0"));
         let flashed = read(&STATUS.replace(r#""booted":"B""#, r#""booted":"A""#)).unwrap();
         assert_eq!((flashed.slot.as_deref(), flashed.version), (Some("A"), None));
+    }
+
+    #[test]
+    fn the_other_slot_and_what_the_next_boot_starts_are_found_whatever_runs_now() {
+        let rescue =
+            r#"{"rescue.0":{"class":"rescue","bootname":"R","slot_status":{"bundle":{"version":"9"}}}},"#;
+        let status = STATUS.replace(r#""slots":["#, &format!("\"slots\":[{rescue}"));
+        let read = |booted: &str, primary: &str| {
+            let status = status.replace(r#""booted":"B""#, &format!("\"booted\":\"{booted}\""));
+            let facts = read(&status.replace(r#""boot_primary":"rootfs.1""#, primary)).unwrap();
+            (facts.stays, facts.other_version)
+        };
+        let (flashed, installed) = (r#""boot_primary":"rootfs.0""#, r#""boot_primary":"rootfs.1""#);
+        let version = Some("0.2.0".to_owned());
+        assert_eq!(read("A", installed), (false, version.clone()));
+        assert_eq!(read("A", flashed), (true, version.clone()));
+        assert_eq!(read("B", installed), (true, None));
+        assert_eq!(read("A", r#""boot_primary":null"#), (false, version), "the bootloader does not say");
+    }
+
+    #[test]
+    fn what_goes_on_without_us_is_no_failure() {
+        use std::os::unix::process::ExitStatusExt;
+        let program = || "rauc".to_owned();
+        let said = |text: &str| ToolError::Failed {
+            program: program(),
+            status: std::process::ExitStatus::from_raw(256),
+            text: text.to_owned(),
+        };
+        let slow = ToolError::TooSlow { program: program(), after: Duration::from_secs(3600) };
+        assert_eq!(not_installed(&slow).code, Code::Busy);
+        assert_eq!(not_installed(&said("LastError: Already processing a different method")).code, Code::Busy);
+        assert_eq!(not_installed(&said("LastError: signature verification failed")).code, Code::BadBundle);
+        assert_eq!(not_installed(&said("LastError: No space left")).code, Code::InstallFailed);
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub(crate) struct Record {
     pub(crate) to: Place,
     /// From the start of the new version to its commit.
     pub(crate) health_s: u64,
-    /// Packages: how often the package manager was started for it.
+    /// How often RAUC or the package manager was started for it.
     pub(crate) tries: u8,
     /// Packages: whether those of the earlier version are kept.
     pub(crate) way_back: bool,
@@ -75,14 +75,14 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    pub(crate) fn new(order: &UpdateOrder, from: Place, most_health: u64, at: Moment) -> Self {
+    pub(crate) fn new(order: &UpdateOrder, from: Place, at: Moment) -> Self {
         Self {
             order: order.id.clone(),
             kind: order.bundle.kind,
             sha256: order.bundle.sha256.clone(),
             from,
             to: Place { slot: None, version: order.bundle.version.clone() },
-            health_s: order.health.0.div_ceil(1000).min(most_health),
+            health_s: order.health.0.div_ceil(1000),
             tries: 0,
             way_back: order.bundle.kind == BundleKind::Rauc,
             at,
@@ -108,7 +108,7 @@ impl Record {
             // The guard begins again after a power cut.
             (Phase::Installing, BundleKind::Deb) => Standing::Installing,
             (Phase::Installed, BundleKind::Deb) => Standing::Trial,
-            // RAUC had finished when the power went, and nobody could write it down.
+            // RAUC had finished when the power went, or after we had given up to wait, and nobody could write it down.
             (Phase::Installing | Phase::Installed, BundleKind::Rauc) if elsewhere => Standing::Trial,
             (Phase::Installing, BundleKind::Rauc) if busy => Standing::Installing,
             (Phase::Installing, BundleKind::Rauc) => Standing::Interrupted,
@@ -198,7 +198,7 @@ mod tests {
     fn record(kind: BundleKind, phase: Phase) -> Record {
         let from = Place { slot: (kind == BundleKind::Rauc).then(|| "A".into()), version: "1".into() };
         let at = Moment { boot_id: "one".into(), uptime_s: 100 };
-        Record { phase, ..Record::new(&order(kind), from, 3600, at) }
+        Record { phase, ..Record::new(&order(kind), from, at) }
     }
 
     #[test]
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_read_as_it_was_written_and_an_order_cannot_ask_for_more_time_than_root_allows() {
+    fn a_record_is_read_as_it_was_written() {
         let home = tempfile::tempdir().unwrap();
         let journal = Journal::of(home.path());
         assert_eq!(journal.load(), None);
@@ -251,7 +251,5 @@ mod tests {
             journal.store(&record).unwrap();
             assert_eq!(journal.load(), Some(record));
         }
-        let greedy = UpdateOrder { health: Millis(u64::MAX), ..order(BundleKind::Deb) };
-        assert_eq!(Record::new(&greedy, Place::default(), 3600, Moment::default()).health_s, 3600);
     }
 }

@@ -121,7 +121,8 @@ fn caller(system: &System, mut stream: UnixStream) {
             say(&mut stream, &Answer::Progress { percent });
         }),
         Request::Commit { order } => system.commit(&order).map(|()| Answer::Done),
-        Request::Reboot => guard::reboot().map(|()| Answer::Done),
+        // Not into what is being installed, before it was looked at.
+        Request::Reboot => system.work().and_then(|_lock| guard::reboot()).map(|()| Answer::Done),
     };
     if let Err(fault) = &answer {
         tracing::warn!(code = %fault.code, reason = fault.text, "not done");

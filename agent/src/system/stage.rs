@@ -87,8 +87,9 @@ fn copy(from: &OwnedFd, to: &Path, name: &str) -> io::Result<()> {
     files::sync_parent(&to.join(name))
 }
 
-/// Makes it root's alone. A descriptor that the agent kept can still write to it: RAUC's signed bundles and our
-/// signed packages are verified block by block, or while they are read, so that gains nothing.
+/// Makes it root's alone. A descriptor that the agent kept can still write to it, but nothing that nobody signed: our packages are
+/// verified while they are read, and RAUC verifies each bundle that it opens. That it may open another signed one, an
+/// older one say, than was checked before is what `rauc::confirm` is for.
 fn own(path: &Path, bytes: u64) -> io::Result<()> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let file = fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?;

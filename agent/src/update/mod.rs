@@ -349,11 +349,15 @@ impl Updater {
         able.is_some_and(|able| able.is_no_less_than(before))
     }
 
-    /// A new version is on trial, or soon will be, and this is too little for it to be committed.
-    pub(crate) fn lacks(&self, able: Able) -> bool {
+    /// Or soon will be.
+    pub(crate) fn is_on_trial(&self) -> bool {
         let stage = self.kept.as_ref().map(|kept| &kept.stage);
-        let trial = matches!(stage, Some(Stage::Installing | Stage::Restarting | Stage::Verifying));
-        trial && !self.is_able_enough(Some(able))
+        matches!(stage, Some(Stage::Installing | Stage::Restarting | Stage::Verifying))
+    }
+
+    /// This is too little for the version on trial to be committed.
+    pub(crate) fn lacks(&self, able: Able) -> bool {
+        self.is_on_trial() && !self.is_able_enough(Some(able))
     }
 
     /// What the helper's journal and the boot say, which is what happened.

@@ -2,7 +2,9 @@
 //! boots. The state is in files that a test reads and writes.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -20,6 +22,7 @@ info)
     head -n 1 "$3" ;;
 install)
     [ -e install-fails ] && { echo 'LastError: Installation error: Failed to write to device: No space left'; exit 1; }
+    while [ -e install-waits ]; do sleep 0.05; done
     echo ' 20% Checking bundle'; echo '100% Installing done.'
     other=A; [ "$(cat booted)" = A ] && other=B
     head -n 1 "$2" | sed 's/.*"version":"\([^"]*\)".*/\1/' > "version-$other"
@@ -27,10 +30,13 @@ install)
 status)
     case "$2" in
     mark-good) echo good > "state-$(cat booted)" ;;
-    mark-bad) echo bad > "state-$(cat booted)" ;;
+    mark-bad)
+        slot=$(cat booted)
+        [ "$3" = booted ] || { [ "$slot" = A ] && slot=B || slot=A; }
+        echo bad > "state-$slot" ;;
     *)
-        slot() { printf '{"rootfs.%s":{"bootname":"%s","slot_status":{"bundle":{"version":"%s"}}}}' "$1" "$1" "$(cat "version-$1")"; }
-        printf '{"compatible":"board","booted":"%s","slots":[%s,%s]}' "$(cat booted)" "$(slot A)" "$(slot B)" ;;
+        slot() { printf '{"rootfs.%s":{"class":"rootfs","bootname":"%s","slot_status":{"bundle":{"version":"%s"}}}}' "$1" "$1" "$(cat "version-$1")"; }
+        printf '{"compatible":"board","booted":"%s","boot_primary":"rootfs.%s","slots":[%s,%s]}' "$(cat booted)" "$(cat primary)" "$(slot A)" "$(slot B)" ;;
     esac ;;
 esac
 "#;
@@ -80,7 +86,10 @@ esac
 "#,
     ),
     ("dpkg-query", "exec /usr/bin/dpkg-query --admindir=root/var/lib/dpkg \"$@\"\n"),
-    ("dpkg-repack", "root=$PWD/root; cd \"$from\"; exec /usr/bin/dpkg-repack --root=\"$root\" \"$@\"\n"),
+    (
+        "dpkg-repack",
+        "[ -e repack-fails ] && exit 2; root=$PWD/root; cd \"$from\"; exec /usr/bin/dpkg-repack --root=\"$root\" \"$@\"\n",
+    ),
     (
         "apt-get",
         r#"
@@ -129,11 +138,11 @@ impl<'a> Board<'a> {
         fs::write(self.fleet.home.path().join("system.toml"), text).unwrap();
     }
 
-    /// As root on the board may say.
-    pub(crate) fn forbids_downgrades(&self) {
+    /// A line in root's `system.toml`.
+    pub(crate) fn root_says(&self, line: &str) {
         let path = self.fleet.home.path().join("system.toml");
         let text = fs::read_to_string(&path).unwrap();
-        fs::write(path, text + "allow_downgrade = false\n").unwrap();
+        fs::write(path, format!("{text}{line}\n")).unwrap();
     }
 
     pub(crate) fn with_slots(fleet: &'a Fleet) -> Self {
@@ -152,8 +161,8 @@ impl<'a> Board<'a> {
         board
     }
 
-    /// The same by real tools: `headwater-agent` of version 1 is installed.
-    pub(crate) fn with_dpkg(fleet: &'a Fleet) -> Self {
+    /// The same by real tools: these are installed, of version 1.
+    pub(crate) fn with_dpkg(fleet: &'a Fleet, packages: &[&str]) -> Self {
         let board = Self::new(fleet, false);
         for (name, script) in REAL {
             board.program(name, script);
@@ -162,20 +171,24 @@ impl<'a> Board<'a> {
             fs::create_dir_all(board.path("root/var/lib/dpkg").join(folder)).unwrap();
         }
         board.set("root/var/lib/dpkg/status", "");
-        board.deb_order("by-hand", "1");
-        let deb = fleet.home.path().join("make/bundle/headwater-agent_all.deb");
+        board.deb_order_of(
+            "by-hand",
+            "1",
+            &packages.iter().map(|package| (*package, "1")).collect::<Vec<_>>(),
+        );
+        let debs = packages.iter().map(|package| format!("make/bundle/{package}_all.deb"));
         let mut dpkg = Command::new(fleet.home.path().join("bin/dpkg"));
-        let installed = dpkg.arg("--install").arg(deb).output().unwrap();
+        let installed =
+            dpkg.arg("--install").args(debs.map(|deb| fleet.home.path().join(deb))).output().unwrap();
         assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr));
         board
     }
 
-    /// What real dpkg says of the agent.
-    pub(crate) fn installed(&self) -> String {
+    /// What real dpkg says of a package.
+    pub(crate) fn installed(&self, package: &str) -> String {
         let mut query = Command::new("/usr/bin/dpkg-query");
         query.arg("--admindir").arg(self.path("root/var/lib/dpkg"));
-        let said =
-            query.args(["-W", "-f", "${db:Status-Abbrev}${Version}", "headwater-agent"]).output().unwrap();
+        let said = query.args(["-W", "-f", "${db:Status-Abbrev}${Version}", package]).output().unwrap();
         String::from_utf8_lossy(&said.stdout).into_owned()
     }
 
@@ -234,7 +247,7 @@ impl<'a> Board<'a> {
     pub(crate) fn helper(&self) -> Running {
         let socket = self.fleet.home.path().join("system.sock");
         let helper = Running(self.system(&["serve", "--socket"]).arg(&socket).spawn().unwrap());
-        until("the helper listens", || std::os::unix::net::UnixStream::connect(&socket).is_ok());
+        until("the helper listens", || UnixStream::connect(&socket).is_ok());
         helper
     }
 
@@ -271,31 +284,69 @@ impl<'a> Board<'a> {
 
     /// A signed bundle with one small package, made as an operator makes it.
     pub(crate) fn deb_order(&self, id: &str, version: &str) -> Value {
-        self.deb_order_of(id, version, version)
+        self.deb_order_of(id, version, &[("headwater-agent", version)])
     }
 
-    /// The same, with a package of another version.
-    pub(crate) fn deb_order_of(&self, id: &str, version: &str, package: &str) -> Value {
+    /// The same, with these packages of these versions.
+    pub(crate) fn deb_order_of(&self, id: &str, version: &str, packages: &[(&str, &str)]) -> Value {
         let script = r#"
             set -e
-            umask 022; rm -rf make; mkdir -p make/root/DEBIAN make/root/etc/headwater make/bundle
-            echo "of = $2" > make/root/etc/headwater/agent.toml; echo /etc/headwater/agent.toml > make/root/DEBIAN/conffiles
-            printf 'Package: headwater-agent\nVersion: %s\nArchitecture: all\nMaintainer: t\nDescription: t\n' "$2" > make/root/DEBIAN/control
-            dpkg-deb --build make/root make/bundle/headwater-agent_all.deb > /dev/null
+            umask 022; rm -rf make; mkdir -p make/bundle
+            bundle=$1 list= debs=; shift
+            while [ $# != 0 ]; do
+                root=make/$1 toml=/etc/headwater/${1#headwater-}.toml deb=$1_all.deb
+                mkdir -p $root/DEBIAN $root/etc/headwater
+                echo "of = $2" > $root$toml; echo $toml > $root/DEBIAN/conffiles
+                printf 'Package: %s\nVersion: %s\nArchitecture: all\nMaintainer: t\nDescription: t\n' $1 $2 > $root/DEBIAN/control
+                dpkg-deb --build $root make/bundle/$deb > /dev/null
+                sha=$(sha256sum make/bundle/$deb | cut -d ' ' -f 1) debs="$debs $deb"
+                list="$list,{\"file\":\"$deb\",\"package\":\"$1\",\"version\":\"$2\",\"sha256\":\"$sha\"}"
+                shift 2
+            done
             [ -e keyring.pem ] || openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 \
                 -subj /CN=release -keyout release.key -out keyring.pem 2> /dev/null
-            sha=$(sha256sum make/bundle/headwater-agent_all.deb | cut -d ' ' -f 1)
-            printf '{"kind":"deb","architecture":"board","version":"%s","packages":[{"file":"headwater-agent_all.deb","package":"headwater-agent","version":"%s","sha256":"%s"}]}' "$1" "$2" "$sha" > make/bundle/manifest.json
+            printf '{"kind":"deb","architecture":"board","version":"%s","packages":[%s]}' $bundle "${list#,}" > make/bundle/manifest.json
             openssl cms -sign -binary -in make/bundle/manifest.json -signer keyring.pem -inkey release.key -outform DER -out make/bundle/manifest.p7s
-            tar -C make/bundle -cf make/bundle.tar manifest.json manifest.p7s headwater-agent_all.deb
+            tar -C make/bundle -cf make/bundle.tar manifest.json manifest.p7s $debs
         "#;
         let home = self.fleet.home.path();
+        let packages = packages.iter().flat_map(|(package, version)| [*package, *version]);
         let made = Command::new("sh")
-            .args(["-c", script, "sh", version, package])
+            .args(["-c", script, "sh", version])
+            .args(packages)
             .current_dir(home)
             .status()
             .unwrap();
         assert!(made.success());
         self.order(id, version, "deb", fs::read(home.join("make/bundle.tar")).unwrap())
     }
+
+    /// Puts an order's bundle where the agent has what it fetched; the file.
+    pub(crate) fn put_bundle(&self, order: &Value) -> PathBuf {
+        let bundle = &order["command"]["update"]["bundle"];
+        let folder = self.fleet.state_dir().join("update");
+        fs::create_dir_all(&folder).unwrap();
+        let file = folder.join(bundle["sha256"].as_str().unwrap());
+        let bytes = self.fleet.server.state.lock().unwrap().inputs[bundle["path"].as_str().unwrap()].clone();
+        fs::write(&file, bytes).unwrap();
+        file
+    }
+
+    /// Who speaks to the helper as the agent does.
+    pub(crate) fn asks(&self, request: &Value) -> UnixStream {
+        let mut stream = UnixStream::connect(self.fleet.home.path().join("system.sock")).unwrap();
+        stream.write_all(format!("{request}\n").as_bytes()).unwrap();
+        stream
+    }
+
+    pub(crate) fn ask(&self, request: &Value) -> Value {
+        answer(self.asks(request))
+    }
+}
+
+/// The helper's last word.
+pub(crate) fn answer(mut stream: UnixStream) -> Value {
+    let mut said = String::new();
+    stream.read_to_string(&mut said).unwrap();
+    serde_json::from_str(said.lines().last().unwrap()).unwrap()
 }

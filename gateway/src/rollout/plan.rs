@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use headwater_protocol::message::Birth;
-use headwater_protocol::update::{Bundle, BundleKind};
+use headwater_protocol::update::{Bundle, BundleKind, MAX_HEALTH};
 use headwater_protocol::{Millis, NodeId, UpdateId, version};
 
 use super::{Member, Plan, Progress, Share};
@@ -47,7 +47,7 @@ pub fn check(plan: &Plan) -> Result<(), BadPlan> {
     if waves.iter().any(|wave| wave.soak.0 > 30 * DAY) {
         return Err(BadPlan::Soak);
     }
-    if !(10_000..=DAY).contains(&health.0) {
+    if !(10_000..=MAX_HEALTH.0).contains(&health.0) {
         return Err(BadPlan::Health);
     }
     match window {

@@ -110,6 +110,11 @@ pub(crate) fn a_package_is_whole(site: &Site) -> Result<()> {
             })
             .collect();
         ensure!(parts.iter().any(|(name, _)| name == "headwater-protocol"), "{program}: {parts:?}");
+        if program == "headwater-agent" {
+            // What the manual sends people to.
+            let example = fs::read_to_string(share.join("doc/headwater-agent/examples/system.toml"))?;
+            ensure!(example.contains("#allow_downgrade = true"), "{example}");
+        }
         if site.ships {
             // The list that the program itself holds.
             let binary = fs::read(folder.path().join("usr/bin").join(program))?;

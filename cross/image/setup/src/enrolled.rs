@@ -18,6 +18,8 @@ enum Ending {
     Enrolled,
     /// Trying again does not help: the token is used, expired or someone else's.
     Refused,
+    /// Nor does it before somebody has changed something; the token was not shown to the gateway.
+    Misconfigured,
     /// The network, the gateway or the clock: systemd tries again.
     NotYet,
 }
@@ -27,8 +29,9 @@ impl Ending {
     fn of(exit_status: &str) -> Self {
         match exit_status {
             "0" => Self::Enrolled,
-            // The agent's exit status: 2 not a token, 4 refused.
-            "2" | "4" => Self::Refused,
+            // The agent's exit status: 2 its command line or configuration is wrong, 4 enrolment was refused.
+            "2" => Self::Misconfigured,
+            "4" => Self::Refused,
             _ => Self::NotYet,
         }
     }
@@ -67,6 +70,16 @@ fn note(root: &Path, ending: Ending) -> Result<String, SetupError> {
             )?;
             Ok(format!("enrolment was refused: {reason}"))
         }
+        Ending::Misconfigured => {
+            files::say(
+                &complaint,
+                &format!(
+                    "Not enrolled, because of the agent's configuration.\n{reason}\n\nThe token was not used and stays in \
+                     {FILE}. Mend what is wrong and start the board again."
+                ),
+            )?;
+            Ok(format!("not enrolled, because of the agent's configuration: {reason}"))
+        }
         Ending::NotYet => {
             files::say(&complaint, &format!("Not enrolled yet; the board goes on trying.\n{reason}"))?;
             Ok(format!("not enrolled yet: {reason}"))
@@ -78,8 +91,7 @@ fn note(root: &Path, ending: Ending) -> Result<String, SetupError> {
 fn forget_token(root: &Path) -> Result<(), SetupError> {
     files::unsay(&root.join(TOKEN))?;
     let path = root.join(BOOT).join(FILE);
-    let text = fs::read_to_string(&path).map_err(SetupError::file("read", &path))?;
-    let board: BoardFile = text.parse()?;
+    let board = BoardFile::read(&fs::read(&path).map_err(SetupError::file("read", &path))?)?;
     if let (Some(_), Some(place)) = (board.token(), &board.token) {
         let span = place.span();
         files::overwrite(&path, span.start, &format!("{:<1$}", "\"\"", span.len()))?;
@@ -142,11 +154,22 @@ mod tests {
     }
 
     #[test]
+    fn a_configuration_with_which_the_agent_does_not_start_costs_no_token() {
+        let (root, before) =
+            card("headwater-agent: /etc/headwater/agent.toml is not a valid configuration\n");
+        note(root.path(), Ending::Misconfigured).unwrap();
+        assert_eq!(read(&root, FILE).unwrap(), before);
+        assert!(root.path().join(TOKEN).exists());
+        let told = read(&root, ERROR_FILE).unwrap();
+        assert!(told.contains("not a valid configuration") && told.contains("was not used"), "{told}");
+    }
+
+    #[test]
     fn an_ending_is_told_by_the_agents_status() {
         let all = ["0", "2", "4", "70", "TERM", ""].map(Ending::of);
         let wanted = [
             Ending::Enrolled,
-            Ending::Refused,
+            Ending::Misconfigured,
             Ending::Refused,
             Ending::NotYet,
             Ending::NotYet,

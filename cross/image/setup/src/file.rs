@@ -1,8 +1,9 @@
 //! `headwater.toml` as a person writes it, and what is wrong with it. `boot/headwater.toml` explains every key.
 
-use std::str::FromStr;
+use std::str::{self, FromStr};
 
 use headwater_protocol::enroll::{BadToken, Token};
+use headwater_protocol::proxy::{BadProxy, Proxy};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -38,6 +39,8 @@ pub(crate) struct Ssh {
 /// What is wrong, and where.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub(crate) enum BadFile {
+    #[error("line {line} is not UTF-8 text; save the file once more, with the encoding UTF-8")]
+    Encoding { line: usize },
     #[error("line {line}: {text}")]
     Toml { line: usize, text: String },
     #[error("{0}")]
@@ -46,9 +49,8 @@ pub(crate) enum BadFile {
     Hostname(String),
     #[error("time_servers: {0:?} is not a host name or an address")]
     TimeServer(String),
-    // What stands in it is never shown: it may be a password.
-    #[error("proxy must be written as \"http://host:port\" or \"http://user:password@host:port\"")]
-    Proxy,
+    #[error("proxy: {0}")]
+    Proxy(#[from] BadProxy),
     #[error("wifi.ssid must have 1 to 32 bytes")]
     Ssid,
     // The password itself is never shown.
@@ -61,6 +63,19 @@ pub(crate) enum BadFile {
 }
 
 impl BoardFile {
+    /// The file as an editor left it.
+    pub(crate) fn read(bytes: &[u8]) -> Result<Self, BadFile> {
+        let end = match str::from_utf8(bytes) {
+            // UTF-16 without a mark.
+            Ok(text) => match text.find('\0') {
+                Some(at) => at,
+                None => return text.parse(),
+            },
+            Err(error) => error.valid_up_to(),
+        };
+        Err(BadFile::Encoding { line: line_of(&bytes[..end]) })
+    }
+
     /// The token, if one is there.
     pub(crate) fn token(&self) -> Option<&str> {
         self.token.as_ref().map(|token| token.get_ref().trim()).filter(|token| !token.is_empty())
@@ -82,8 +97,8 @@ impl BoardFile {
         if let Some(server) = self.time_servers.iter().find(|server| !is_host(server)) {
             return Err(BadFile::TimeServer(server.clone()));
         }
-        if self.proxy().is_some_and(|proxy| !is_proxy(proxy)) {
-            return Err(BadFile::Proxy);
+        if let Some(proxy) = self.proxy() {
+            proxy.parse::<Proxy>()?;
         }
         if let Some(wifi) = &self.wifi {
             wifi.check()?;
@@ -133,24 +148,6 @@ fn is_host(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b':'))
 }
 
-/// `http://[user:password@]host:port`, the host by name, IPv4 or IPv6 in brackets.
-fn is_proxy(text: &str) -> bool {
-    let Some(rest) = text.strip_prefix("http://") else { return false };
-    let (user, place) = match rest.rsplit_once('@') {
-        Some((user, place)) => (Some(user), place),
-        None => (None, rest),
-    };
-    let Some((host, port)) = place.rsplit_once(':') else { return false };
-    let inside = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    let host = match inside {
-        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => is_host(host) && !host.contains(':'),
-    };
-    let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b'@'));
-    host && port.parse::<u16>().is_ok_and(|port| port > 0)
-        && user.is_none_or(|user| !user.is_empty() && !user.starts_with(':') && plain(user))
-}
-
 fn is_key(text: &str) -> bool {
     let mut words = text.split_whitespace();
     let kind = words.next().is_some_and(|kind| kind.starts_with("ssh-") || kind.starts_with("ecdsa-"));
@@ -170,7 +167,11 @@ impl FromStr for BoardFile {
 /// Without the text of the line, which may hold a secret: the complaint goes to a file that others read.
 fn complaint(text: &str, error: &toml::de::Error) -> BadFile {
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-    BadFile::Toml { line: before.matches('\n').count() + 1, text: error.message().to_owned() }
+    BadFile::Toml { line: line_of(before.as_bytes()), text: error.message().to_owned() }
+}
+
+fn line_of(before: &[u8]) -> usize {
+    before.iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
 #[cfg(test)]
@@ -212,9 +213,11 @@ pub(crate) mod tests {
             ("time_servers = [\"a b\"]", "time_servers"),
             ("proxy = \"proxy.example:3128\"", "http://host:port"),
             ("proxy = \"https://proxy.example:3128\"", "http://host:port"),
-            ("proxy = \"http://proxy.example\"", "http://host:port"),
             ("proxy = \"http://proxy.example:0\"", "http://host:port"),
             ("proxy = \"http://:hush@proxy.example:3128\"", "http://host:port"),
+            ("proxy = \"http://me:a#b@proxy.example:3128\"", "percent-encoded"),
+            ("proxy = 'http://me:a\\b@proxy.example:3128'", "percent-encoded"),
+            ("proxy = \"http://999.1.1.1:3128\"", "http://host:port"),
             ("[wifi]\nssid = \"\"", "wifi.ssid"),
             ("[wifi]\nssid = \"barn\"\npassword = \"short\"", "8 to 63"),
             ("[wifi]\nssid = \"barn\"\ncountry = \"de\"", "two capital letters"),
@@ -234,6 +237,7 @@ pub(crate) mod tests {
             "http://10.0.0.1:8080",
             "http://[fd00::1]:3128",
             "http://me:hush:%40@proxy.example:3128",
+            "http://proxy.example",
         ] {
             let board: BoardFile = format!("proxy = \"{text}\"").parse().unwrap();
             assert_eq!(board.proxy(), Some(text));
@@ -241,6 +245,26 @@ pub(crate) mod tests {
         let slash: BoardFile = "proxy = \" http://proxy.example:3128/ \"".parse().unwrap();
         assert_eq!(slash.proxy(), Some("http://proxy.example:3128"));
         assert_eq!("proxy = \"\"".parse::<BoardFile>().unwrap().proxy(), None);
+    }
+
+    #[test]
+    fn a_file_that_is_not_utf_8_is_told_by_its_line() {
+        let text = "hostname = \"north\"\n[wifi]\nssid = \"M\u{fc}ller\"\n";
+        let ansi: Vec<u8> = text.chars().map(|c| u8::try_from(u32::from(c)).unwrap()).collect();
+        let utf_16: Vec<u8> = "token = \"\"".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let marked = [b"\xff\xfe", &*utf_16].concat();
+        for (bytes, line) in [(&ansi, 3), (&marked, 1), (&utf_16, 1)] {
+            assert_eq!(BoardFile::read(bytes), Err(BadFile::Encoding { line }));
+        }
+        assert!(BoardFile::read(text.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn a_byte_order_mark_changes_nothing_and_the_token_is_where_it_is() {
+        let text = format!("\u{feff}token = \"{TOKEN}\"\r\n");
+        let board = BoardFile::read(text.as_bytes()).unwrap();
+        assert_eq!(board.token(), Some(TOKEN));
+        assert_eq!(&text[board.token.unwrap().span()], format!("\"{TOKEN}\""));
     }
 
     #[test]

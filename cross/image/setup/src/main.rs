@@ -64,19 +64,13 @@ fn main() -> ExitCode {
 /// all, so that nobody has to guess which half of it holds.
 fn apply(root: &Path) -> Result<String, SetupError> {
     let boot = root.join(BOOT);
-    let path = boot.join(FILE);
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+    let complaint = boot.join(ERROR_FILE);
+    let board = match read(&boot.join(FILE)) {
+        Ok(Some(board)) => board,
+        Ok(None) => {
             return Ok(format!("there is no {FILE} on the boot partition; the network is asked for by DHCP"));
         }
-        Err(source) => return Err(SetupError::File { verb: "read", path, source }),
-    };
-    let complaint = boot.join(ERROR_FILE);
-    let board: BoardFile = match text.parse() {
-        Ok(board) => board,
         Err(error) => {
-            let error = SetupError::BadFile(error);
             files::say(
                 &complaint,
                 &format!("{error}\n\nNothing of the file was applied. Mend it and start the board again."),
@@ -91,6 +85,15 @@ fn apply(root: &Path) -> Result<String, SetupError> {
     }
     agent_file::set_proxy(root, board.proxy())?;
     Ok(done)
+}
+
+/// None where there is no such file.
+fn read(path: &Path) -> Result<Option<BoardFile>, SetupError> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(BoardFile::read(&bytes)?)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(SetupError::file("read", path)(error)),
+    }
 }
 
 #[cfg(test)]
@@ -137,6 +140,17 @@ mod tests {
         assert!(written.contains("sid"), "{written}");
         assert!(!root.path().join("run/headwater").exists());
         assert!(!root.path().join("proc/sys/kernel/hostname").exists());
+    }
+
+    #[test]
+    fn a_file_in_another_encoding_is_told_on_the_card_with_what_to_do() {
+        let root = board(None);
+        // As Windows' ANSI has it.
+        fs::write(root.path().join(BOOT).join(FILE), b"[wifi]\r\nssid = \"M\xfcller\"\r\n").unwrap();
+        apply(root.path()).unwrap_err();
+        let written = fs::read_to_string(root.path().join(BOOT).join(ERROR_FILE)).unwrap();
+        assert!(written.contains("line 2 is not UTF-8 text; save the file once more"), "{written}");
+        assert!(!root.path().join("run/headwater").exists());
     }
 
     #[test]

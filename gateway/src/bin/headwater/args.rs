@@ -81,7 +81,7 @@ pub(crate) enum Command {
     Updates(Updates),
     /// Make a signed bundle of Debian packages for `headwater update`, or show what one is
     Bundle(Bundle),
-    /// Let nodes finish what they have and give them nothing new
+    /// Let nodes finish what they have and give them nothing new until `resume`, also over restarts and boots
     #[command(after_help = SELECTOR_HELP)]
     Drain(Nodes),
     /// Give drained nodes work again

@@ -81,7 +81,7 @@ pub(crate) async fn command(
 
 fn says(command: NodeCommand) -> &'static str {
     match command {
-        NodeCommand::Drain => "finishes what it has and takes nothing new",
+        NodeCommand::Drain => "finishes what it has and takes nothing new until it is resumed",
         NodeCommand::Resume => "takes work again",
         NodeCommand::Restart => "restarts when it has drained",
         NodeCommand::Reboot => "boots anew when it has drained",
