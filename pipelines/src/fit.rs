@@ -105,28 +105,39 @@ const USUAL: [(u32, u32); 13] = [
     (120, 1),
 ];
 
+/// Matroska, and what came over RTMP, have times of whole milliseconds.
+const MILLISECOND: i64 = CLOCK / 1000;
+
 /// Frame rate of some frames, from their presentation times in any order; None for fewer than two times.
 ///
-/// The usual distance decides: gaps, and holes where reordered frames are not there yet, do not count.
+/// The usual distance decides: gaps, and holes where reordered frames are not there yet, do not count. Few times of whole
+/// milliseconds do not tell 29.97 from 30: then it is always 30, for one stream's segments shall not differ.
 pub fn measure_rate(times: &[Ticks]) -> Option<FrameRate> {
     let mut times: Vec<i64> = times.iter().map(|time| time.0).collect();
     times.sort_unstable();
-    let mut steps: Vec<i64> =
-        times.windows(2).map(|pair| pair[1] - pair[0]).filter(|step| *step > 0).collect();
-    steps.sort_unstable();
+    let steps: Vec<i64> = times.windows(2).map(|pair| pair[1] - pair[0]).filter(|step| *step > 0).collect();
+    let mut sorted = steps.clone();
+    sorted.sort_unstable();
     // The lower middle: a hole makes a step longer, nothing makes it shorter.
-    let middle = *steps.get(steps.len().checked_sub(1)? / 2)?;
-    let alike: Vec<i64> = steps.into_iter().filter(|step| (step - middle).abs() <= 2).collect();
-    let (count, sum) = (alike.len() as i64, alike.iter().sum::<i64>());
+    let middle = *sorted.get(sorted.len().checked_sub(1)? / 2)?;
+    let coarse =
+        steps.iter().filter(|step| (*step - middle).abs() <= MILLISECOND).all(|step| step % MILLISECOND == 0);
+    let reach = if coarse { MILLISECOND } else { 2 };
+    let alike = |step: &i64| (step - middle).abs() <= reach;
+    let count = steps.iter().filter(|step| alike(step)).count() as i64;
+    let sum: i64 = steps.iter().filter(|step| alike(step)).sum();
     let step = sum as f64 / count as f64;
+    // Rounding moves both ends of a row of steps by half a millisecond at most, and nothing in between.
+    let rows =
+        steps.chunk_by(|a, b| alike(a) == alike(b)).filter(|row| row.first().is_some_and(alike)).count();
+    let error = if coarse { rows as f64 * MILLISECOND as f64 / count as f64 } else { 0.6 };
     let usual = USUAL
         .iter()
         .filter_map(|&(num, den)| FrameRate::new(num, den).ok())
         .map(|rate| (rate, (CLOCK as f64 / rate.as_f64() - step).abs()))
-        .min_by(|a, b| a.1.total_cmp(&b.1));
-    if let Some((rate, distance)) = usual
-        && distance <= 0.6
-    {
+        .filter(|(_, distance)| *distance <= error)
+        .min_by(|(a, near), (b, far)| a.den().cmp(&b.den()).then(near.total_cmp(far)));
+    if let Some((rate, _)) = usual {
         return Some(rate);
     }
     let num = u32::try_from(CLOCK * count).ok()?;
@@ -264,6 +275,56 @@ mod tests {
         assert_eq!(measure_rate(&reordered), rate(30, 1));
         assert_eq!(measure_rate(&[Ticks(5)]), None);
         assert_eq!(measure_rate(&[Ticks(5), Ticks(5)]), None);
+    }
+
+    /// Times of `count` frames in whole milliseconds, of which the first is `phase` thousandths of one too late.
+    fn rounded(rate: FrameRate, phase: i64, count: i64) -> Vec<Ticks> {
+        let (num, den) = (i64::from(rate.num()), i64::from(rate.den()));
+        let millis = |at: i64| (at * den * 1_000_000 + (phase + 500) * num).div_euclid(num * 1000);
+        (0..count).map(|at| Ticks(millis(at) * MILLISECOND)).collect()
+    }
+
+    #[test]
+    fn times_of_whole_milliseconds_give_one_rate_wherever_a_segment_begins() {
+        let rate = |num, den| FrameRate::new(num, den).unwrap();
+        for whole in [24, 25, 30, 50, 60, 120] {
+            let ntsc = rate(whole * 1000, 1001);
+            for (phase, count) in (0..1000).step_by(7).flat_map(|phase| [2, 4, 9].map(|count| (phase, count)))
+            {
+                let found = |real| measure_rate(&rounded(real, phase, count));
+                assert_eq!(found(rate(whole, 1)), Some(rate(whole, 1)), "{phase} {count}");
+                if USUAL.contains(&(whole * 1000, 1001)) {
+                    assert_eq!(found(ntsc), Some(rate(whole, 1)), "{phase} {count}");
+                }
+            }
+        }
+        for (phase, ntsc) in (0..1000).step_by(7).flat_map(|phase| [24, 30, 60].map(|rate| (phase, rate))) {
+            let ntsc = rate(ntsc * 1000, 1001);
+            assert_eq!(measure_rate(&rounded(ntsc, phase, 300)), Some(ntsc), "{phase}: many frames tell");
+        }
+    }
+
+    #[test]
+    fn times_of_whole_milliseconds_may_have_holes() {
+        let thirty = FrameRate::new(30, 1).unwrap();
+        for phase in 0..1000 {
+            let mut times = rounded(thirty, phase, 12);
+            // Reordered frames that are not there yet, and a gap of 100 s.
+            times.remove(10);
+            times.remove(7);
+            times.extend(rounded(thirty, phase, 3).iter().map(|time| Ticks(time.0 + 100 * CLOCK)));
+            assert_eq!(measure_rate(&times), Some(thirty), "{phase}");
+        }
+    }
+
+    #[test]
+    fn rates_of_their_own_stay_what_they_are() {
+        let rate = |num, den| Some(FrameRate::new(num, den).unwrap());
+        assert_eq!(measure_rate(&times(9000, 1, 2)), rate(10, 1));
+        assert_eq!(measure_rate(&times(3690, 1, 9)), rate(1000, 41), "41 ms each");
+        assert_eq!(measure_rate(&times(3050, 1, 9)), rate(1800, 61));
+        let uneven = [0, 3000, 6050, 9050, 12_120, 15_120].map(Ticks);
+        assert_eq!(measure_rate(&uneven), rate(30, 1), "the usual step");
     }
 
     #[test]
