@@ -28,7 +28,7 @@ use headwater_protocol::{
 
 use crate::board::Board;
 use crate::collect::{Collector, Watch, millis};
-use crate::es::{CLOCK, Rotation, Ticks};
+use crate::es::{CLOCK, Item, Rotation, Ticks};
 use crate::exit::Exit;
 use crate::feed::{Fed, Feeder, Shared};
 use crate::fit::Size;
@@ -58,6 +58,8 @@ pub trait Input: Send {
 #[derive(Debug)]
 pub enum Next {
     Bytes(Bytes),
+    /// What was in a container that the caller has read. All of an input comes so, or nothing.
+    Items(Vec<Item>),
     /// Nothing came within the time.
     Nothing,
     End,

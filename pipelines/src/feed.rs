@@ -167,6 +167,7 @@ where
 
     fn all(&mut self, input: &mut dyn Input, bytes: &mut u64) -> Result<(), Over> {
         let mut items = Vec::new();
+        let mut demuxed = false;
         loop {
             if self.feeder.cancel.load(Relaxed) || self.feeder.shared.give_up.load(Relaxed) {
                 return Err(Over);
@@ -185,7 +186,14 @@ where
                     self.demuxer.push(piece, &mut items).map_err(|fault| self.fault(fault))?;
                     self.items(&mut items, input)?;
                 }
+                Next::Items(mut given) => {
+                    demuxed = true;
+                    self.items(&mut given, input)?;
+                }
             }
+        }
+        if demuxed {
+            return self.end();
         }
         if *bytes == 0 {
             return Err(self.fault(Fault::new(Code::EmptyInput, "the segment is empty; send its bytes")));

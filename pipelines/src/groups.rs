@@ -6,13 +6,12 @@ use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use headwater_protocol::{Container, Fault};
 
+use crate::coded;
 use crate::demux::Demuxer;
 use crate::engine::{Input, Next};
-use crate::es::{CLOCK, Item, Rotation};
-use crate::mux::{MuxVideo, Muxer};
+use crate::es::{CLOCK, Frame, Item, Tracks, VideoTrack};
 use crate::split::{self, SplitSegment};
 
 /// Which frames of a group of pictures are needed.
@@ -57,9 +56,10 @@ impl Keep {
 
 /// Takes groups of pictures from the splitter and sends on what is needed, as one stream.
 pub(crate) struct Reader<'a> {
-    sender: SyncSender<Bytes>,
+    sender: SyncSender<Vec<Item>>,
     keep: Keep,
-    muxer: Option<Muxer>,
+    /// Of the groups sent so far.
+    video: Option<VideoTrack>,
     /// Until it is known whether another follows.
     held: Option<SplitSegment>,
     done: &'a AtomicI64,
@@ -92,8 +92,8 @@ pub(crate) fn read(input: &Path, mut reader: Reader<'_>) -> Result<Span, Fault> 
 }
 
 impl<'a> Reader<'a> {
-    pub(crate) fn new(sender: SyncSender<Bytes>, every: i64, done: &'a AtomicI64) -> Self {
-        Self { sender, keep: Keep::new(every), muxer: None, held: None, done }
+    pub(crate) fn new(sender: SyncSender<Vec<Item>>, every: i64, done: &'a AtomicI64) -> Self {
+        Self { sender, keep: Keep::new(every), video: None, held: None, done }
     }
 
     fn group(&mut self, group: SplitSegment, next: Option<i64>) -> io::Result<()> {
@@ -107,39 +107,43 @@ impl<'a> Reader<'a> {
         let mut items = Vec::new();
         let read = demuxer.push(group.bytes, &mut items).and_then(|()| demuxer.finish(&mut items));
         read.map_err(|fault| io::Error::other(fault.to_string()))?;
-        let mut out = BytesMut::new();
+        let mut wanted = Vec::new();
         let mut left = most;
         for item in items {
             match item {
-                Item::Tracks(tracks) => {
-                    let codec = tracks.video.map(|video| video.codec);
-                    if let (None, Some(codec)) = (&self.muxer, codec) {
-                        let video =
-                            MuxVideo { codec, width: 0, height: 0, fps: None, rotation: Rotation::None };
-                        self.muxer = Some(Muxer::new(Container::Ts, video, &[]));
+                Item::Tracks(Tracks { video, audio: _ }) => {
+                    if video != self.video {
+                        self.video.clone_from(&video);
+                        wanted.push(Item::Tracks(Tracks { video, audio: Vec::new() }));
                     }
                 }
+                // Behind it is what the next group's first picture leads: that would come before the picture itself.
+                Item::Video(frame) if self.is_copy(&frame) => break,
                 Item::Video(frame) if left > 0 => {
                     left -= 1;
-                    if let Some(muxer) = &mut self.muxer {
-                        muxer.video(&frame, &mut out);
-                    }
+                    wanted.push(Item::Video(frame));
                 }
                 Item::Video(_) | Item::Audio(_) => {}
             }
         }
         let gone = |_| io::Error::new(io::ErrorKind::BrokenPipe, "nobody wants further pictures");
-        self.sender.send(out.freeze()).map_err(gone)
+        self.sender.send(wanted).map_err(gone)
+    }
+
+    /// Whether the frame is the next group's first picture, which the splitter copies for frames that are shown before it.
+    fn is_copy(&self, frame: &Frame) -> bool {
+        let codec = self.video.as_ref().map(|video| video.codec);
+        codec.is_some_and(|codec| coded::is_nal(codec) && !coded::shown(codec, &frame.data))
     }
 }
 
 /// The other end.
-pub(crate) struct Groups(pub(crate) Receiver<Bytes>);
+pub(crate) struct Groups(pub(crate) Receiver<Vec<Item>>);
 
 impl Input for Groups {
     fn next(&mut self, wait: Duration) -> Next {
         match self.0.recv_timeout(wait) {
-            Ok(bytes) => Next::Bytes(bytes),
+            Ok(items) => Next::Items(items),
             Err(RecvTimeoutError::Timeout) => Next::Nothing,
             Err(RecvTimeoutError::Disconnected) => Next::End,
         }
