@@ -46,6 +46,8 @@ pub(crate) struct Collector<'a> {
     tracks: Tracks,
     pub shown: Option<Size>,
     pub hdr: Option<Hdr>,
+    /// Packets of sound that some rendition lacks.
+    pub lost: u32,
     rungs: Vec<Rung>,
     pub reports: Vec<Option<RenditionReport>>,
 }
@@ -79,7 +81,7 @@ impl<'a> Collector<'a> {
             .map(|wanted| Rung::new(wanted, sounds.iter().position(|sound| *sound == wanted.audio)))
             .collect();
         let reports = rungs.iter().map(|_| None).collect();
-        Self { output, tracks: Tracks::default(), shown: None, hdr: None, rungs, reports }
+        Self { output, tracks: Tracks::default(), shown: None, hdr: None, lost: 0, rungs, reports }
     }
 
     /// Until every rendition is whole, or something ends the segment early.
@@ -179,6 +181,7 @@ impl<'a> Collector<'a> {
             }
             Event::Done { rung } => {
                 let report = self.rungs[rung].finish()?;
+                self.lost = self.lost.max(self.rungs[rung].mux.as_ref().map_or(0, Muxer::lost));
                 let rest = self.rungs[rung].take(1);
                 self.hand_on(rung, rest)?;
                 let report = RenditionReport { bytes: self.rungs[rung].bytes, ..report };

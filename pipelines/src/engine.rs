@@ -19,7 +19,7 @@ use bytes::Bytes;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
-use headwater_protocol::media::{Hdr, VideoFacts};
+use headwater_protocol::media::VideoFacts;
 use headwater_protocol::worker::Progress;
 use headwater_protocol::{
     Class, Code, Codec, Container, Evidence, Fault, FrameRate, InputFacts, Ladder, Pixels, RenditionReport,
@@ -351,7 +351,7 @@ impl Engine {
         })?;
         chains.recycle();
         let report = SegmentReport {
-            input: facts(&fed, &chains.counters, collector.shown, collector.hdr),
+            input: facts(&fed, &chains.counters, &collector),
             renditions: collector.reports.into_iter().flatten().collect(),
             wall_us: started.elapsed().as_micros() as u64,
             cpu_us: cpu_us().saturating_sub(cpu),
@@ -372,13 +372,13 @@ fn is_ours(stopped: &Stopped) -> bool {
     }
 }
 
-fn facts(fed: &Fed, counters: &Counters, shown: Option<Size>, hdr: Option<Hdr>) -> InputFacts {
+fn facts(fed: &Fed, counters: &Counters, collector: &Collector<'_>) -> InputFacts {
     let frame = fed.rate.map_or(0.0, |rate| CLOCK as f64 / rate.as_f64());
     let span = match (fed.first, fed.last) {
         (Some(first), Some(last)) => (last.0 - first.0) as f64 + frame,
         (Some(_), None) | (None, Some(_)) | (None, None) => 0.0,
     };
-    let video = fed.codec.zip(shown).map(|(codec, shown)| VideoFacts {
+    let video = fed.codec.zip(collector.shown).map(|(codec, shown)| VideoFacts {
         codec,
         width: Pixels(shown.width),
         height: Pixels(shown.height),
@@ -386,7 +386,7 @@ fn facts(fed: &Fed, counters: &Counters, shown: Option<Size>, hdr: Option<Hdr>) 
         frames: fed.frames,
         decoded: counters.decoded.load(Relaxed),
         pixels: counters.pixels.load(Relaxed),
-        hdr,
+        hdr: collector.hdr,
     });
     InputFacts {
         container: fed.container,
@@ -394,7 +394,7 @@ fn facts(fed: &Fed, counters: &Counters, shown: Option<Size>, hdr: Option<Hdr>) 
         video,
         audio_streams: fed.audio_streams,
         duration: millis(span),
-        errors: fed.errors,
+        errors: fed.errors + collector.lost,
     }
 }
 

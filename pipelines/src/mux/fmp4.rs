@@ -37,6 +37,8 @@ pub(super) struct Fmp4Muxer {
     shift: Option<i64>,
     sequence: u32,
     last_duration: Option<i64>,
+    /// Packets of sound that came when the header was written without their track.
+    lost: u32,
 }
 
 #[derive(Debug)]
@@ -74,6 +76,7 @@ impl Fmp4Muxer {
             shift: None,
             sequence: 0,
             last_duration: None,
+            lost: 0,
         }
     }
 
@@ -98,9 +101,16 @@ impl Fmp4Muxer {
     }
 
     pub(super) fn audio(&mut self, packet: &AudioPacket) {
-        if let Some(Some(track)) = self.audio.get_mut(packet.track) {
+        let Some(Some(track)) = self.audio.get_mut(packet.track) else { return };
+        if self.shift.is_some() && !track.listed {
+            self.lost += 1;
+        } else {
             track.push(packet);
         }
+    }
+
+    pub(super) fn lost(&self) -> u32 {
+        self.lost
     }
 
     pub(super) fn finish(&mut self, out: &mut BytesMut) {
@@ -252,11 +262,7 @@ impl Fmp4Muxer {
         out.put_slice(b"mdat");
         self.frames.drain(..).for_each(|frame| out.put_slice(&frame.data));
         for track in self.audio.iter_mut().flatten() {
-            for sound in track.sounds.drain(..) {
-                if track.listed {
-                    out.put_slice(&sound.data);
-                }
-            }
+            track.sounds.drain(..).for_each(|sound| out.put_slice(&sound.data));
         }
     }
 

@@ -77,6 +77,15 @@ impl Muxer {
         }
     }
 
+    /// Packets of sound that are not in the output, though it carries their format: MP4's header was written before their
+    /// track was known.
+    pub fn lost(&self) -> u32 {
+        match &self.0 {
+            Inner::Ts(_) | Inner::Jpeg => 0,
+            Inner::Mp4(mp4) => mp4.lost(),
+        }
+    }
+
     /// Nothing more comes: writes what was held back.
     pub fn finish(&mut self, out: &mut BytesMut) {
         match &mut self.0 {
