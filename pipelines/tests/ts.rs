@@ -2,8 +2,9 @@
 
 mod media;
 
+use headwater_pipelines::es::{AudioPacket, Ticks};
 use headwater_protocol::{Code, Container};
-use media::{Folder, complaints, demux, demux_in, md5, pictures, probe, run};
+use media::{Folder, Read, complaints, demux, demux_in, md5, pictures, probe, run};
 use proptest::prelude::*;
 
 const H264: &str = "-c:v libx264 -preset veryfast -g 30 -c:a aac -b:a 96k";
@@ -187,6 +188,28 @@ fn several_pictures_in_one_pes_are_several_frames() {
     read.items.extend(merged.into_iter().map(headwater_pipelines::es::Item::Video));
     let again = demux_in(&read.mux(Container::Ts), 4096).unwrap();
     assert_eq!(again.packets(), before);
+}
+
+#[test]
+fn sound_without_a_time_of_its_own_goes_on_where_the_last_ended() {
+    let folder = Folder::new();
+    let mut bytes = std::fs::read(folder.make("in.ts", H264)).unwrap();
+    let before = demux_in(&bytes, 4096).unwrap();
+    let starts = bytes.as_chunks_mut::<188>().0.iter_mut().filter(|p| (p[1] & 0x5f, p[2]) == (0x41, 1));
+    for packet in starts.skip(1).step_by(2) {
+        let adaptation = if packet[3] & 0x20 == 0 { 0 } else { 1 + usize::from(packet[4]) };
+        let pes = &mut packet[4 + adaptation..];
+        assert_ne!((pes[4], pes[5]), (0, 0), "its length is known");
+        pes[7] = 0;
+        pes[9..14].fill(0xff);
+    }
+    let after = demux_in(&bytes, 4096).unwrap();
+    let times = |packets: &[AudioPacket]| packets.iter().map(|packet| packet.pts).collect::<Vec<_>>();
+    let wanted: Vec<Ticks> = times(&before.audio).into_iter().step_by(2).collect();
+    assert!(wanted.len() > 3);
+    assert_eq!(times(&after.audio), wanted);
+    let sound = |read: &Read| read.audio.iter().flat_map(|packet| packet.data.to_vec()).collect::<Vec<u8>>();
+    assert_eq!((sound(&after), after.errors), (sound(&before), 0));
 }
 
 fn sample() -> Vec<u8> {

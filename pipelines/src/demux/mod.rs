@@ -12,6 +12,7 @@ pub(crate) mod mkv;
 pub(crate) mod mp4;
 mod pes;
 mod psi;
+mod route;
 pub(crate) mod sniff;
 mod ts;
 

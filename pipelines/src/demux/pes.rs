@@ -1,4 +1,6 @@
-//! The header of a PES packet, and its clock of 33 bits.
+//! The header of a PES packet, its clock of 33 bits, and which of its timestamps are damaged.
+
+use crate::es::CLOCK;
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Header {
@@ -50,6 +52,34 @@ fn timestamp(b: &[u8]) -> Option<u64> {
     Some((a >> 1 & 7) << 30 | b << 22 | (c >> 1) << 15 | d << 7 | e >> 1)
 }
 
+const WRAP: i64 = 1 << 33;
+
+/// A timestamp lies no farther than this from the clock and from those around it.
+const FAR: i64 = 10 * CLOCK;
+
+/// Finds the damaged timestamps of a stream: those far from the clock reference and from the ones before. To be near one
+/// of them is enough, for a whole stream's clock may be wrong or missing.
+#[derive(Debug, Default)]
+pub(super) struct Judge {
+    sound: Option<u64>,
+    /// Sound or not: where time jumps without a clock, the second stamp confirms the first.
+    latest: Option<u64>,
+}
+
+impl Judge {
+    pub(super) fn is_sound(&mut self, stamp: u64, clock: Option<u64>) -> bool {
+        let others = [clock, self.sound, self.latest.replace(stamp)];
+        // 33 bits: fits.
+        let near = |other: u64| (stamp as i64 - other as i64 + FAR).rem_euclid(WRAP) <= 2 * FAR;
+        // Nothing tells of the first whether it is wrong or the clock.
+        let sound = self.sound.is_none() || others.into_iter().flatten().any(near);
+        if sound {
+            self.sound = Some(stamp);
+        }
+        sound
+    }
+}
+
 /// Makes 33-bit timestamps into ones that go on over the wrap. The first one of all stays as it is.
 #[derive(Debug, Default)]
 pub(super) struct Unwrap {
@@ -58,7 +88,6 @@ pub(super) struct Unwrap {
 
 impl Unwrap {
     pub(super) fn unwrap(&mut self, stamp: u64) -> i64 {
-        const WRAP: i64 = 1 << 33;
         // 33 bits: fits.
         let stamp = stamp as i64;
         let value = match self.last {
@@ -86,6 +115,29 @@ mod tests {
         assert_eq!(time.unwrap(near + 1), near as i64 + 1);
         let mut time = Unwrap::default();
         assert_eq!((time.unwrap(10), time.unwrap(near)), (10, -1000));
+    }
+
+    #[test]
+    fn a_stamp_far_from_all_others_is_damaged() {
+        const SECOND: u64 = 90_000;
+        let damaged = |clocked: bool, seconds: &[u64]| {
+            let mut judge = Judge::default();
+            let judged = |second: &u64| judge.is_sound(second * SECOND, clocked.then_some(4 * SECOND));
+            seconds.iter().map(judged).collect::<Vec<bool>>()
+        };
+        for clocked in [true, false] {
+            assert_eq!(damaged(clocked, &[3, 4, 50, 5]), [true, true, false, true]);
+            assert_eq!(damaged(clocked, &[3, 4, 500, 501, 502]), [true, true, false, true, true], "a jump");
+            assert_eq!(damaged(clocked, &[300, 305, 310]), [true; 3], "only the clock says otherwise");
+        }
+        assert_eq!(damaged(true, &[300, 7, 8]), [true; 3], "the clock confirms a jump");
+    }
+
+    #[test]
+    fn stamps_on_both_sides_of_the_wrap_are_near() {
+        let mut judge = Judge::default();
+        assert!(judge.is_sound((1 << 33) - 1000, None) && judge.is_sound(500, None));
+        assert!(!judge.is_sound(1 << 32, None) && judge.is_sound((1 << 33) - 1, None));
     }
 
     #[test]

@@ -117,7 +117,15 @@ pub(super) struct Stream {
     pub(super) kind: Kind,
 }
 
-pub(super) fn parse_pmt(section: &[u8]) -> Option<Vec<Stream>> {
+/// What a program table says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Table {
+    /// PID of the clock reference.
+    pub(super) clock: u16,
+    pub(super) streams: Vec<Stream>,
+}
+
+pub(super) fn parse_pmt(section: &[u8]) -> Option<Table> {
     if section[0] != 2 || section[5] & 1 == 0 {
         return None;
     }
@@ -131,7 +139,7 @@ pub(super) fn parse_pmt(section: &[u8]) -> Option<Vec<Stream>> {
         streams.push(Stream { pid: pid(&rest[1..]), kind: stream_kind(rest[0], descriptors) });
         rest = &rest[5 + len..];
     }
-    Some(streams)
+    Some(Table { clock: pid(body), streams })
 }
 
 fn stream_kind(stream_type: u8, descriptors: &[u8]) -> Kind {

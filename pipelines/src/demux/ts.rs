@@ -9,21 +9,18 @@
 //! A damaged stream is used as far as it goes: a lost packet leaves a hole in its access unit and drops
 //! nothing else, for a decoder conceals better than a demuxer guesses.
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use headwater_protocol::Codec;
 
 use super::au::Assembler;
 use super::error::DemuxError;
-use super::pes::{Header, Parsed, Unwrap, parse_header};
-use super::psi::{self, Kind, Section, Stream};
+use super::psi::{self, Kind, Section, Table};
+use super::route::{Audio, Route, Sink, Time};
 use super::sniff::{PACKET, SYNC, find_grid};
-use crate::es::{AudioFormat, AudioPacket, Item, Ticks, Tracks, VideoTrack};
+use crate::es::{AudioFormat, Item, Tracks, VideoTrack};
 
 /// Bytes kept until the program is known, so that what lies before a late PMT is not lost.
 const MAX_HELD: usize = 8 << 20;
-
-/// An audio PES is at most 64 KiB; packets that go on without end are cut here.
-const MAX_AUDIO: usize = 1 << 20;
 
 const PIDS: usize = 0x2000;
 const NULL_PID: u16 = 0x1fff;
@@ -43,45 +40,22 @@ pub(super) struct TsDemuxer {
     counters: Box<[u8; PIDS]>,
     packets: u64,
     errors: u32,
-    time: Unwrap,
+    time: Time,
 }
 
 #[derive(Debug)]
 struct Program {
     pid: u16,
     section: Section,
-    streams: Option<Vec<Stream>>,
+    table: Option<Table>,
 }
 
 #[derive(Debug)]
 struct Chosen {
     pmt: u16,
     section: Section,
-    streams: Vec<Stream>,
+    table: Table,
     routes: Vec<Route>,
-}
-
-/// Where a PID's payload goes.
-#[derive(Debug)]
-struct Route {
-    pid: u16,
-    pes: Pes,
-    sink: Sink,
-    /// The last packet: a repeated one is the same to the byte.
-    last: [u8; PACKET],
-}
-
-#[derive(Debug)]
-enum Sink {
-    Video(Box<Assembler>),
-    Audio(Audio),
-}
-
-#[derive(Debug)]
-struct Audio {
-    track: usize,
-    data: BytesMut,
-    pts: Option<i64>,
 }
 
 impl TsDemuxer {
@@ -96,7 +70,7 @@ impl TsDemuxer {
             counters: Box::new([0xff; PIDS]),
             packets: 0,
             errors: 0,
-            time: Unwrap::default(),
+            time: Time::default(),
         }
     }
 
@@ -116,7 +90,7 @@ impl TsDemuxer {
         self.carry.clear();
         if self.chosen.is_none() {
             // Not all tables came; one without video is better than none.
-            let found = self.programs.iter().position(|p| p.streams.is_some());
+            let found = self.programs.iter().position(|p| p.table.is_some());
             let index = found.ok_or(DemuxError::NoProgram { packets: self.packets })?;
             self.choose(index, out)?;
         }
@@ -190,6 +164,7 @@ impl TsDemuxer {
         if self.chosen.is_none() && self.held.len() < MAX_HELD {
             self.held.extend_from_slice(packet);
         }
+        self.tick(pid, packet);
         let Some(payload) = payload(packet) else { return Ok(()) };
         let start = packet[1] & 0x40 != 0;
         if pid == 0 {
@@ -201,10 +176,10 @@ impl TsDemuxer {
         }
         if let Some(index) = self.programs.iter().position(|p| p.pid == pid) {
             let sections = self.programs[index].section.push(start, payload, &mut self.errors);
-            if let Some(streams) = sections.iter().rev().find_map(|s| psi::parse_pmt(s)) {
-                let has_video = streams.iter().any(|s| matches!(s.kind, Kind::Video(_)));
-                self.programs[index].streams = Some(streams);
-                if has_video || self.programs.iter().all(|p| p.streams.is_some()) {
+            if let Some(table) = sections.iter().rev().find_map(|s| psi::parse_pmt(s)) {
+                let has_video = table.streams.iter().any(|s| matches!(s.kind, Kind::Video(_)));
+                self.programs[index].table = Some(table);
+                if has_video || self.programs.iter().all(|p| p.table.is_some()) {
                     self.choose(index, out)?;
                 }
             }
@@ -212,12 +187,18 @@ impl TsDemuxer {
             // The PAT was lost, but this is a PMT if its CRC says so.
             let mut section = Section::default();
             let found = section.push(start, payload, &mut 0);
-            if let Some(streams) = found.iter().find_map(|s| psi::parse_pmt(s)) {
-                self.programs.push(Program { pid, section, streams: Some(streams) });
+            if let Some(table) = found.iter().find_map(|s| psi::parse_pmt(s)) {
+                self.programs.push(Program { pid, section, table: Some(table) });
                 self.choose(0, out)?;
             }
         }
         Ok(())
+    }
+
+    fn tick(&mut self, pid: u16, packet: &[u8; PACKET]) {
+        if self.chosen.as_ref().is_some_and(|chosen| chosen.table.clock == pid) {
+            self.time.clock = clock(packet).or(self.time.clock);
+        }
     }
 
     fn read_pat(&mut self, start: bool, payload: &[u8]) {
@@ -227,7 +208,7 @@ impl TsDemuxer {
                 self.programs.retain(|p| pids.contains(&p.pid));
                 for pid in pids {
                     if !self.programs.iter().any(|p| p.pid == pid) {
-                        self.programs.push(Program { pid, section: Section::default(), streams: None });
+                        self.programs.push(Program { pid, section: Section::default(), table: None });
                     }
                 }
             } else if let Some(chosen) = &mut self.chosen
@@ -245,15 +226,19 @@ impl TsDemuxer {
     fn choose(&mut self, index: usize, out: &mut Vec<Item>) -> Result<(), DemuxError> {
         let program = self.programs.swap_remove(index);
         self.programs.clear();
-        let streams = program.streams.unwrap_or_default();
-        let mut chosen =
-            Chosen { pmt: program.pid, section: Section::default(), streams: Vec::new(), routes: Vec::new() };
-        self.errors += chosen.set(streams, out)?;
+        let mut chosen = Chosen {
+            pmt: program.pid,
+            section: Section::default(),
+            table: Table::default(),
+            routes: Vec::new(),
+        };
+        self.errors += chosen.set(program.table.unwrap_or_default(), out)?;
         self.chosen = Some(chosen);
         let held = std::mem::take(&mut self.held);
         for packet in held.chunks_exact(PACKET) {
             let Ok(packet) = <&[u8; PACKET]>::try_from(packet) else { continue };
             let pid = u16::from(packet[1] & 0x1f) << 8 | u16::from(packet[2]);
+            self.tick(pid, packet);
             if let Some(payload) = payload(packet)
                 && pid != 0
             {
@@ -274,8 +259,8 @@ impl TsDemuxer {
         let start = packet[1] & 0x40 != 0;
         if pid == chosen.pmt {
             let sections = chosen.section.push(start, payload, &mut self.errors);
-            for streams in sections.iter().filter_map(|s| psi::parse_pmt(s)) {
-                self.errors += chosen.set(streams, out)?;
+            for table in sections.iter().filter_map(|s| psi::parse_pmt(s)) {
+                self.errors += chosen.set(table, out)?;
             }
             return Ok(());
         }
@@ -311,12 +296,22 @@ fn payload(packet: &[u8; PACKET]) -> Option<&[u8]> {
     packet.get(from..).filter(|p| !p.is_empty())
 }
 
+/// The clock reference in a packet, without its finer part.
+fn clock(packet: &[u8; PACKET]) -> Option<u64> {
+    // Flags and six bytes.
+    let carries = packet[3] & 0x20 != 0 && packet[4] >= 7 && packet[5] & 0x10 != 0;
+    let [a, b, c, d, e] = [6, 7, 8, 9, 10].map(|at: usize| u64::from(packet[at]));
+    carries.then_some(a << 25 | b << 17 | c << 9 | d << 1 | e >> 7)
+}
+
 impl Chosen {
     /// Takes a program table over. Streams that stay keep their state. Returns how many frames of others were broken.
-    fn set(&mut self, streams: Vec<Stream>, out: &mut Vec<Item>) -> Result<u32, DemuxError> {
-        if streams == self.streams && !self.streams.is_empty() {
+    fn set(&mut self, table: Table, out: &mut Vec<Item>) -> Result<u32, DemuxError> {
+        self.table.clock = table.clock;
+        if table == self.table && !table.streams.is_empty() {
             return Ok(0);
         }
+        let streams = &table.streams;
         let video = streams.iter().find_map(|s| match s.kind {
             Kind::Video(codec) => Some((s.pid, codec)),
             Kind::UnsupportedVideo(_) | Kind::Audio(_) | Kind::Other => None,
@@ -348,9 +343,7 @@ impl Chosen {
         }
         for (track, (pid, _)) in audio.iter().enumerate() {
             let kept = reuse(*pid, &|sink| matches!(sink, Sink::Audio(_)));
-            let mut route = kept.unwrap_or_else(|| {
-                Route::new(*pid, Sink::Audio(Audio { track, data: BytesMut::new(), pts: None }))
-            });
+            let mut route = kept.unwrap_or_else(|| Route::new(*pid, Sink::Audio(Audio::new(track))));
             if let Sink::Audio(audio) = &mut route.sink
                 && audio.track != track
             {
@@ -361,131 +354,10 @@ impl Chosen {
             self.routes.push(route);
         }
         let errors = old.into_iter().map(|mut gone| gone.end(out)).sum();
-        self.streams = streams;
+        self.table = table;
         let video = video.map(|(_, codec): (u16, Codec)| VideoTrack { codec, rotation: Default::default() });
         let tracks = Tracks { video, audio: audio.into_iter().map(|(_, format)| format).collect() };
         out.push(Item::Tracks(tracks));
         Ok(errors)
     }
-}
-
-impl Route {
-    fn new(pid: u16, sink: Sink) -> Self {
-        Self { pid, pes: Pes::Closed, sink, last: [0; PACKET] }
-    }
-
-    fn payload(
-        &mut self,
-        start: bool,
-        payload: &[u8],
-        time: &mut Unwrap,
-        errors: &mut u32,
-        out: &mut Vec<Item>,
-    ) {
-        if start {
-            if let Sink::Video(assembler) = &mut self.sink {
-                *errors += assembler.drain(&mut |frame| out.push(Item::Video(frame)));
-            }
-            self.pes = Pes::Header(Vec::new());
-        }
-        let mut rest = payload;
-        let joined;
-        if let Pes::Header(head) = &mut self.pes {
-            let before = head.len();
-            let parsed = if before == 0 {
-                parse_header(payload)
-            } else {
-                head.extend_from_slice(payload);
-                parse_header(head)
-            };
-            match parsed {
-                Parsed::More => {
-                    if before == 0 {
-                        head.extend_from_slice(payload);
-                    }
-                    return;
-                }
-                Parsed::Bad => {
-                    *errors += 1;
-                    self.pes = Pes::Closed;
-                    return;
-                }
-                Parsed::Header(header) => {
-                    if before > 0 {
-                        joined = std::mem::take(head);
-                        rest = &joined;
-                    }
-                    rest = &rest[header.len..];
-                    self.pes = Pes::Open { left: header.payload };
-                    self.begin(&header, time, out);
-                }
-            }
-        }
-        let Pes::Open { left } = &mut self.pes else { return };
-        let mut ended = false;
-        if let Some(left) = left {
-            rest = &rest[..rest.len().min(*left)];
-            *left -= rest.len();
-            ended = *left == 0;
-        }
-        match &mut self.sink {
-            Sink::Video(assembler) => assembler.extend(rest),
-            Sink::Audio(audio) => {
-                audio.data.extend_from_slice(rest);
-                if ended || audio.data.len() > MAX_AUDIO {
-                    audio.flush(out);
-                }
-            }
-        }
-    }
-
-    fn begin(&mut self, header: &Header, time: &mut Unwrap, out: &mut Vec<Item>) {
-        let dts = header.dts.map(|t| time.unwrap(t));
-        let pts = header.pts.map(|t| time.unwrap(t));
-        match &mut self.sink {
-            Sink::Video(assembler) => assembler.mark(pts, dts),
-            Sink::Audio(audio) => {
-                // Without a time of its own it goes on where the last one ended.
-                if pts.is_some() {
-                    audio.flush(out);
-                    audio.pts = pts;
-                }
-            }
-        }
-    }
-
-    /// Returns how many frames were broken.
-    fn end(&mut self, out: &mut Vec<Item>) -> u32 {
-        self.pes = Pes::Closed;
-        match &mut self.sink {
-            Sink::Video(assembler) => assembler.finish(&mut |frame| out.push(Item::Video(frame))),
-            Sink::Audio(audio) => {
-                audio.flush(out);
-                0
-            }
-        }
-    }
-}
-
-impl Audio {
-    fn flush(&mut self, out: &mut Vec<Item>) {
-        if self.data.is_empty() {
-            return;
-        }
-        let data: Bytes = self.data.split().freeze();
-        // Before the first timestamp there is nothing to place it by.
-        if let Some(pts) = self.pts {
-            out.push(Item::Audio(AudioPacket { track: self.track, pts: Ticks(pts), data }));
-        }
-    }
-}
-
-#[derive(Debug)]
-enum Pes {
-    /// No start seen, or a broken one.
-    Closed,
-    /// A header that goes on in the next packet.
-    Header(Vec<u8>),
-    /// `left` bytes to come, where the header says it.
-    Open { left: Option<usize> },
 }
