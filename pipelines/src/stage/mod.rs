@@ -268,11 +268,11 @@ impl Stage {
             self.decoded_size = Some(size);
             self.origins = cascade(size, &outputs.plan.sizes);
         }
+        let Some(time) = time else { return Ok(()) };
         if !second {
             self.counters.decoded.fetch_add(1, Relaxed);
             self.counters.pixels.fetch_add(size.pixels(), Relaxed);
         }
-        let Some(time) = time else { return Ok(()) };
         let shown = self.segment.origo.nanoseconds(time);
         if buffer.pts() != shown {
             buffer.make_mut().set_pts(shown);
