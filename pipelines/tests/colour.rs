@@ -146,6 +146,17 @@ fn colours_of_standard_definition_and_full_range_stay_what_they_are() {
 }
 
 #[test]
+fn small_renditions_of_an_untagged_high_definition_picture_say_what_players_take_that_for() {
+    let rig = Rig::new();
+    let input = rig.clip("1920x1080", 0.2, "-c:v libx264 -preset ultrafast -bf 0", "in.ts");
+    assert_eq!(rig.colour(&input)[2..], ["unknown"; 3]);
+    let done = run(&mut engine(vec![rendition("a", 1280, 720), rendition("b", 426, 240)]), &input).unwrap();
+    for bytes in &done.outputs {
+        assert_eq!(rig.colour(bytes), BT709);
+    }
+}
+
+#[test]
 fn more_chroma_than_is_made_is_read_in_eight_and_ten_bits_and_interlaced() {
     let rig = Rig::new();
     let vui = "colorprim=bt709:transfer=bt709:colormatrix=bt709";

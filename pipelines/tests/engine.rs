@@ -1,9 +1,13 @@
 //! The engine on real input: exact frames, exact times, exact sizes, and clear answers to bad input.
 
 use headwater_pipelines::engine::Engine;
-use headwater_protocol::{Code, Container, FrameRate, Gop, Millis};
+use headwater_pipelines::es::Rotation;
+use headwater_pipelines::survey;
+use headwater_protocol::{Code, Codec, Container, FrameRate, Gop, Ladder, Millis};
 
+mod media;
 mod rig;
+use media::demux;
 use rig::{Done, Rig, engine, rendition, run, run_as};
 
 const X264: &str = "-c:v libx264 -preset ultrafast -g 60";
@@ -94,6 +98,33 @@ fn keyframes_come_as_asked() {
 }
 
 #[test]
+fn keyframes_come_as_asked_and_at_no_cut_of_the_scene() {
+    let rig = Rig::new();
+    let cut = "-vf negate=enable='mod(floor(t/0.7),2)',format=yuv420p";
+    let input = rig.clip("320x180", 3.0, &format!("{cut} {X264} -bf 0"), "in.ts");
+    let encoders = [
+        ("x264enc", Codec::H264, Container::Ts),
+        ("openh264enc", Codec::H264, Container::Ts),
+        ("x265enc", Codec::Hevc, Container::Ts),
+        ("av1enc", Codec::Av1, Container::Mp4),
+    ];
+    for (encoder, codec, container) in encoders {
+        let mut one = rendition("a", 320, 180);
+        (one.codec, one.container, one.gop) = (codec, container, Gop::Every(Millis(1000)));
+        let (board, mut machine) = survey::board().unwrap();
+        assert!(machine.elements.contains_key(encoder), "{encoder} is installed");
+        for (other, _, _) in encoders.iter().filter(|(other, _, _)| *other != encoder) {
+            machine.refused.insert((*other).to_owned(), "not the one that is tried".to_owned());
+        }
+        let mut engine = Engine::new(board, machine, Ladder::new(vec![one]).unwrap());
+        let done = run(&mut engine, &input).unwrap_or_else(|fault| panic!("{encoder}: {fault}"));
+        let frames = rig.frames(&done.outputs[0]);
+        let keys: Vec<usize> = (0..frames.len()).filter(|at| frames[*at].key).collect();
+        assert_eq!((keys, frames.len()), (vec![0, 30, 60], 90), "{encoder}");
+    }
+}
+
+#[test]
 fn pictures_keep_their_shape() {
     let rig = Rig::new();
     let mut engine = engine(vec![rendition("a", 320, 180)]);
@@ -115,8 +146,16 @@ fn a_turned_phone_picture_is_set_upright() {
     let rig = Rig::new();
     rig.clip("640x360", 0.5, X264, "flat.mp4");
     let turned = rig.ffmpeg("-i flat.mp4 -c copy -metadata:s:v:0 rotate=90 turned.mp4");
-    let done = run_as(&mut engine(vec![rendition("a", 320, 180)]), Container::Mp4, &turned).unwrap();
-    assert_eq!(sizes(&rig, &done), [(180, 320)]);
+    let mut mp4 = rendition("b", 320, 180);
+    mp4.container = Container::Mp4;
+    let done = run_as(&mut engine(vec![rendition("a", 320, 180), mp4]), Container::Mp4, &turned).unwrap();
+    assert_eq!(sizes(&rig, &done), [(180, 320), (180, 320)]);
+    // Upright already: a player must not turn it again.
+    assert_eq!(
+        demux(&rig.write("b.mp4", &done.outputs[1])).tracks[0].video.as_ref().unwrap().rotation,
+        Rotation::None
+    );
+    assert_ne!(demux(&rig.path("turned.mp4")).tracks[0].video.as_ref().unwrap().rotation, Rotation::None);
 }
 
 #[test]
@@ -153,6 +192,21 @@ fn one_frame_in_is_one_frame_out() {
         "-f lavfi -i testsrc2=s=640x360:r=30 -frames:v 1 -pix_fmt yuv420p -c:v libx264 -preset ultrafast in.ts",
     );
     assert_true_to(&rig, &input, &run(&mut two(), &input).unwrap());
+}
+
+#[test]
+fn few_frames_come_out_whole_though_they_are_reordered() {
+    let rig = Rig::new();
+    let mut engine = two();
+    for count in 1..=10 {
+        let input = rig.ffmpeg(&format!(
+            "-f lavfi -i testsrc2=s=320x180:r=30 -frames:v {count} -pix_fmt yuv420p -c:v libx264 -preset veryfast \
+             -x264-params bframes=3:b-adapt=0 in.ts"
+        ));
+        let done = run(&mut engine, &input).unwrap();
+        assert_true_to(&rig, &input, &done);
+        assert_eq!(rig.times(&done.outputs[0]).len(), count);
+    }
 }
 
 #[test]

@@ -460,6 +460,33 @@ mod tests {
     }
 
     #[test]
+    fn tables_come_first_and_counters_run_from_zero_without_a_break() {
+        let mut out = BytesMut::new();
+        let mut muxer = TsMuxer::new(Codec::H264, &[AudioFormat::Ac3]);
+        let second = |at: i64| 90_000 * (at + 1);
+        for at in 0..4 {
+            muxer.video(&frame(second(at), 5000), &mut out);
+            let data = vec![0x55; 3000].into();
+            muxer.audio(&AudioPacket { track: 0, pts: Ticks(second(at)), data }, &mut out);
+        }
+        muxer.finish(&mut out);
+        let pid = |p: &[u8]| u16::from(p[1] & 0x1f) << 8 | u16::from(p[2]);
+        let first: Vec<u16> = out.chunks(PACKET).map(pid).take(4).collect();
+        assert_eq!(first, [SDT, PAT, PMT, VIDEO]);
+        for stream in [SDT, PAT, PMT, VIDEO, FIRST_AUDIO] {
+            let mut next = 0;
+            for packet in out.chunks(PACKET).filter(|p| pid(p) == stream) {
+                let carries = packet[3] & 0x10 != 0;
+                assert_eq!(packet[3] & 0x0f, if carries { next } else { (next + 15) % 16 }, "PID {stream}");
+                next = (next + u8::from(carries)) % 16;
+                let flags = if packet[3] & 0x20 != 0 && packet[4] > 0 { packet[5] } else { 0 };
+                assert_eq!(flags & 0x80, 0, "PID {stream}: a discontinuity");
+            }
+        }
+        assert!(out.chunks(PACKET).all(|p| [SDT, PAT, PMT, VIDEO, FIRST_AUDIO].contains(&pid(p))));
+    }
+
+    #[test]
     fn frames_far_apart_have_clock_between_them() {
         let mut out = BytesMut::new();
         let mut muxer = TsMuxer::new(Codec::H264, &[]);
