@@ -17,7 +17,8 @@ pub enum Fault {
     Hang(u64),
     /// The n-th session at the same time in one process is refused for lack of memory.
     Busy(u64),
-    /// A keyframe that is asked for does not come.
+    /// A keyframe that is asked for does not come: they come by the element's own count of its GOP, which goes on over
+    /// a flush.
     IgnoreKeyframe,
     /// Ends the process at its n-th frame.
     Crash(u64),

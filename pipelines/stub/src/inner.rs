@@ -29,8 +29,32 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) struct Inner {
     values: Mutex<BTreeMap<String, Set>>,
     frames_in: Arc<AtomicU64>,
-    frames_out: Arc<AtomicU64>,
+    given: Arc<Given>,
     parts: Mutex<Parts>,
+}
+
+/// Frames that went out.
+#[derive(Debug, Default)]
+struct Given {
+    all: AtomicU64,
+    /// Since it was started, which a flush is not.
+    started: AtomicU64,
+    /// From one keyframe to the next; 0: only the first frame is one.
+    gop: AtomicU64,
+}
+
+impl Given {
+    fn start(&self, gop: Option<u32>) {
+        self.started.store(0, Relaxed);
+        self.gop.store(gop.map_or(0, u64::from), Relaxed);
+    }
+
+    /// One more; whether it is a keyframe by the count.
+    fn one_more(&self) -> bool {
+        self.all.fetch_add(1, Relaxed);
+        let number = self.started.fetch_add(1, Relaxed);
+        number.is_multiple_of(self.gop.load(Relaxed))
+    }
 }
 
 /// The software inside.
@@ -225,7 +249,7 @@ impl Inner {
             });
         }
         if let Some(pad) = element.static_pad("src") {
-            watch_out(&pad, name, fault, Arc::clone(&self.frames_out));
+            watch_out(&pad, name, fault, Arc::clone(&self.given));
         }
     }
 
@@ -250,7 +274,7 @@ impl Inner {
             one.sync_state_with_parent().ok()?;
         }
         let pad = ghost(element, place, &format!("src_{number}"), &out, "src");
-        watch_out(pad.upcast_ref(), &spec.name, fault::of(&spec.name), Arc::clone(&self.frames_out));
+        watch_out(pad.upcast_ref(), &spec.name, fault::of(&spec.name), Arc::clone(&self.given));
         Some(pad.upcast())
     }
 
@@ -294,6 +318,7 @@ impl Inner {
             }
         }
         *lock(&SESSIONS).entry(spec.name.clone()).or_default() += 1;
+        self.given.start(settings.gop);
         let parts = lock(&self.parts);
         if let (Some(flip), Some(turn)) = (&parts.flip, settings.turn) {
             flip.set_property_from_str("method", turn);
@@ -318,7 +343,7 @@ impl Inner {
         if let Some(count) = lock(&SESSIONS).get_mut(name) {
             *count = count.saturating_sub(1);
         }
-        let (seen, given) = (self.frames_in.load(Relaxed), self.frames_out.load(Relaxed));
+        let (seen, given) = (self.frames_in.load(Relaxed), self.given.all.load(Relaxed));
         trace::tell(name, &format!("stops in={seen} out={given}"));
     }
 }
@@ -382,11 +407,11 @@ fn list_controls(element: &gst::Element, facts: &ElementFacts) {
 }
 
 /// Frames go out at `pad`.
-fn watch_out(pad: &gst::Pad, name: &'static str, fault: Option<Fault>, count: Arc<AtomicU64>) {
+fn watch_out(pad: &gst::Pad, name: &'static str, fault: Option<Fault>, given: Arc<Given>) {
     pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
         match &mut info.data {
             Some(gst::PadProbeData::Buffer(buffer)) => {
-                count.fetch_add(1, Relaxed);
+                let is_due = given.one_more();
                 match fault {
                     Some(Fault::EmptyBuffers) => {
                         let mut empty = gst::Buffer::new();
@@ -395,7 +420,7 @@ fn watch_out(pad: &gst::Pad, name: &'static str, fault: Option<Fault>, count: Ar
                         }
                         *buffer = empty;
                     }
-                    Some(Fault::IgnoreKeyframe) => no_keyframe(buffer.make_mut()),
+                    Some(Fault::IgnoreKeyframe) if !is_due => no_keyframe(buffer.make_mut()),
                     Some(
                         Fault::NoOutput
                         | Fault::NoDevice
@@ -403,6 +428,7 @@ fn watch_out(pad: &gst::Pad, name: &'static str, fault: Option<Fault>, count: Ar
                         | Fault::HangOnStop
                         | Fault::Hang(_)
                         | Fault::Busy(_)
+                        | Fault::IgnoreKeyframe
                         | Fault::Crash(_)
                         | Fault::Flood,
                     )

@@ -1,6 +1,7 @@
 //! What a device does wrong ends in a clear fault, and never in a hang: the rig kills a worker that outlives every
 //! deadline, and its test fails.
 
+use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Output;
 use std::sync::Arc;
@@ -39,6 +40,10 @@ fn stands_still(faults: &str) {
     assert!(said.contains("nothing moved for"), "{faults}: {said}");
 }
 
+/// Milliseconds: 21 frames, which do not divide a segment's 60.
+const ODD_GOP: u32 = 700;
+const COUNTS_ON: &str = "nvv4l2h264enc:ignore-keyframe";
+
 #[test]
 fn an_encoder_that_takes_everything_and_gives_nothing_is_found_out() {
     fails("nvv4l2h264enc:no-output", "swallowed 60 frames");
@@ -62,7 +67,40 @@ fn empty_frames_are_found_out_behind_a_parser_too() {
 
 #[test]
 fn a_segment_that_does_not_start_with_a_keyframe_is_not_handed_out() {
-    fails("nvv4l2h264enc:ignore-keyframe", "does not start with a keyframe");
+    let rig = Rig::new("orin-nx-jp6");
+    let done = rig.transcode_of(&rig.clip(), &rig.ladder_of(ODD_GOP), COUNTS_ON);
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert_eq!(done.status.code(), Some(Exit::Failed as i32), "{said}");
+    assert!(said.contains("does not start with a keyframe"), "{said}");
+}
+
+#[test]
+fn an_encoder_that_counts_its_gop_over_a_flush_is_found_out_and_new_for_each_segment() {
+    let rig = Rig::changed("orin-nx-jp6", |machine| {
+        machine
+            .elements
+            .retain(|name, _| ["nvv4l2decoder", "nvvidconv", "nvv4l2h264enc"].contains(&name.as_str()));
+    });
+    let report = rig.probe(COUNTS_ON);
+    assert!(report.capabilities.iter().any(|one| one.element == "nvv4l2h264enc"), "{report:?}");
+    let known = fs::read_to_string(rig.path("cache/headwater/probe.json")).unwrap();
+    assert!(known.contains("needs a fresh encoder per segment"), "{known}");
+    fs::remove_file(rig.path("trace")).unwrap();
+    let mut command = rig.worker(COUNTS_ON);
+    command.env("HEADWATER_BOARDS", rig.path("boards"));
+    command.arg("transcode").arg(rig.clip()).arg("-o").arg(rig.path("out"));
+    command.arg("--ladder").arg(rig.ladder_of(ODD_GOP)).args(["--segment", "2"]);
+    let done = rig.run(&mut command);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    for (name, _) in BITRATES {
+        for segment in 0..3 {
+            let frames = rig.frames(&rig.path(&format!("out/{name}/{segment}.ts")));
+            let keys: Vec<usize> = (0..frames.len()).filter(|at| frames[*at].1).collect();
+            assert_eq!((frames.len(), keys), (60, vec![0, 21, 42]), "{name} {segment}");
+        }
+    }
+    let starts = rig.trace("nvv4l2h264enc").iter().filter(|line| line.starts_with("starts")).count();
+    assert_eq!(starts, 6, "{}", rig.whole_trace());
 }
 
 #[test]
@@ -143,7 +181,7 @@ fn a_probe_refuses_an_encoder_that_gives_nothing_and_software_takes_its_place() 
     assert!(named("capabilities").is_empty(), "{report}");
     let said = named("unproved")[0]["fault"]["text"].as_str().unwrap().to_owned();
     assert!(said.starts_with("v4l2h264enc"), "{said}");
-    std::fs::remove_file(rig.path("trace")).unwrap();
+    fs::remove_file(rig.path("trace")).unwrap();
     let done = rig.transcode(faults);
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     assert!(rig.trace("v4l2h264enc").is_empty(), "{}", rig.whole_trace());
@@ -159,7 +197,7 @@ fn what_runs_only_so_many_at_once_has_the_largest_renditions_and_software_the_re
     let report: ProbeReport = serde_json::from_slice(&probe.stdout).unwrap();
     let limit = |name: &str| report.capabilities.iter().find(|one| one.element == name).unwrap().limit;
     assert_eq!((limit("v4l2h264enc"), limit("v4l2h264dec"), limit("x264enc")), (Some(1), None, None));
-    std::fs::remove_file(rig.path("trace")).unwrap();
+    fs::remove_file(rig.path("trace")).unwrap();
     let done = rig.transcode(faults);
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     let trace = rig.trace("v4l2h264enc");

@@ -182,9 +182,14 @@ impl Rig {
 
     /// Two rungs of H.264 with a keyframe each second.
     pub fn ladder(&self) -> PathBuf {
+        self.ladder_of(1000)
+    }
+
+    /// Two rungs of H.264 with a keyframe each `gop` milliseconds.
+    pub fn ladder_of(&self, gop: u32) -> PathBuf {
         let rung = |width: u32, height: u32, (name, bitrate): (&str, u32)| {
             json!({"name": name, "codec": "h264", "width": width, "height": height,
-                   "rate": {"bitrate": bitrate}, "gop": {"every": 1000}, "container": "ts"})
+                   "rate": {"bitrate": bitrate}, "gop": {"every": gop}, "container": "ts"})
         };
         let path = self.path("ladder.json");
         let rungs = Value::from(vec![rung(480, 272, BITRATES[0]), rung(320, 180, BITRATES[1])]);
