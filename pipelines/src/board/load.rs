@@ -256,10 +256,20 @@ fn resolve(
     Ok(whole)
 }
 
-/// What identifies an entry in a list of elements.
+/// What an entry in a list of elements is found by.
 fn key(entry: &Value) -> Option<(Option<&str>, &str)> {
     let factory = entry.get("factory")?.as_array()?.first()?.as_str()?;
     Some((entry.get("codec").and_then(Value::as_str), factory))
+}
+
+/// The memory that an entry names.
+fn memory(entry: &Value) -> Option<&str> {
+    ["in", "out"].iter().find_map(|side| entry.get(side)?.get("memory")?.as_str())
+}
+
+/// Whether `own` is about `other`: about all with its codec and first factory, or those in the memory that it names.
+fn is_about(own: &Value, other: &Value) -> bool {
+    key(own) == key(other) && memory(own).is_none_or(|named| named == memory(other).unwrap_or(super::SYSTEM))
 }
 
 fn lay_over(base: &mut Table, own: Table) {
@@ -278,24 +288,24 @@ fn lay_over(base: &mut Table, own: Table) {
 }
 
 fn lay_list(under: &mut Vec<Value>, over: Vec<Value>) {
-    let mut first = 0;
-    for mut entry in over {
-        let same = under.iter().position(|other| key(other) == key(&entry));
-        let removed = entry.get("remove").and_then(Value::as_bool) == Some(true);
-        match (same, &mut entry) {
-            (Some(at), _) if removed => drop(under.remove(at)),
-            (Some(at), Value::Table(own)) => {
-                if let Value::Table(table) = &mut under[at] {
-                    lay_over(table, std::mem::take(own));
-                }
-            }
-            (Some(_), _) | (None, _) if removed => {}
-            (Some(_), _) | (None, _) => {
-                under.insert(first, entry);
-                first += 1;
+    let mut new = Vec::new();
+    for own in over {
+        if own.get("remove").and_then(Value::as_bool) == Some(true) {
+            under.retain(|other| !is_about(&own, other));
+            continue;
+        }
+        let mut is_new = true;
+        for other in under.iter_mut().filter(|other| is_about(&own, other)) {
+            is_new = false;
+            if let (Value::Table(table), Value::Table(own)) = (other, &own) {
+                lay_over(table, own.clone());
             }
         }
+        if is_new {
+            new.push(own);
+        }
     }
+    under.splice(0..0, new);
 }
 
 fn read(table: Table) -> Result<Board, Reason> {
@@ -409,6 +419,41 @@ mod tests {
         let boards = of(&[BASE, own]).unwrap();
         let base = boards.get("base").unwrap();
         assert_eq!((base.title.as_str(), base.decoders.len()), ("Mine", 0));
+    }
+
+    #[test]
+    fn an_entry_is_about_all_of_its_codec_and_factory_or_those_in_the_memory_that_it_names() {
+        let base = r#"
+            schema = 1
+            id = "base"
+            title = "Base"
+            status = "experimental"
+            [memory.dmabuf]
+            [[encoder]]
+            codec = "h264"
+            factory = ["enc"]
+            package = "p"
+            in = { memory = "dmabuf", formats = ["NV12"] }
+            [[encoder]]
+            codec = "h264"
+            factory = ["enc"]
+            package = "p"
+            in = { formats = ["NV12"] }
+        "#;
+        let with = |more: &str| {
+            let own = format!(
+                "schema = 1\nid = 'mine'\ntitle = 'Mine'\nextends = 'base'\n[[encoder]]\ncodec = 'h264'\nfactory = ['enc']\n{more}"
+            );
+            let boards = of(&[base, &own]).unwrap();
+            let encoders = &boards.get("mine").unwrap().encoders;
+            encoders.iter().map(|one| (one.input.memory.clone(), one.block.clone())).collect::<Vec<_>>()
+        };
+        let is = |memory: &str, block: &str| (memory.to_owned(), block.to_owned());
+        assert_eq!(with("remove = true"), []);
+        assert_eq!(with("in = { memory = 'dmabuf' }\nremove = true"), [is("system", "")]);
+        assert_eq!(with("in = { memory = 'system' }\nremove = true"), [is("dmabuf", "")]);
+        assert_eq!(with("block = 'x'"), [is("dmabuf", "x"), is("system", "x")]);
+        assert_eq!(with("in = { memory = 'system' }\nblock = 'x'"), [is("dmabuf", ""), is("system", "x")]);
     }
 
     #[test]
