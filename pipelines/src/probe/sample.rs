@@ -1,4 +1,4 @@
-//! A short clip of each codec to prove decoders with: 1280x720, 30 pictures. What made them is in `boards/samples`.
+//! A short clip of each codec to prove decoders with, of 1280x720. What made them is in `boards/samples`.
 
 use bytes::Bytes;
 use gstreamer as gst;
@@ -48,7 +48,7 @@ pub(super) fn clip(codec: Codec) -> Result<Option<Clip>, Fault> {
 
 impl Clip {
     pub(super) fn new(codec: Codec, frames: Vec<Frame>) -> Self {
-        let length = frames.len() as i64 * CLOCK / 30;
+        let length = length(&frames);
         Self { codec, frames, length }
     }
 
@@ -94,6 +94,33 @@ impl Clip {
     }
 }
 
+/// What the frames' own times say, each shown as long as the others.
+fn length(frames: &[Frame]) -> i64 {
+    let times = || frames.iter().map(|frame| frame.pts.0);
+    let span = times().max().zip(times().min()).map_or(0, |(last, first)| last - first);
+    match frames.len() as i64 - 1 {
+        gaps @ 1.. => span + span / gaps,
+        _ => CLOCK / 30,
+    }
+}
+
 fn nanoseconds(time: Ticks) -> gst::ClockTime {
     gst::ClockTime::from_nseconds(time.0.unsigned_abs() * 100_000 / 9)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_round_of_a_sample_begins_one_picture_after_the_round_before() {
+        for (codec, ..) in SAMPLES {
+            let clip = clip(*codec).unwrap().unwrap();
+            let round = |number: i64| clip.frames.iter().map(move |frame| frame.pts.0 + number * clip.length);
+            let mut times: Vec<i64> = round(0).chain(round(1)).collect();
+            times.sort_unstable();
+            let step = times[1] - times[0];
+            assert!(step > 0 && times.windows(2).all(|two| two[1] - two[0] == step), "{codec:?}: {times:?}");
+        }
+    }
 }
