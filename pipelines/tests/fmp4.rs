@@ -52,6 +52,17 @@ fn ffprobe_reads_the_packets_that_went_in() {
 }
 
 #[test]
+fn a_file_of_one_track_alone_has_the_brand_of_cmaf() {
+    let folder = Folder::new();
+    for (more, is_cmaf) in [("", false), (" -an", true)] {
+        let bytes = demux(&folder.make("in.ts", &format!("{H264}{more}"))).mux(Container::Mp4);
+        let size = u32::from_be_bytes(bytes[..4].try_into().unwrap()) as usize;
+        let mut brands = bytes[16..size].chunks(4);
+        assert_eq!(brands.any(|brand| brand == b"cmfc"), is_cmaf, "{more}");
+    }
+}
+
+#[test]
 fn back_in_a_transport_stream_nothing_has_changed() {
     let folder = Folder::new();
     for file in inputs(&folder) {

@@ -89,7 +89,11 @@ const fn matrix(rotation: Rotation) -> [u32; 9] {
 pub(super) fn header(tracks: &[Track<'_>]) -> Vec<u8> {
     let mut out = Vec::with_capacity(2048);
     put_box(&mut out, b"ftyp", |out| {
-        out.extend_from_slice(b"iso6\0\0\0\0iso6cmfcmp41");
+        out.extend_from_slice(b"iso6\0\0\0\0iso6mp41");
+        // A track of CMAF is alone in its file (ISO/IEC 23000-19).
+        if tracks.len() == 1 {
+            out.extend_from_slice(b"cmfc");
+        }
     });
     put_box(&mut out, b"moov", |out| {
         put_full(out, b"mvhd", 0, 0, |out| {
