@@ -17,6 +17,11 @@ for crate in agent gateway; do
     [ "$(printf '%s\n' "$files" | wc -l)" = 1 ] || fail "more than one file of $crate names rumqttc: $files"
 done
 
+# Elements of video are named where chains are built, ways are planned and scalers are proved; codecs in the profiles.
+files=$(grep -rlE '"(capsfilter|deinterlace|queue|video(convert|flip|scale)|[a-z0-9_]*26[45](enc|dec|parse))"' --include='*.rs' pipelines/src |
+    grep -Ev '/sound/|/tests/|/tests\.rs$' | sort | xargs)
+[ "$files" = "pipelines/src/graph.rs pipelines/src/plan/route.rs pipelines/src/probe/scale.rs" ] || fail "other files name elements of video: $files"
+
 # unsafe has one fence. The stub's entry point, which GStreamer calls, is a macro whose unsafe code is not in our
 # sources; its one allow is where it is.
 files=$(grep -rlE '\bunsafe( fn| impl| extern)?\b *[{(]|\bunsafe (fn|impl|extern)\b' --include='*.rs' . | grep -v '^./target/' | grep -v '^./pipelines/scaler/' || true)

@@ -1,4 +1,4 @@
-//! Chains of GStreamer elements, and the only place besides the board profiles that names elements.
+//! Chains of GStreamer elements. Which codecs and scalers are in them is said by the board profiles.
 //!
 //! ```text
 //! decode   appsrc ─ decoder ─ appsink            coded frames in, pictures out
