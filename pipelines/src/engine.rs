@@ -101,8 +101,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// What most segments are.
 const USUAL: plan::Input = plan::Input { codec: Codec::H264, trust: Trust::Lossy, coded: None };
 
-/// 720p30, to warm a device up with.
-const SAMPLE: &[u8] = include_bytes!("../boards/samples/h264.ts");
+/// 1080p30, as most input is, to warm a device up with: of another size some rungs would need another plan.
+const SAMPLE: &[u8] = include_bytes!("../boards/samples/h264-1080p.ts");
 
 /// Input that is there at once, whole.
 pub(crate) struct Once(pub Option<Bytes>);

@@ -5,4 +5,5 @@ mod faults;
 mod proofs;
 mod quirks;
 mod support;
+mod warm;
 mod ways;
