@@ -2,6 +2,7 @@
 //! pictures that stay where the board keeps them. See the crate's page for what this does not prove.
 
 use std::fs;
+use std::path::Path;
 
 use crate::support::{BITRATES, Rig, snapshots};
 use headwater_pipelines::board::Boards;
@@ -11,11 +12,11 @@ use headwater_pipelines::plan::{self, Explanation, Input, Picture, Trust, Way};
 use headwater_protocol::{Codec, FrameRate};
 use serde_json::Value;
 
-/// What the machine's board is to do with the rig's clip and ladder.
-fn plan(rig: &Rig) -> Explanation {
+/// What the machine's board is to do with the rig's clip and a ladder.
+pub fn plan(rig: &Rig, ladder: &Path) -> Explanation {
     let machine = rig.machine();
     let board = Boards::shipped().unwrap().board(None, &machine).unwrap();
-    let ladder = serde_json::from_str(&fs::read_to_string(rig.ladder()).unwrap()).unwrap();
+    let ladder = serde_json::from_str(&fs::read_to_string(ladder).unwrap()).unwrap();
     let input = Input::any(Codec::H264, Trust::Lossy);
     let decode = plan::decoder(&board, &machine, input).unwrap();
     let picture = Picture {
@@ -40,7 +41,7 @@ fn check(machine: &str) {
     assert_eq!((summary["segments"].as_u64(), summary["decoded"].as_u64()), (Some(3), Some(180)));
 
     let times: Vec<i64> = rig.frames(&rig.path("in.ts")).into_iter().map(|(pts, _)| pts).collect();
-    let plan = plan(&rig);
+    let plan = plan(&rig, &rig.ladder());
     for (rung, (name, bitrate)) in plan.outputs.rungs.iter().zip(BITRATES) {
         let mut frames = Vec::new();
         let mut bytes = 0;

@@ -4,6 +4,7 @@ mod boards;
 mod faults;
 mod proofs;
 mod quirks;
+mod sizes;
 mod support;
 mod warm;
 mod ways;
