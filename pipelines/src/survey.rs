@@ -38,7 +38,7 @@ pub fn proved(board: Board, mut machine: Machine) -> Known {
         machine.refused = serde_json::from_str(&text(&under(&root(), PROVED))).unwrap_or_default();
         return Known { board, machine };
     }
-    let findings = cache::load(&cache::key(&board, &machine));
+    let findings = cache::load_for_work(&cache::key(&board, &machine));
     let known = probe::apply(findings.as_ref(), board, machine);
     if findings.is_none() && !known.machine.refused.is_empty() {
         let elements: Vec<&str> = known.machine.refused.keys().map(String::as_str).collect();

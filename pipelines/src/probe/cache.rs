@@ -71,10 +71,26 @@ pub fn key(board: &Board, machine: &Machine) -> Key {
     }
 }
 
-/// What was found earlier, if it still holds.
+impl Key {
+    /// Whether what was found then still serves: a device that came since, such as a camera, takes nothing from the others.
+    fn serves(&self, now: &Key) -> bool {
+        let known = now.devices.iter().filter(|device| self.devices.contains(device));
+        *self == Key { devices: known.cloned().collect(), ..now.clone() }
+    }
+}
+
+/// What was found earlier, if nothing has changed since.
 pub fn load(key: &Key) -> Option<Findings> {
-    let remembered: Remembered = serde_json::from_slice(&fs::read(file()).ok()?).ok()?;
-    (remembered.key == *key).then_some(remembered.findings)
+    remembered().filter(|then| then.key == *key).map(|then| then.findings)
+}
+
+/// What was found earlier, if all that it depends on is still there: enough for work, while a probe looks again.
+pub fn load_for_work(key: &Key) -> Option<Findings> {
+    remembered().filter(|then| then.key.serves(key)).map(|then| then.findings)
+}
+
+fn remembered() -> Option<Remembered> {
+    serde_json::from_slice(&fs::read(file()).ok()?).ok()
 }
 
 /// Remembers results, whole or not at all.
@@ -152,4 +168,28 @@ fn devices(folder: &Path) -> Vec<String> {
     all.retain(|name| KNOWN.iter().any(|known| name.starts_with(known)));
     all.sort();
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_proved_serves_beside_a_device_that_came_and_not_without_one_that_went() {
+        let with = |devices: &[&str], profile: &str| Key {
+            boot: "boot".into(),
+            worker: "worker".into(),
+            gstreamer: "1.22".into(),
+            board: "pi".into(),
+            profile: profile.into(),
+            plugins: BTreeMap::new(),
+            drivers: BTreeMap::new(),
+            devices: devices.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        let then = with(&["video10", "video11"], "a");
+        assert!(then.serves(&then));
+        assert!(then.serves(&with(&["video0", "video10", "video11"], "a")), "a camera came");
+        assert!(!then.serves(&with(&["video0", "video11"], "a")), "a codec went");
+        assert!(!then.serves(&with(&["video10", "video11"], "b")), "the profile says something else");
+    }
 }
