@@ -162,7 +162,7 @@ fn an_element_without_a_device_behind_it_is_told_so() {
 #[test]
 fn an_encoder_that_breaks_a_promise_is_refused_with_the_promise() {
     let text = sentence(&x264("", BITRATE, r#"{ prop = "rc-lookahead" }"#));
-    assert_eq!(text, "x264enc was asked for a keyframe each 15 pictures and made them at [0]");
+    assert_eq!(text, "x264enc was asked for a keyframe each 13 pictures and made them at [0]");
     let text = sentence(&x264("", r#"{ prop = "bitrate", unit = "bit/s" }"#, GOP));
     assert!(text.starts_with("x264enc was asked for 3000 kbit/s and made "), "{text}");
     let text = sentence(&x264(", no-such-property = '1'", BITRATE, GOP));
