@@ -6,7 +6,7 @@
 //! before `until`). Anything else is copied to each rendition.
 //! A stream `sleepy` never gets ready, a stream `hard…` uses an element with a device unless it must avoid it, a stream
 //! `clingy` ends neither when it is asked nor by SIGTERM. A file `probe-fails` in its folder makes the probe fail,
-//! `probe-empty` lets it prove nothing, and with a file `few` the element with a device runs twice at once.
+//! `probe-empty` lets it prove nothing, a file `probed` gets a line for each probe, and with a file `few` the element with a device runs twice at once.
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -25,12 +25,26 @@ const DEVICE: &str = "fakedeviceenc";
 
 fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
-        Some("probe") => probe(),
+        Some("probe") => {
+            note_probe();
+            probe()
+        }
         Some("serve") => match serve() {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::from(1),
         },
         _ => ExitCode::from(2),
+    }
+}
+
+/// How it was called.
+fn note_probe() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let file = std::fs::OpenOptions::new().create(true).append(true).open("probed");
+    let written = file.and_then(|mut file| writeln!(file, "{}", words.join(" ")));
+    if let Err(error) = written {
+        // A test that reads the file misses the line.
+        eprintln!("probed: {error}");
     }
 }
 

@@ -42,7 +42,7 @@ use crate::mqtt::{Control, Extras, Inbox, Publisher};
 use crate::node::{Action, AttemptId, Event, LaneId, Node, Standing, Stop};
 use crate::outbox::{Outbox, OutboxError, Store};
 use crate::quarantine::Quarantine;
-use crate::{board, drained, probe};
+use crate::{drained, probe};
 use asked::Configuring;
 pub(crate) use start::{Setup, run};
 use updating::{Told, Updating};
@@ -264,7 +264,7 @@ impl Daemon {
                     self.disk_pause = None;
                 }
                 if self.probe_due.is_some_and(|due| due <= now) {
-                    self.start_probe(true, &board::boot_id());
+                    self.start_probe(true);
                 }
                 Event::Tick
             }

@@ -1,8 +1,6 @@
-//! What this machine can do, as `headwater-worker probe` proved it, remembered for one boot and one worker binary; a version on
-//! trial proves it anew.
+//! What this machine can do, as `headwater-worker probe` proved it. The worker alone remembers results, for it
+//! plans with them: what is told of this board holds for its work too.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -10,11 +8,9 @@ use std::time::Duration;
 use headwater_protocol::ProbeReport;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
-use crate::files;
 use crate::worker::command;
 
 /// Far more than any board's list.
@@ -38,50 +34,6 @@ pub(crate) enum ProbeError {
     Report { path: PathBuf, source: serde_json::Error },
 }
 
-/// The conditions a remembered report holds for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Key {
-    boot_id: String,
-    worker: PathBuf,
-    size: u64,
-    modified_ns: i64,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Remembered {
-    key: Key,
-    report: ProbeReport,
-}
-
-impl Key {
-    pub(crate) fn of(worker: &Path, boot_id: &str) -> std::io::Result<Self> {
-        let meta = fs::metadata(worker)?;
-        let modified_ns = meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec());
-        Ok(Self { boot_id: boot_id.to_owned(), worker: worker.to_owned(), size: meta.len(), modified_ns })
-    }
-}
-
-fn file(state_dir: &Path) -> PathBuf {
-    state_dir.join("probe.json")
-}
-
-/// What was found earlier in this boot with this worker.
-pub(crate) fn recall(state_dir: &Path, key: &Key) -> Option<ProbeReport> {
-    let bytes = fs::read(file(state_dir)).ok()?;
-    let remembered: Remembered = serde_json::from_slice(&bytes).ok()?;
-    (remembered.key == *key).then_some(remembered.report)
-}
-
-pub(crate) fn remember(state_dir: &Path, key: Key, report: ProbeReport) {
-    let remembered = Remembered { key, report };
-    let written = serde_json::to_vec(&remembered).map_err(std::io::Error::other);
-    let written = written.and_then(|bytes| files::write_atomically(&file(state_dir), &bytes, 0o600));
-    if let Err(error) = written {
-        // Costs a probe at the next start, no more.
-        tracing::warn!(%error, "cannot remember what the probe found");
-    }
-}
-
 /// The probe and the children in which it tries each element: gone when this is, also where the agent
 /// stops in the middle of it.
 struct Group(Option<Pid>);
@@ -101,11 +53,15 @@ pub(crate) fn is_there(worker: &Path) -> Result<(), ProbeError> {
     if named || worker.is_file() { Ok(()) } else { Err(ProbeError::Missing(worker.to_owned())) }
 }
 
-/// Runs the probe; its process group is gone when this returns or is dropped.
-pub(crate) async fn run(worker: &Path, deadline: Duration) -> Result<ProbeReport, ProbeError> {
+/// Runs the probe, `anew` or answered from what the worker remembers where that still holds; its process group is gone when
+/// this returns or is dropped.
+pub(crate) async fn run(worker: &Path, anew: bool, deadline: Duration) -> Result<ProbeReport, ProbeError> {
     is_there(worker)?;
     let failed = |source| ProbeError::Run { path: worker.to_owned(), source };
     let mut probe = command(worker, "probe");
+    if !anew {
+        probe.arg("--cached");
+    }
     probe.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = probe.spawn().map_err(failed)?;
     let mut group = Group(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw));

@@ -147,6 +147,23 @@ fn a_probe_that_fails_is_tried_again_and_takes_nothing_away_that_was_proved() {
     end(agent, &fleet);
 }
 
+#[test]
+fn what_a_board_can_do_is_the_workers_to_remember_and_each_start_asks_it() {
+    let fleet = Fleet::start();
+    assert!(fleet.enroll(&fleet.token()).status.success());
+    let agent = fleet.agent();
+    end(agent, &fleet);
+    // As after a new profile or driver in the same boot: what held is no longer true.
+    fs::write(fleet.home.path().join("probe-empty"), "").unwrap();
+    let agent = fleet.silent_agent();
+    fleet.message("birth", |birth| birth["capabilities"] == json!([]));
+    fleet.publish("command", &order("anew", "probe"));
+    fleet.message("reply", |reply| reply["id"] == "anew");
+    let probed = fs::read_to_string(fleet.home.path().join("probed")).unwrap();
+    assert_eq!(probed.lines().collect::<Vec<_>>(), ["probe --cached", "probe --cached", "probe"]);
+    end(agent, &fleet);
+}
+
 /// Waits for the agent's sentence and reads the pause in it.
 fn refusal(fleet: &Fleet) -> f64 {
     let sentence = "the broker does not let this node in; is it still enrolled?";

@@ -132,7 +132,7 @@ impl Daemon {
                 }
                 self.probe_replies.push(id);
                 if self.probing.is_none() {
-                    self.start_probe(true, &board::boot_id());
+                    self.start_probe(true);
                 }
                 return Ok(Event::Tick);
             }

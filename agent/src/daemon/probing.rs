@@ -47,28 +47,11 @@ impl Daemon {
         self.probing.is_some() && self.shop.sessions.are_counted()
     }
 
-    pub(super) fn start_probe(&mut self, anew: bool, boot_id: &str) {
+    pub(super) fn start_probe(&mut self, anew: bool) {
         self.probe_due = None;
-        let key = probe::Key::of(&self.worker, boot_id);
-        if !anew
-            && let Ok(key) = &key
-            && let Some(report) = probe::recall(&self.config.state_dir, key)
-        {
-            self.probed(report);
-            return;
-        }
         let worker = self.worker.clone();
-        let state_dir = self.config.state_dir.clone();
         let deadline = Duration::from_secs(self.config.deadlines.probe_seconds);
-        self.probing = Some(tokio::spawn(async move {
-            let report = probe::run(&worker, deadline).await?;
-            if let Ok(key) = key {
-                let report = report.clone();
-                // A panic in there has been reported by the runtime.
-                let _ = tokio::task::spawn_blocking(move || probe::remember(&state_dir, key, report)).await;
-            }
-            Ok(report)
-        }));
+        self.probing = Some(tokio::spawn(async move { probe::run(&worker, anew, deadline).await }));
     }
 
     pub(super) fn probe_ended(

@@ -159,7 +159,7 @@ pub(crate) async fn run(setup: Setup) -> Result<Exit, DaemonError> {
     daemon.ask_helper(Duration::ZERO);
     daemon.carry_out(left)?;
     // What the version before has proved in this boot says nothing of the one on trial.
-    daemon.start_probe(daemon.updating.is_on_trial(), &boot_id);
+    daemon.start_probe(daemon.updating.is_on_trial());
     while daemon.exit.is_none() {
         let happening = daemon.next().await;
         daemon.handle(happening)?;
