@@ -28,13 +28,12 @@ fn folder(name: &str) -> Result<PathBuf> {
     Ok(std::env::var_os(name).with_context(|| format!("{name} is not set; run `make image-test`"))?.into())
 }
 
-fn chosen() -> Result<Vec<Scenario>> {
+fn chosen(short: bool) -> Result<Vec<Scenario>> {
     let only = std::env::var("ONLY").unwrap_or_default().replace(['-', ' '], "_");
     let only: Vec<&str> = only.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
     for part in &only {
         ensure!(ALL.iter().any(|one| one.name.contains(part)), "no scenario's name has {part:?} in it");
     }
-    let short = number("SHORT", 0)? != 0;
     let asked = |one: &&Scenario| {
         let named = only.iter().any(|part| one.name.contains(part));
         let wanted = if only.is_empty() { !short || one.short } else { named };
@@ -64,11 +63,11 @@ enum End {
 }
 
 async fn run() -> Result<End> {
-    let scenarios = chosen()?;
+    let short = number("SHORT", 0)? != 0;
+    let scenarios = chosen(short)?;
     let seed = number("SEED", u64::from(std::process::id()))?;
-    let cuts = if number("SHORT", 0)? != 0 { 2 } else { 20 };
     let amount = Amount {
-        cuts: number("CUTS", cuts)?.try_into().context("CUTS")?,
+        cuts: number("CUTS", if short { 2 } else { 20 })?.try_into().context("CUTS")?,
         idle: Duration::from_secs(60 * number("IDLE_MINUTES", 10)?),
     };
     let image = folder("HEADWATER_IMAGE")?;
