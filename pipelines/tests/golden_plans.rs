@@ -232,6 +232,9 @@ fn deep_and_large_pictures_go_to_the_decoder_that_takes_them() {
     assert_eq!(decoder("orin-nx-jp6", Codec::Hevc, 3840, 2160, 10), "nvv4l2decoder");
     assert_eq!(decoder("orin-nx-jp6", Codec::H264, 3840, 2160, 8), "nvv4l2decoder");
     assert_eq!(decoder("orin-nx-jp6", Codec::H264, 1920, 1080, 10), "avdec_h264");
+    assert_eq!(decoder("rk3588-mainline", Codec::H264, 3840, 2160, 8), "v4l2slh264dec");
+    assert_eq!(decoder("rk3568-mainline", Codec::H264, 1920, 1080, 8), "v4l2slh264dec");
+    assert_eq!(decoder("rk3568-mainline", Codec::H264, 3840, 2160, 8), "avdec_h264");
     assert_eq!(decoder("imx8mp", Codec::H264, 1920, 1080, 8), "vpudec");
     assert_eq!(decoder("imx8mp", Codec::H264, 3840, 2160, 8), "avdec_h264");
 }

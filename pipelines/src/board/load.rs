@@ -84,6 +84,7 @@ shipped![
     "qcs6490",
     "raspberry-pi-4",
     "raspberry-pi-5",
+    "rk3568-mainline",
     "rk3568-mpp",
     "rk3588-mpp",
     "rockchip-common",
