@@ -7,6 +7,7 @@
 
 pub(crate) mod bits;
 mod sps;
+mod vui;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use headwater_protocol::Codec;
@@ -15,6 +16,7 @@ use memchr::memmem;
 use self::bits::{Bits, unescape};
 use self::sps::skip_profile_tier_level;
 pub use self::sps::{FieldCoding, Sps, parse_sps};
+pub use self::vui::{Colours, UNSAID};
 
 /// What a NAL unit means for cutting a stream into access units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

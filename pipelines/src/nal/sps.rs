@@ -3,6 +3,7 @@
 use headwater_protocol::Codec;
 
 use super::bits::{Bits, unescape};
+use super::vui::{self, Colours};
 
 /// What a sequence parameter set says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -14,6 +15,7 @@ pub struct Sps {
     pub chroma_bits: u8,
     /// Length of a frame in ticks of 90 kHz, where the timing information has it.
     pub frame_ticks: Option<u32>,
+    pub colours: Colours,
     /// H.264: where pictures may be single fields.
     pub field_coding: Option<FieldCoding>,
     /// Temporal layers, in HEVC.
@@ -89,7 +91,7 @@ fn parse_h264_sps(payload: &[u8]) -> Option<Sps> {
     let unit_y = if chroma == 1 { 2 } else { 1 } * if frame_only { 1 } else { 2 };
     (sps.width, sps.height) = crop(&mut bits, width, height, unit_x, unit_y)?;
     // Everything after is a bonus: a strange VUI does not make the size unknown.
-    sps.frame_ticks = h264_vui_frame_ticks(&mut bits);
+    h264_vui(&mut bits, &mut sps);
     Some(sps)
 }
 
@@ -104,22 +106,11 @@ fn crop(bits: &mut Bits<'_>, width: u32, height: u32, unit_x: u32, unit_y: u32) 
     ))
 }
 
-fn h264_vui_frame_ticks(bits: &mut Bits<'_>) -> Option<u32> {
+fn h264_vui(bits: &mut Bits<'_>, sps: &mut Sps) -> Option<()> {
     if !bits.flag()? {
         return None;
     }
-    if bits.flag()? && bits.bits(8)? == 255 {
-        bits.skip(32)?;
-    }
-    if bits.flag()? {
-        bits.skip(1)?;
-    }
-    if bits.flag()? {
-        bits.skip(4)?;
-        if bits.flag()? {
-            bits.skip(24)?;
-        }
-    }
+    sps.colours = vui::colours(bits)?;
     if bits.flag()? {
         bits.ue()?;
         bits.ue()?;
@@ -130,7 +121,8 @@ fn h264_vui_frame_ticks(bits: &mut Bits<'_>) -> Option<u32> {
     let (num, den) = (bits.bits(32)?, bits.bits(32)?);
     // The scale counts fields: two to a frame.
     let ticks = 2 * 90_000 * u64::from(num) / u64::from(den).max(1);
-    u32::try_from(ticks).ok().filter(|t| (90..=900_000).contains(t))
+    sps.frame_ticks = u32::try_from(ticks).ok().filter(|t| (90..=900_000).contains(t));
+    Some(())
 }
 
 fn skip_scaling_list(bits: &mut Bits<'_>, size: u32) -> Option<()> {
@@ -162,6 +154,8 @@ fn parse_hevc_sps(payload: &[u8]) -> Option<Sps> {
     (sps.width, sps.height) = crop(&mut bits, width, height, unit_x, unit_y)?;
     sps.luma_bits = 8 + u8::try_from(bits.ue()?).ok().filter(|d| *d <= 8)?;
     sps.chroma_bits = 8 + u8::try_from(bits.ue()?).ok().filter(|d| *d <= 8)?;
+    let colours = vui::skip_to_hevc_vui(&mut bits, layers).and_then(|()| vui::colours(&mut bits));
+    sps.colours = colours.unwrap_or_default();
     Some(sps)
 }
 

@@ -17,7 +17,7 @@ use super::instances::{AtOnce, known};
 use super::pictures::{Luma, draw, info, psnr};
 use super::prove::{ALIKE, Bench, proof, speed};
 use super::sample::{self, Clip};
-use super::{SIZE, SOFTWARE_FEW, words};
+use super::{SIZE, SOFTWARE_FEW, colours, words};
 use crate::board::{Board, Encoder, SYSTEM};
 use crate::es::{CLOCK, Frame, Rotation, Ticks};
 use crate::fit::Size;
@@ -91,6 +91,10 @@ pub(super) fn prove(bench: &Bench<'_>) -> Result<(Proof, Option<AtOnce>), Fault>
     let mut found = proof(speed(pictures, time.div_f64(share)));
     trial.again(driven, &shelf, &mut found)?;
     trial.likeness(&coded, &mut found)?;
+    // What a decoder tells its encoder of colours is not known here.
+    if matches!(trial.source, Source::Drawn) {
+        found.notes.extend(colours::look(candidate, codec, &coded[0].data)?);
+    }
     found.limit = known(entry.max_instances);
     let at_once = (!candidate.software).then(|| trial.at_once(&entry)).flatten();
     Ok((found, at_once))

@@ -14,6 +14,7 @@ pub mod cache;
 mod candidate;
 mod child;
 mod coded;
+mod colours;
 mod decode;
 mod drive;
 mod encode;
