@@ -93,8 +93,6 @@ impl Place {
     }
 }
 
-/// What the C library calls `EBUSY`; no process of ours sets a language.
-const EBUSY: &str = "Device or resource busy";
 /// Coded bytes that may wait before a decoder; a full queue holds the reader of the input back.
 const CODED_QUEUE: u64 = 4 << 20;
 /// Pictures that may wait before an encoder; a full queue holds the decoder back. Few, so that the slowest
@@ -599,27 +597,14 @@ fn take_padded_pictures(sink: &gst_app::AppSink, lent: Option<Lent>) {
     });
 }
 
-/// Whether a device refused one more session. V4L2's elements say that of a device that could not be opened, and call
-/// it busy where they set a format while their own buffers are in use, which is their fault.
-fn is_busy(error: &gst::message::Error, debug: &str) -> bool {
-    let kind = error.error().kind::<gst::ResourceError>();
-    let factory = error.src().and_then(|source| source.downcast_ref::<gst::Element>()?.factory());
-    let v4l2 = factory.is_some_and(|factory| factory.name().starts_with("v4l2"));
-    match kind {
-        Some(gst::ResourceError::Busy) => !v4l2,
-        Some(
-            gst::ResourceError::OpenReadWrite | gst::ResourceError::OpenRead | gst::ResourceError::OpenWrite,
-        ) => debug.contains(EBUSY),
-        Some(_) | None => false,
-    }
-}
-
 fn bus_fault(error: &gst::message::Error) -> Fault {
     let path = error.src().map(|source| source.path_string().to_string()).unwrap_or_default();
     let decoding = path.contains(":decode/");
     let debug = error.debug().map(|debug| debug.to_string()).unwrap_or_default();
+    let factory = error.src().and_then(|source| source.downcast_ref::<gst::Element>()?.factory());
+    let factory = factory.map(|factory| factory.name().to_string()).unwrap_or_default();
     // A decoder that finds no picture in well-formed input has met bad input; anything else is ours.
-    let code = if is_busy(error, &debug) {
+    let code = if busy::said(error.error().kind(), &factory, &debug) {
         Code::Busy
     } else if decoding && error.error().kind::<gst::StreamError>().is_some() {
         Code::Undecodable

@@ -430,6 +430,24 @@ fn a_segment_with_sound_but_no_frame_is_handed_on_as_it_is() {
 }
 
 #[test]
+fn sound_alone_is_handed_on_if_it_is_no_longer_than_a_segment_may_be() {
+    let rig = Rig::new();
+    let sound =
+        |at: u32| rig.ffmpeg(&format!("-f lavfi -i sine -t 0.5 -c:a aac -output_ts_offset {at} in.ts"));
+    let upto = |last| [sound(0), sound(last)].concat();
+    let mut engine = two();
+    let fault = run(&mut engine, &upto(302)).map(|done| done.report).expect_err("302 s");
+    assert_eq!(
+        (fault.code, fault.text.as_str()),
+        (Code::TooLarge, "the segment is longer than 300 s; cut it")
+    );
+    let long = upto(299);
+    let done = run(&mut engine, &long).unwrap();
+    assert!(done.report.renditions.iter().all(|report| report.copied));
+    assert!(done.outputs.iter().all(|bytes| *bytes == long));
+}
+
+#[test]
 fn every_audio_track_is_carried_over_wherever_it_begins() {
     let rig = Rig::new();
     let input = rig.ffmpeg(&format!(

@@ -22,6 +22,8 @@ pub enum Fault {
     IgnoreKeyframe,
     /// Ends the process at its n-th frame.
     Crash(u64),
+    /// Its n-th frame goes out without a time.
+    NoTime(u64),
     /// Frames without bytes, as Rockchip's encoder gives after an error of its device.
     EmptyBuffers,
     /// Writes megabytes to standard output and standard error.
@@ -46,6 +48,7 @@ pub fn parse(text: &str) -> Result<BTreeMap<String, Fault>, String> {
             "busy" => Fault::Busy(number),
             "ignore-keyframe" => Fault::IgnoreKeyframe,
             "crash" => Fault::Crash(number),
+            "no-time" => Fault::NoTime(number),
             "empty-buffers" => Fault::EmptyBuffers,
             "flood" => Fault::Flood,
             other => return Err(format!("{other:?} is no fault")),

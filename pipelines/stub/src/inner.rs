@@ -370,6 +370,7 @@ fn entering(fault: Option<Fault>, count: u64) -> gst::PadProbeReturn {
             | Fault::HangOnStop
             | Fault::Busy(_)
             | Fault::IgnoreKeyframe
+            | Fault::NoTime(_)
             | Fault::EmptyBuffers,
         )
         | None => gst::PadProbeReturn::Ok,
@@ -421,6 +422,9 @@ fn watch_out(pad: &gst::Pad, name: &'static str, fault: Option<Fault>, given: Ar
                         *buffer = empty;
                     }
                     Some(Fault::IgnoreKeyframe) if !is_due => no_keyframe(buffer.make_mut()),
+                    Some(Fault::NoTime(at)) if given.all.load(Relaxed) == at => {
+                        buffer.make_mut().set_pts(None);
+                    }
                     Some(
                         Fault::NoOutput
                         | Fault::NoDevice
@@ -429,6 +433,7 @@ fn watch_out(pad: &gst::Pad, name: &'static str, fault: Option<Fault>, given: Ar
                         | Fault::Hang(_)
                         | Fault::Busy(_)
                         | Fault::IgnoreKeyframe
+                        | Fault::NoTime(_)
                         | Fault::Crash(_)
                         | Fault::Flood,
                     )

@@ -55,6 +55,21 @@ fn a_decoder_that_takes_everything_and_gives_nothing_is_found_out() {
 }
 
 #[test]
+fn a_picture_that_comes_without_a_time_is_left_out_and_counts_as_lost() {
+    let rig = Rig::new("orin-nx-jp6");
+    let done = rig.transcode("nvv4l2decoder:no-time@100");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let summary: Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!(summary["decoded"].as_u64(), Some(179));
+    let mut times: Vec<i64> = rig.frames(&rig.path("in.ts")).into_iter().map(|(pts, _)| pts).collect();
+    times.remove(99);
+    for (name, _) in BITRATES {
+        let frames = (0..3).flat_map(|segment| rig.frames(&rig.path(&format!("out/{name}/{segment}.ts"))));
+        assert_eq!(frames.map(|(pts, _)| pts).collect::<Vec<_>>(), times, "{name}");
+    }
+}
+
+#[test]
 fn frames_without_bytes_are_no_output() {
     fails("nvv4l2h264enc:empty-buffers", "a frame without bytes");
 }
