@@ -3,13 +3,14 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use gstreamer as gst;
 use headwater_protocol::Fault;
 use nix::unistd::{AccessFlags, access};
 
 use super::candidate::Candidate;
+use super::nodes::nodes;
 use super::words;
 use crate::survey;
 
@@ -67,30 +68,20 @@ fn is_installed(plugin: &Plugin) -> bool {
 }
 
 fn devices(root: &Path, names: &[&str], may_open: impl Fn(&Path) -> bool) -> Devices {
-    let mut found: Vec<PathBuf> = names.iter().flat_map(|name| numbered(&root.join("dev"), name)).collect();
-    found.sort();
-    let shown = |path: &PathBuf| format!("/{}", path.strip_prefix(root).unwrap_or(path).display());
-    let (open, closed): (Vec<&PathBuf>, Vec<_>) = found.iter().partition(|path| may_open(path));
-    let closed = closed.first().map(|path| Closed { path: shown(path), group: group(root, path) });
+    let dev = root.join("dev");
+    let is_numbered = |node: &String| {
+        let number = names.iter().find_map(|name| node.strip_prefix(name)?.parse::<u32>().ok());
+        number.is_some()
+    };
+    let found = nodes(&dev).into_iter().filter(is_numbered);
+    let (open, closed): (Vec<String>, Vec<String>) = found.partition(|node| may_open(&dev.join(node)));
+    let shown = |node: &String| format!("/dev/{node}");
+    let closed = closed.first().map(|node| Closed { path: shown(node), group: group(root, &dev.join(node)) });
     match (open.is_empty(), closed) {
         (true, None) => Devices::None(names.iter().map(|name| format!("/dev/{name}*")).collect()),
         (true, Some(closed)) => Devices::Closed(closed),
-        (false, closed) => Devices::Others { open: open.into_iter().map(shown).collect(), closed },
+        (false, closed) => Devices::Others { open: open.iter().map(shown).collect(), closed },
     }
-}
-
-/// `dev/video0`, `dev/video1`, …
-fn numbered(dev: &Path, name: &str) -> Vec<PathBuf> {
-    let (folder, name) = match name.rsplit_once('/') {
-        Some((below, name)) => (dev.join(below), name),
-        None => (dev.to_owned(), name),
-    };
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let is_one = |path: &PathBuf| {
-        let number = path.file_name().and_then(|file| file.to_str()?.strip_prefix(name));
-        number.is_some_and(|number| number.parse::<u32>().is_ok())
-    };
-    entries.map(|entry| entry.path()).filter(is_one).collect()
 }
 
 /// The name of a file's group, else its number.

@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 use serde::{Deserialize, Serialize};
 
 use super::finding::Findings;
+use super::nodes::nodes;
 use crate::board::Board;
 use crate::machine::Machine;
 use crate::survey;
@@ -155,18 +156,22 @@ pub fn drivers() -> BTreeMap<String, String> {
     read.filter(|(_, version)| !version.is_empty()).collect()
 }
 
-/// Names in `/dev` of what codecs are behind.
-fn devices(folder: &Path) -> Vec<String> {
-    const KNOWN: [&str; 10] =
-        ["video", "media", "nvidia", "nvhost", "nvmap", "v4l2-", "mpp_service", "rga", "dma_heap", "renderD"];
-    let names = |folder: &Path| -> Vec<String> {
-        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
-    };
-    let mut all = names(folder);
-    all.extend(names(&folder.join("dri")));
-    all.retain(|name| KNOWN.iter().any(|known| name.starts_with(known)));
-    all.sort();
+/// Those of the nodes in `dev` that codecs are behind.
+fn devices(dev: &Path) -> Vec<String> {
+    const KNOWN: [&str; 10] = [
+        "video",
+        "media",
+        "nvidia",
+        "nvhost",
+        "nvmap",
+        "v4l2-",
+        "mpp_service",
+        "rga",
+        "dma_heap",
+        "dri/renderD",
+    ];
+    let mut all = nodes(dev);
+    all.retain(|node| KNOWN.iter().any(|known| node.starts_with(known)));
     all
 }
 
@@ -191,5 +196,16 @@ mod tests {
         assert!(then.serves(&with(&["video0", "video10", "video11"], "a")), "a camera came");
         assert!(!then.serves(&with(&["video0", "video11"], "a")), "a codec went");
         assert!(!then.serves(&with(&["video10", "video11"], "b")), "the profile says something else");
+    }
+
+    #[test]
+    fn results_hang_on_the_nodes_of_codecs_and_on_no_others() {
+        let dev = tempfile::tempdir().unwrap();
+        fs::create_dir(dev.path().join("dri")).unwrap();
+        for node in ["video11", "video0", "dri/renderD128", "dri/card0", "tty0", "mpp_service"] {
+            fs::write(dev.path().join(node), "").unwrap();
+        }
+        assert_eq!(devices(dev.path()), ["dri/renderD128", "mpp_service", "video0", "video11"]);
+        assert!(devices(Path::new("/nowhere")).is_empty());
     }
 }

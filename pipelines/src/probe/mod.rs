@@ -20,6 +20,7 @@ mod drive;
 mod encode;
 mod finding;
 mod instances;
+mod nodes;
 mod pictures;
 mod prove;
 mod sample;
