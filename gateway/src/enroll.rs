@@ -51,7 +51,7 @@ pub async fn issue(app: &App, node: NodeId, valid: Option<Millis>) -> Result<Enr
     let secret = secret::random_hex()?;
     let expires = unix_millis() + valid.0;
     let hash = secret::sha256_hex(secret.as_bytes());
-    app.store.write_now(Write::TokenNew { hash, node: node.clone(), expires }).await?;
+    app.store.write_now(vec![Write::TokenNew { hash, node: node.clone(), expires }]).await?;
     tracing::info!(%node, "enrolment token issued");
     let token = Token {
         fleet: app.fleet.clone(),

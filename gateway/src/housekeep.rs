@@ -79,7 +79,7 @@ async fn expire(store: &Store, media: &Media, keep: Duration) -> Result<(), Stor
             return Ok(());
         }
         // The rows first: a playlist never names what is gone, and the sweep finds what a crash leaves.
-        store.write_now(Write::TasksRemoved { tasks: old.clone() }).await?;
+        store.write_now(vec![Write::TasksRemoved { tasks: old.clone() }]).await?;
         for task in old {
             media.discard(&task, None).await;
         }
@@ -109,7 +109,7 @@ mod tests {
         let now = unix_millis();
         let opened =
             Write::StreamOpened { stream: stream.clone(), run: 1, ladder: None, resolution: None, at: 1 };
-        store.write_now(opened).await.unwrap();
+        store.write_now(vec![opened]).await.unwrap();
         for (name, received, ended) in
             [("old", 1, true), ("running", 1, false), ("young", now, true), ("stray", 0, false)]
         {
@@ -129,10 +129,10 @@ mod tests {
                 duration: Millis(2000),
                 at: received,
             };
-            store.write_now(new).await.unwrap();
+            store.write_now(vec![new]).await.unwrap();
             if ended {
                 let end = Write::TaskEnded { task, ending: Ending::Passed, attempts: 0, at: received };
-                store.write_now(end).await.unwrap();
+                store.write_now(vec![end]).await.unwrap();
             }
         }
         let left = async || {

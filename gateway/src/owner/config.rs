@@ -8,9 +8,9 @@ use headwater_protocol::topic::Channel;
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
-use super::{Event, Handle, Running, Stopped, send};
+use super::{Event, Handle, Running, Stopped};
 use crate::schedule::Now;
-use crate::store::{After, Desired, Write};
+use crate::store::{Desired, Write};
 
 /// How long a configuration may wait for the broker's connection; the node's next birth makes up for it.
 const LIFE: Duration = Duration::from_secs(30);
@@ -80,19 +80,16 @@ impl Running {
         let seen = reported.as_ref().map_or(0, |reported: &ReportedConfig| reported.revision);
         let revision = before.map_or(0, |desired| desired.revision).max(seen) + 1;
         let desired = Desired { revision, settings };
-        self.configs.insert(node.clone(), desired.clone());
+        let write = Write::Config { node: node.clone(), desired: desired.clone() };
+        if let Err(error) = self.owner.store.write_now(vec![write]).await {
+            return drop(answer.send(Err(ConfigureError::Store(error.to_string()))));
+        }
         tracing::info!(%node, revision, "configuration wanted");
         let message = self.desired(&desired, now);
-        let (publisher, fleet, to) = (self.owner.publisher.clone(), self.owner.fleet.clone(), node.clone());
-        let configured = Configured { desired: Some(desired.clone()), reported };
-        let after: After = Box::new(move |stored| {
-            if stored.is_ok() {
-                send(&publisher, &fleet, &to, Channel::Config, &message, LIFE, None);
-            }
-            // Who asked may be gone.
-            drop(answer.send(stored.map(|()| configured).map_err(ConfigureError::Store)));
-        });
-        self.owner.store.write(vec![Write::Config { node, desired }], vec![after]).await;
+        self.send(&node, Channel::Config, &message, LIFE, None);
+        self.configs.insert(node, desired.clone());
+        // Who asked may be gone.
+        drop(answer.send(Ok(Configured { desired: Some(desired), reported })));
     }
 
     /// A node that shows another revision than the wanted one has not got it: the broker forgot it, or lost it.

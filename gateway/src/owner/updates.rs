@@ -123,9 +123,8 @@ impl Running {
             Ok(campaign) => {
                 tracing::info!(
                     update = %campaign.id, version = campaign.bundle.version, nodes = campaign.candidates(),
-                    "update begins"
+                    "update wanted"
                 );
-                self.updates.campaigns.insert(campaign.id.clone(), campaign.clone());
                 self.save_update(campaign, answer).await;
             }
             Err(error) => drop(answer.send(Err(error))),
@@ -133,7 +132,7 @@ impl Running {
     }
 
     pub(super) async fn steer_update(&mut self, update: UpdateId, steer: Steer, answer: Answer) {
-        let Some(campaign) = self.updates.campaigns.get_mut(&update) else {
+        let Some(mut campaign) = self.updates.campaigns.get(&update).cloned() else {
             return drop(answer.send(Err(UpdateError::Unknown(update))));
         };
         let steered = match steer {
@@ -145,11 +144,10 @@ impl Running {
             return drop(answer.send(Err(error.into())));
         }
         tracing::info!(%update, ?steer, "update steered");
-        let campaign = campaign.clone();
         self.save_update(campaign, answer).await;
     }
 
-    /// Stores all of it; the answer waits for that.
+    /// Stores all of it, and goes by it then: what its asker was told is not stored must not begin later.
     async fn save_update(&mut self, campaign: Campaign, answer: Answer) {
         let mut writes = vec![Write::Update(Box::new(campaign.without_members()))];
         writes.extend(campaign.members.iter().map(|(node, member)| Write::UpdateNode {
@@ -157,10 +155,12 @@ impl Running {
             node: node.clone(),
             member: member.clone(),
         }));
+        let stored = self.owner.store.write_now(writes).await;
+        if stored.is_ok() {
+            self.updates.campaigns.insert(campaign.id.clone(), campaign.clone());
+        }
         // Who asked may be gone.
-        let after: After =
-            Box::new(move |stored| drop(answer.send(stored.map(|()| campaign).map_err(UpdateError::Store))));
-        self.owner.store.write(writes, vec![after]).await;
+        drop(answer.send(stored.map(|()| campaign).map_err(|error| UpdateError::Store(error.to_string()))));
         self.updates.due = true;
         self.updates_changed();
     }

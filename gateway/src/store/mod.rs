@@ -37,6 +37,8 @@ pub enum StoreError {
     Newer { path: PathBuf, found: i64, known: i64 },
     #[error("database: {0}")]
     Sql(#[from] rusqlite::Error),
+    #[error("{0}")]
+    NotStored(String),
     #[error("the database thread has ended")]
     Gone,
 }
@@ -151,17 +153,14 @@ impl Store {
         }
     }
 
-    /// Stores and waits until it is.
-    pub async fn write_now(&self, write: Write) -> Result<(), StoreError> {
+    /// Stores all or nothing, and waits until it is.
+    pub async fn write_now(&self, writes: Vec<Write>) -> Result<(), StoreError> {
         let (done, stored) = oneshot::channel();
         let after: After = Box::new(move |result| {
-            let _ = done.send(result.is_ok());
+            let _ = done.send(result);
         });
-        self.write(vec![write], vec![after]).await;
-        match stored.await {
-            Ok(true) => Ok(()),
-            Ok(false) | Err(_) => Err(StoreError::Gone),
-        }
+        self.write(writes, vec![after]).await;
+        stored.await.map_err(|_| StoreError::Gone)?.map_err(StoreError::NotStored)
     }
 
     pub async fn read<T: Send + 'static>(

@@ -15,7 +15,7 @@ fn node(name: &str) -> NodeId {
 
 async fn token(store: &Store, hash: &str, expires: u64) {
     let write = Write::TokenNew { hash: hash.into(), node: node("a"), expires };
-    store.write_now(write).await.unwrap();
+    store.write_now(vec![write]).await.unwrap();
 }
 
 #[tokio::test]
@@ -112,7 +112,7 @@ async fn a_playlist_is_read_by_its_window_and_counts_a_number_once() {
     add(&mut writes, "open", 10, None);
     add(&mut writes, "beyond", 11, Some(5));
     store.write(writes, vec![]).await;
-    store.write_now(Write::Delay { task: TaskId::new("t0").unwrap(), delay: Millis(1) }).await.unwrap();
+    store.write_now(vec![Write::Delay { task: TaskId::new("t0").unwrap(), delay: Millis(1) }]).await.unwrap();
     let seen = async |window| {
         let found = store.playlist(&stream, window).await.unwrap().unwrap();
         let tasks: Vec<String> = found.entries.iter().map(|entry| entry.task.to_string()).collect();
@@ -124,9 +124,9 @@ async fn a_playlist_is_read_by_its_window_and_counts_a_number_once() {
     assert_eq!(seen(Window::Segment(99)).await.2, "");
     assert_eq!(seen(Window::All).await.2, "t0 t1 t2 t3 t4 t5 t6 t7 t8 t9");
     let remove = ["t0", "t3", "t4"].map(|task| TaskId::new(task).unwrap()).into();
-    store.write_now(Write::TasksRemoved { tasks: remove }).await.unwrap();
+    store.write_now(vec![Write::TasksRemoved { tasks: remove }]).await.unwrap();
     assert_eq!(seen(Window::Live(3)).await, (2, 0, "t1 t2 again".to_owned()), "4 is on its way again");
-    store.write_now(Write::StreamEnded { stream: stream.clone() }).await.unwrap();
+    store.write_now(vec![Write::StreamEnded { stream: stream.clone() }]).await.unwrap();
     assert_eq!(seen(Window::Live(2)).await.2, "t1 t2 again");
 }
 
@@ -144,12 +144,12 @@ async fn evidence_is_kept_of_the_newest_failures_and_goes_with_its_task() {
         at: number,
     };
     for number in 0..20 {
-        store.write_now(put(number)).await.unwrap();
+        store.write_now(vec![put(number)]).await.unwrap();
     }
     assert!(store.evidence(&stream, 1).await.unwrap().is_empty(), "16 of a stream stay");
     let kept = store.evidence(&stream, 2).await.unwrap();
     assert_eq!(kept.iter().map(|view| view.evidence.log.as_str()).collect::<Vec<_>>(), ["4", "5"]);
-    store.write_now(Write::TasksRemoved { tasks: vec![kept[0].task.clone()] }).await.unwrap();
+    store.write_now(vec![Write::TasksRemoved { tasks: vec![kept[0].task.clone()] }]).await.unwrap();
     assert_eq!(store.evidence(&stream, 2).await.unwrap().len(), 1);
 }
 

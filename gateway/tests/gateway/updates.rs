@@ -239,6 +239,33 @@ async fn a_paused_update_orders_nothing_until_it_is_resumed_and_a_cancelled_one_
 }
 
 #[tokio::test]
+async fn an_update_and_a_configuration_that_cannot_be_stored_are_refused_and_do_not_begin_later() {
+    let fleet = Fleet::of(&[Fate::Works]).await;
+    let database = rusqlite::Connection::open(fleet.gateway.dir.path().join("gateway.db")).unwrap();
+    database.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
+    let full = "BEGIN SELECT RAISE(ABORT, 'disk full'); END;";
+    database
+        .execute_batch(&format!(
+            "CREATE TRIGGER no_update BEFORE INSERT ON updates {full}
+             CREATE TRIGGER no_config BEFORE INSERT ON configs {full}"
+        ))
+        .unwrap();
+    let refused = fleet.update(&["--detach"]).await;
+    assert!(!refused.status.success() && text(&refused).contains("disk full"), "{}", text(&refused));
+    let refused = fleet.gateway.headwater(&["config", "set", "n1", "workers.count=3"]).await;
+    assert!(!refused.status.success() && text(&refused).contains("disk full"), "{}", text(&refused));
+    database.execute_batch("DROP TRIGGER no_update; DROP TRIGGER no_config").unwrap();
+
+    assert_eq!(fleet.gateway.text("/api/v1/updates").await.1, "[]");
+    let shown = fleet.gateway.headwater(&["config", "get", "n1"]).await;
+    assert_eq!(text(&shown), "n1: nothing is wanted; its own file counts\n");
+    // What is wanted then is the first that anybody hears of.
+    let id = fleet.begin(&[]).await;
+    fleet.wait(&id, "the update", |view| view.update.head.state == State::Done).await;
+    assert_eq!(fleet.orders(), 1);
+}
+
+#[tokio::test]
 async fn a_gateway_that_is_killed_in_the_middle_goes_on_where_it_was() {
     let mut fleet = Fleet::of(&[Fate::Waits, Fate::Waits, Fate::Waits]).await;
     let id = fleet.begin(&["--waves", "1,2,100%", "--soak", "1ms"]).await;
