@@ -241,7 +241,7 @@ async fn a_paused_update_orders_nothing_until_it_is_resumed_and_a_cancelled_one_
 #[tokio::test]
 async fn an_update_and_a_configuration_that_cannot_be_stored_are_refused_and_do_not_begin_later() {
     let fleet = Fleet::of(&[Fate::Works]).await;
-    let database = rusqlite::Connection::open(fleet.gateway.dir.path().join("gateway.db")).unwrap();
+    let database = rusqlite::Connection::open(fleet.gateway.state().join("gateway.db")).unwrap();
     database.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
     let full = "BEGIN SELECT RAISE(ABORT, 'disk full'); END;";
     database
