@@ -12,8 +12,9 @@ use crate::nal::{self, Colours, UNSAID};
 /// same transfer under other numbers.
 const GIVEN: [(&str, &[u8]); 3] = [("primaries", &[1]), ("transfer", &[1, 6, 14, 15]), ("matrix", &[1])];
 
-/// Looks at an encoder's first frame. A fault where players would show other colours than those of the pictures; else
-/// what a person should know.
+/// Looks at an encoder's first frame: what a person should know of it. A fault where it claims the wrong range, for
+/// players would show black as grey, or crush it; a wrong description tints them a little, and no software is worth that
+/// on a board.
 pub(super) fn look(candidate: &Candidate, codec: Codec, first: &[u8]) -> Result<Option<String>, Fault> {
     let Some(sps) = nal::sps_of(codec, first) else { return Ok(None) };
     judge(sps.colours).map_err(|wrong| words::wrong(candidate, wrong))
@@ -21,13 +22,17 @@ pub(super) fn look(candidate: &Candidate, codec: Codec, first: &[u8]) -> Result<
 
 fn judge(colours: Colours) -> Result<Option<String>, String> {
     let Colours { description, full_range } = colours;
+    if full_range {
+        return Err("writes into its stream that pictures in limited range have the full one".to_owned());
+    }
     let said = || description.into_iter().zip(GIVEN);
-    let range = full_range.then(|| "full range".to_owned());
     let wrong = said().filter(|(number, (_, given))| *number != UNSAID && !given.contains(number));
-    let wrong: Vec<String> =
-        wrong.map(|(number, (name, _))| format!("{name} {number}")).chain(range).collect();
+    let wrong: Vec<String> = wrong.map(|(number, (name, _))| format!("{name} {number}")).collect();
     if !wrong.is_empty() {
-        return Err(format!("writes into its stream that pictures in BT.709 have {}", wrong.join(", ")));
+        let wrong = wrong.join(", ");
+        return Ok(Some(format!(
+            "writes that pictures in BT.709 have {wrong}, so players show their colours a little wrong"
+        )));
     }
     let open: Vec<&str> = said().filter(|(number, _)| *number == UNSAID).map(|(_, (name, _))| name).collect();
     Ok((!open.is_empty()).then(|| {
@@ -59,10 +64,10 @@ mod tests {
     }
 
     #[test]
-    fn colours_that_are_not_those_of_the_pictures_are_a_fault() {
-        let wrong = "writes into its stream that pictures in BT.709 have primaries 6, matrix 6";
-        assert_eq!(judged([6, 6, 6], false), Err(wrong.to_owned()));
-        let wrong = "writes into its stream that pictures in BT.709 have transfer 16, full range";
+    fn colours_that_are_not_those_of_the_pictures_are_told_and_a_wrong_range_is_a_fault() {
+        let told = "writes that pictures in BT.709 have primaries 6, matrix 6, so players show their colours a little wrong";
+        assert_eq!(judged([6, 6, 6], false), Ok(Some(told.to_owned())));
+        let wrong = "writes into its stream that pictures in limited range have the full one";
         assert_eq!(judged([1, 16, UNSAID], true), Err(wrong.to_owned()));
     }
 }
