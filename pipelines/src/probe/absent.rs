@@ -70,8 +70,8 @@ fn is_installed(plugin: &Plugin) -> bool {
 fn devices(root: &Path, names: &[&str], may_open: impl Fn(&Path) -> bool) -> Devices {
     let dev = root.join("dev");
     let is_numbered = |node: &String| {
-        let number = names.iter().find_map(|name| node.strip_prefix(name)?.parse::<u32>().ok());
-        number.is_some()
+        let mut numbers = names.iter().filter_map(|name| node.strip_prefix(name));
+        numbers.any(|number| number.parse::<u32>().is_ok())
     };
     let found = nodes(&dev).into_iter().filter(is_numbered);
     let (open, closed): (Vec<String>, Vec<String>) = found.partition(|node| may_open(&dev.join(node)));

@@ -7,18 +7,13 @@ use gstreamer_video::prelude::*;
 use headwater_protocol::{Code, Fault};
 
 use crate::fit::Size;
+use crate::tone::bt709;
 
 pub(super) fn info(size: Size) -> Result<gst_video::VideoInfo, Fault> {
-    // Of any size: an encoder that guesses by it is found out.
-    let bt709 = gst_video::VideoColorimetry::new(
-        gst_video::VideoColorRange::Range16_235,
-        gst_video::VideoColorMatrix::Bt709,
-        gst_video::VideoTransferFunction::Bt709,
-        gst_video::VideoColorPrimaries::Bt709,
-    );
     gst_video::VideoInfo::builder(gst_video::VideoFormat::I420, size.width, size.height)
         .fps(gst::Fraction::new(30, 1))
-        .colorimetry(&bt709)
+        // Of any size: an encoder that guesses by it is found out.
+        .colorimetry(&bt709())
         .build()
         .map_err(|error| Fault::new(Code::PipelineFailed, error.to_string()))
 }

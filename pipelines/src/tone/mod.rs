@@ -127,18 +127,22 @@ impl Tone {
     }
 }
 
-fn shape(info: &gst_video::VideoInfo) -> Result<gst_video::VideoInfo, Fault> {
-    let bt709 = gst_video::VideoColorimetry::new(
+/// BT.709 in limited range.
+pub(crate) fn bt709() -> gst_video::VideoColorimetry {
+    gst_video::VideoColorimetry::new(
         gst_video::VideoColorRange::Range16_235,
         gst_video::VideoColorMatrix::Bt709,
         gst_video::VideoTransferFunction::Bt709,
         gst_video::VideoColorPrimaries::Bt709,
-    );
+    )
+}
+
+fn shape(info: &gst_video::VideoInfo) -> Result<gst_video::VideoInfo, Fault> {
     gst_video::VideoInfo::builder(gst_video::VideoFormat::I420, info.width(), info.height())
         .fps(info.fps())
         .par(info.par())
         .interlace_mode(info.interlace_mode())
-        .colorimetry(&bt709)
+        .colorimetry(&bt709())
         .build()
         .map_err(broken)
 }
