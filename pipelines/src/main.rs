@@ -37,7 +37,7 @@ enum Command {
         /// Answer from what is remembered where that still holds: same boot, drivers, plugins and profile
         #[arg(long)]
         cached: bool,
-        /// For each element, then it is killed
+        /// An element that gives nothing for so long is killed
         #[arg(long, value_name = "SECONDS", default_value = "30s", value_parser = seconds)]
         deadline: Duration,
     },
@@ -177,7 +177,7 @@ struct Doctor {
     /// Use this profile in place of the one that matches
     #[arg(long, value_name = "ID")]
     board: Option<String>,
-    /// For each element, then it is killed
+    /// An element that gives nothing for so long is killed
     #[arg(long, value_name = "SECONDS", default_value = "30s", value_parser = seconds)]
     deadline: Duration,
 }

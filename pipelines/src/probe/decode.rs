@@ -253,7 +253,7 @@ fn at_once(bench: &Bench<'_>, entry: &Decoder, plan: DecodePlan, clip: Clip) -> 
         feed: Arc::new(move |chain| clip.feed(chain, 1)),
         pictures,
         limit: known(entry.max_instances),
-        patience: bench.again,
-        until: bench.until,
+        patience: bench.again.still,
+        until: bench.again.until,
     }
 }

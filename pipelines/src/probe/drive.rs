@@ -1,5 +1,6 @@
 //! Runs a chain from its first frame to its end, with a deadline.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -18,14 +19,34 @@ const TICK: Duration = Duration::from_millis(20);
 /// An element that refused its input says why on the bus, a little later.
 const LAST_WORD: Duration = Duration::from_millis(500);
 
+/// How long a chain may take: what is slow is not taken for what hangs.
+#[derive(Clone, Copy)]
+pub(super) struct Patience<'a> {
+    /// Without a picture that comes out.
+    pub still: Duration,
+    /// When all must be over, however well it moves.
+    pub until: Instant,
+    /// Called while pictures come out.
+    pub moved: &'a dyn Fn(),
+}
+
+impl Patience<'_> {
+    /// So long and no longer.
+    pub(super) fn fixed(time: Duration) -> Self {
+        Self { still: time, until: Instant::now() + time, moved: &|| () }
+    }
+}
+
 /// Hands samples to a function.
 pub(super) struct Hand {
+    came: Arc<AtomicU64>,
     each: Box<dyn FnMut(gst::Sample) -> Result<(), gst::FlowError> + Send>,
     ended: Sender<()>,
 }
 
 impl Taker for Hand {
     fn sample(&mut self, sample: gst::Sample) -> Result<(), gst::FlowError> {
+        self.came.fetch_add(1, Ordering::Relaxed);
         (self.each)(sample)
     }
 
@@ -38,6 +59,8 @@ impl Taker for Hand {
 pub(super) struct Driven {
     chain: Arc<Chain>,
     faults: Arc<Faults>,
+    /// Samples that came out.
+    came: Arc<AtomicU64>,
     ended: Receiver<()>,
 }
 
@@ -81,11 +104,13 @@ impl Driven {
         build: impl FnOnce(&Arc<Faults>, Hand) -> Result<Chain, Fault>,
     ) -> Result<Self, Unready> {
         let faults = Arc::new(Faults::default());
+        let came = Arc::new(AtomicU64::new(0));
         let (sender, ended) = channel();
-        let chain = build(&faults, Hand { each: Box::new(each), ended: sender }).map_err(|fault| {
+        let hand = Hand { came: Arc::clone(&came), each: Box::new(each), ended: sender };
+        let chain = build(&faults, hand).map_err(|fault| {
             if faults.first().is_some() { Unready::Unstarted(fault) } else { Unready::Unbuilt(fault) }
         })?;
-        Ok(Self { chain: Arc::new(chain), faults, ended })
+        Ok(Self { chain: Arc::new(chain), faults, came, ended })
     }
 
     pub(super) fn chain(&self) -> &Arc<Chain> {
@@ -95,7 +120,7 @@ impl Driven {
     /// Feeds the chain, ends it, and waits until everything came out. Gives the time that took.
     pub(super) fn segment(
         &self,
-        patience: Duration,
+        patience: Patience<'_>,
         feed: impl FnOnce(&Chain) -> Result<(), gst::FlowError> + Send + 'static,
     ) -> Result<Duration, Fault> {
         let started = Instant::now();
@@ -107,7 +132,7 @@ impl Driven {
             chain.end();
             let _ = sender.send(result);
         });
-        let until = started + patience;
+        let (mut came, mut last) = (self.came.load(Ordering::Relaxed), started);
         loop {
             if let Some(fault) = self.faults.first() {
                 return Err(fault);
@@ -120,10 +145,18 @@ impl Driven {
                 Ok(Err(flow)) => return Err(self.refused(flow)),
                 Ok(Ok(())) | Err(TryRecvError::Empty | TryRecvError::Disconnected) => {}
             }
-            if Instant::now() > until {
+            let now = Instant::now();
+            let by_now = self.came.load(Ordering::Relaxed);
+            if by_now != came {
+                (came, last) = (by_now, now);
+                (patience.moved)();
+            }
+            let stands = now.duration_since(last) > patience.still;
+            if stands || now > patience.until {
                 // Stopping a chain whose threads are stuck would wait for them.
                 std::mem::forget(Arc::clone(&self.chain));
-                let text = "it never came to its end";
+                let text =
+                    if stands { "it never came to its end" } else { "it was too slow to come to its end" };
                 return Err(Fault::new(Code::WorkerHung, text).with_detail(log::tail()));
             }
         }

@@ -2,7 +2,7 @@
 //! and a second segment begins as the first did.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use headwater_protocol::{
@@ -11,7 +11,7 @@ use headwater_protocol::{
 };
 
 use super::coded::{CodedFrame, Start};
-use super::drive::{Driven, Shelf, Unready, take};
+use super::drive::{Driven, Patience, Shelf, Unready, take};
 use super::finding::Proof;
 use super::instances::{AtOnce, known};
 use super::pictures::{Luma, draw, info, psnr};
@@ -205,14 +205,20 @@ impl Trial<'_> {
     }
 
     /// `recycle`: the chain has had a segment before.
-    fn run(&self, driven: &Driven, count: u64, patience: Duration, recycle: bool) -> Result<Duration, Fault> {
+    fn run(
+        &self,
+        driven: &Driven,
+        count: u64,
+        patience: Patience<'_>,
+        recycle: bool,
+    ) -> Result<Duration, Fault> {
         let (source, size) = (self.source.clone(), self.size());
         // Drawn before, so that only the encoder's time counts.
         let pictures = match source {
             Source::Drawn => (0..count).map(|number| draw(number, size)).collect(),
             Source::Decoded(..) => Vec::new(),
         };
-        let into = Arc::clone(driven.chain());
+        let (into, until) = (Arc::clone(driven.chain()), patience.until);
         driven.segment(patience, move |chain| {
             // In the feeder's thread, for a flush may hang too.
             if recycle {
@@ -220,7 +226,7 @@ impl Trial<'_> {
             }
             match source {
                 Source::Drawn => pictures.into_iter().try_for_each(|picture| chain.push(picture)),
-                Source::Decoded(plan, clip) => decoded(&plan, &clip, into, count, patience),
+                Source::Decoded(plan, clip) => decoded(&plan, &clip, into, count, until),
             }
         })
     }
@@ -359,8 +365,8 @@ impl Trial<'_> {
             }),
             pictures: FEW,
             limit: known(entry.max_instances),
-            patience: self.bench.again,
-            until: self.bench.until,
+            patience: self.bench.again.still,
+            until: self.bench.again.until,
         })
     }
 }
@@ -371,7 +377,7 @@ fn decoded(
     clip: &Clip,
     into: Arc<Chain>,
     count: u64,
-    patience: Duration,
+    until: Instant,
 ) -> Result<(), gst::FlowError> {
     let mut left = count;
     let driven = Driven::new(
@@ -385,6 +391,8 @@ fn decoded(
         |faults, hand| graph::decode_chain(plan, faults, hand),
     );
     let (clip, rounds) = (clip.clone(), count.div_ceil(clip.len().max(1)));
+    // Whether it moves is seen behind the encoder.
+    let patience = Patience::fixed(until.saturating_duration_since(Instant::now()));
     let ran = driven
         .map_err(Fault::from)
         .and_then(|driven| driven.segment(patience, move |chain| clip.feed(chain, rounds)));

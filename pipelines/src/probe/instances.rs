@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use gstreamer as gst;
 use headwater_protocol::{Code, Fault};
 
-use super::drive::Driven;
+use super::drive::{Driven, Patience};
 use crate::graph::Chain;
 
 /// Whoever runs so many is not asked for more, and has no limit as far as we know.
@@ -45,7 +45,7 @@ pub(super) struct AtOnce {
     pub pictures: u64,
     /// No more than this, where the profile knows.
     pub limit: Option<u32>,
-    /// For each round.
+    /// For each round, whether it moves or not.
     pub patience: Duration,
     /// Not long before this process is killed. No round begins that could not end by then.
     pub until: Instant,
@@ -147,7 +147,7 @@ impl AtOnce {
         // It has been fed, and waits for the others; or they let it down.
         let for_others = Arc::new(AtomicBool::new(false));
         let waits = Arc::clone(&for_others);
-        let ran = driven.segment(patience, move |chain| {
+        let ran = driven.segment(Patience::fixed(patience), move |chain| {
             feed(chain)?;
             waits.store(true, Ordering::Release);
             if meeting.wait(all, patience) {

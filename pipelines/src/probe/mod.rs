@@ -43,7 +43,7 @@ use crate::fit::Size;
 use crate::machine::Machine;
 use crate::survey;
 
-/// A candidate gets so long, dlopen and driver included, then it is killed.
+/// A candidate that says nothing for so long, dlopen and driver included, is killed.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 /// Pictures a device's element must get through.
 pub const PICTURES: u64 = 60;
@@ -62,7 +62,7 @@ const SOFTWARE_SIZE: Size = Size::new(SIZE.width / 2, SIZE.height / 2);
 /// How to probe.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// For each candidate.
+    /// For each candidate, without a word from it.
     pub deadline: Duration,
     /// The profile that was asked for, where it is not the machine's own.
     pub board: Option<String>,

@@ -1,5 +1,6 @@
 //! The child's side: one candidate proved in this process.
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, Instant};
@@ -7,7 +8,8 @@ use std::time::{Duration, Instant};
 use headwater_protocol::{CapabilityKind, Code, Fault};
 
 use super::candidate::{Candidate, candidates};
-use super::child::Said;
+use super::child::{DEADLINES, Said};
+use super::drive::Patience;
 use super::finding::Proof;
 use super::pictures::Luma;
 use super::sample::{self, Clip};
@@ -20,6 +22,8 @@ use crate::{busy, graph, v4l2};
 /// Decibels. A wrong plane order or a shifted row gives 10 to 20; x264, x265 and OpenH264 gave 42 to 48 at the bitrate
 /// asked for.
 pub(super) const ALIKE: f64 = 30.0;
+/// How often the parent is told that pictures come out.
+const MOVED: Duration = Duration::from_secs(1);
 
 /// What a candidate is proved on.
 pub(super) struct Bench<'a> {
@@ -27,15 +31,14 @@ pub(super) struct Bench<'a> {
     pub machine: &'a Machine,
     pub candidate: &'a Candidate,
     /// For the first and longest run.
-    pub first: Duration,
+    pub first: Patience<'a>,
     /// For each of those after it.
-    pub again: Duration,
-    /// When all must be over.
-    pub until: Instant,
+    pub again: Patience<'a>,
 }
 
 /// Proves the candidate `key` and says what was found, step by step. The machine learns the controls of its device, so
-/// that it is proved with those that it has. `deadline` is counted from `started`, as its parent does.
+/// that it is proved with those that it has. `deadline` is how long nothing may come of it; all is over in [`DEADLINES`] of
+/// them from `started`, as its parent counts.
 pub fn prove(
     board: &Board,
     machine: &mut Machine,
@@ -55,9 +58,18 @@ pub fn prove(
         say(&Said::Controls(controls));
     }
     let machine = &*machine;
+    let say = RefCell::new(say);
+    let told = Cell::new(Instant::now());
+    let moved = || {
+        if told.get().elapsed() > MOVED {
+            told.set(Instant::now());
+            (*say.borrow_mut())(&Said::Moves);
+        }
+    };
     // Half of the time for the first run leaves some for those after it, which are short.
-    let (first, again, until) = (deadline / 2, deadline / 5, started + deadline);
-    let bench = Bench { board, machine, candidate: &candidate, first, again, until };
+    let patience = |still| Patience { still, until: started + deadline * DEADLINES, moved: &moved };
+    let (first, again) = (patience(deadline / 2), patience(deadline / 5));
+    let bench = Bench { board, machine, candidate: &candidate, first, again };
     // An element that takes no value of a property ends in a panic, which is an answer too.
     let proved = panic::catch_unwind(AssertUnwindSafe(|| match candidate.kind {
         CapabilityKind::Decode => decode::prove(&bench),
@@ -66,6 +78,7 @@ pub fn prove(
     }));
     let proved = proved.unwrap_or_else(|panicked| Err(words::wrong(&candidate, surprise(&*panicked))));
     let (proof, at_once) = proved.map_err(|fault| bench.told(fault))?;
+    let say = say.into_inner();
     say(&Said::Proved(proof));
     if let Some(at_once) = at_once {
         let limit = at_once.count(&mut |count| say(&Said::Instances(count)));

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 /// One way in which a device fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
+    /// Takes so many milliseconds for each frame.
+    Slow(u64),
     /// Takes everything, gives nothing, and comes to its end: a board without the block, whose driver says nothing.
     NoOutput,
     /// Cannot open its device: a board without the block, whose driver says so.
@@ -44,6 +46,7 @@ pub fn parse(text: &str) -> Result<BTreeMap<String, Fault>, String> {
             "no-device" => Fault::NoDevice,
             "hang-on-drain" => Fault::HangOnDrain,
             "hang-on-stop" => Fault::HangOnStop,
+            "slow" => Fault::Slow(number),
             "hang" => Fault::Hang(number),
             "busy" => Fault::Busy(number),
             "ignore-keyframe" => Fault::IgnoreKeyframe,

@@ -305,19 +305,7 @@ impl Inner {
         }
         let settings = self.settings(place);
         trace::tell(&spec.name, &format!("starts {settings:?}"));
-        if let Some(Fault::Busy(most)) = fault::of(&spec.name) {
-            let mut sessions = lock(&SESSIONS);
-            let count = sessions.entry(spec.name.clone()).or_default();
-            if *count + 1 >= most {
-                gst::element_error!(
-                    element,
-                    gst::ResourceError::NoSpaceLeft,
-                    ("{}: out of memory for another session", spec.name)
-                );
-                return Err(gst::StateChangeError);
-            }
-        }
-        *lock(&SESSIONS).entry(spec.name.clone()).or_default() += 1;
+        open_session(element, &spec.name)?;
         self.given.start(settings.gop);
         let parts = lock(&self.parts);
         if let (Some(flip), Some(turn)) = (&parts.flip, settings.turn) {
@@ -348,6 +336,26 @@ impl Inner {
     }
 }
 
+/// Counted and refused under one lock, for sessions open side by side.
+fn open_session(element: &gst::Element, name: &str) -> Result<(), gst::StateChangeError> {
+    let mut sessions = lock(&SESSIONS);
+    let count = sessions.entry(name.to_owned()).or_default();
+    if let Some(Fault::Busy(most)) = fault::of(name)
+        && *count + 1 >= most
+    {
+        // Whoever reads of it on the bus may ask for a session in turn.
+        drop(sessions);
+        gst::element_error!(
+            element,
+            gst::ResourceError::NoSpaceLeft,
+            ("{}: out of memory for another session", name)
+        );
+        return Err(gst::StateChangeError);
+    }
+    *count += 1;
+    Ok(())
+}
+
 /// A frame comes in.
 fn entering(fault: Option<Fault>, count: u64) -> gst::PadProbeReturn {
     match fault {
@@ -355,6 +363,10 @@ fn entering(fault: Option<Fault>, count: u64) -> gst::PadProbeReturn {
         Some(Fault::Hang(at)) if count >= at => loop {
             std::thread::park();
         },
+        Some(Fault::Slow(milliseconds)) => {
+            std::thread::sleep(std::time::Duration::from_millis(milliseconds));
+            gst::PadProbeReturn::Ok
+        }
         Some(Fault::NoOutput) => gst::PadProbeReturn::Drop,
         Some(Fault::Flood) => {
             let line = "the vendor's library has much to say about nothing\n".repeat(2000);
@@ -435,7 +447,8 @@ fn watch_out(pad: &gst::Pad, name: &'static str, fault: Option<Fault>, given: Ar
                         | Fault::IgnoreKeyframe
                         | Fault::NoTime(_)
                         | Fault::Crash(_)
-                        | Fault::Flood,
+                        | Fault::Flood
+                        | Fault::Slow(_),
                     )
                     | None => {}
                 }

@@ -72,9 +72,25 @@ fn an_orin_nano_is_told_that_it_has_no_nvenc_and_software_takes_its_place() {
         let encodes = |one: &&Capability| one.kind == CapabilityKind::Encode;
         let proved: Vec<&str> =
             report.capabilities.iter().filter(encodes).map(|one| one.element.as_str()).collect();
-        assert_eq!(proved, ["x264enc"]);
+        assert_eq!(proved, ["nvjpegenc", "x264enc"]);
         assert!(report.capabilities.iter().any(|one| one.element == "nvv4l2decoder"), "{report:?}");
     }
+}
+
+#[test]
+fn a_device_that_is_slow_is_proved_all_the_same_and_one_that_hangs_after_as_many_pictures_is_not() {
+    let probed = |fault: &str| {
+        let rig = Rig::unproved("v4l2-generic");
+        // Of which half is the patience with the first sixty pictures: slow ones take twice that.
+        let done = rig.run(rig.worker(fault).args(["probe", "--deadline", "4s"]));
+        serde_json::from_slice::<ProbeReport>(&done.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&done.stderr)))
+    };
+    let slow = probed("v4l2h264enc:slow@70");
+    let encoder = slow.capabilities.iter().find(|one| one.element == "v4l2h264enc");
+    assert!(encoder.unwrap_or_else(|| panic!("{slow:?}")).speed_fps < 15.0, "{encoder:?}");
+    let hangs = sentence(&probed("v4l2h264enc:hang@30"), "v4l2h264enc");
+    assert_eq!(hangs, "v4l2h264enc does not work: it never came to its end");
 }
 
 #[test]
