@@ -1,6 +1,5 @@
 //! Runs a chain from its first frame to its end, with a deadline.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -37,16 +36,26 @@ impl Patience<'_> {
     }
 }
 
+/// What came out of a chain so far.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Seen {
+    pub pictures: u64,
+    pub last: Option<Instant>,
+}
+
 /// Hands samples to a function.
 pub(super) struct Hand {
-    came: Arc<AtomicU64>,
+    seen: Arc<Mutex<Seen>>,
     each: Box<dyn FnMut(gst::Sample) -> Result<(), gst::FlowError> + Send>,
     ended: Sender<()>,
 }
 
 impl Taker for Hand {
     fn sample(&mut self, sample: gst::Sample) -> Result<(), gst::FlowError> {
-        self.came.fetch_add(1, Ordering::Relaxed);
+        {
+            let mut seen = lock(&self.seen);
+            *seen = Seen { pictures: seen.pictures + 1, last: Some(Instant::now()) };
+        }
         (self.each)(sample)
     }
 
@@ -59,8 +68,7 @@ impl Taker for Hand {
 pub(super) struct Driven {
     chain: Arc<Chain>,
     faults: Arc<Faults>,
-    /// Samples that came out.
-    came: Arc<AtomicU64>,
+    seen: Arc<Mutex<Seen>>,
     ended: Receiver<()>,
 }
 
@@ -104,17 +112,21 @@ impl Driven {
         build: impl FnOnce(&Arc<Faults>, Hand) -> Result<Chain, Fault>,
     ) -> Result<Self, Unready> {
         let faults = Arc::new(Faults::default());
-        let came = Arc::new(AtomicU64::new(0));
+        let seen = Arc::new(Mutex::new(Seen::default()));
         let (sender, ended) = channel();
-        let hand = Hand { came: Arc::clone(&came), each: Box::new(each), ended: sender };
+        let hand = Hand { seen: Arc::clone(&seen), each: Box::new(each), ended: sender };
         let chain = build(&faults, hand).map_err(|fault| {
             if faults.first().is_some() { Unready::Unstarted(fault) } else { Unready::Unbuilt(fault) }
         })?;
-        Ok(Self { chain: Arc::new(chain), faults, came, ended })
+        Ok(Self { chain: Arc::new(chain), faults, seen, ended })
     }
 
     pub(super) fn chain(&self) -> &Arc<Chain> {
         &self.chain
+    }
+
+    pub(super) fn seen(&self) -> Seen {
+        *lock(&self.seen)
     }
 
     /// Feeds the chain, ends it, and waits until everything came out. Gives the time that took.
@@ -132,7 +144,7 @@ impl Driven {
             chain.end();
             let _ = sender.send(result);
         });
-        let (mut came, mut last) = (self.came.load(Ordering::Relaxed), started);
+        let mut last = started;
         loop {
             if let Some(fault) = self.faults.first() {
                 return Err(fault);
@@ -146,12 +158,11 @@ impl Driven {
                 Ok(Ok(())) | Err(TryRecvError::Empty | TryRecvError::Disconnected) => {}
             }
             let now = Instant::now();
-            let by_now = self.came.load(Ordering::Relaxed);
-            if by_now != came {
-                (came, last) = (by_now, now);
+            if let Some(newer) = self.seen().last.filter(|newer| *newer > last) {
+                last = newer;
                 (patience.moved)();
             }
-            let stands = now.duration_since(last) > patience.still;
+            let stands = now.saturating_duration_since(last) > patience.still;
             if stands || now > patience.until {
                 // Stopping a chain whose threads are stuck would wait for them.
                 std::mem::forget(Arc::clone(&self.chain));

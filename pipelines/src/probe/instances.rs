@@ -9,36 +9,23 @@ use std::time::{Duration, Instant};
 use gstreamer as gst;
 use headwater_protocol::{Code, Fault};
 
-use super::drive::{Driven, Patience};
+use super::drive::{Driven, Patience, Seen};
 use crate::graph::Chain;
 
 /// Whoever runs so many is not asked for more, and has no limit as far as we know.
 const STEPS: [u32; 4] = [1, 2, 4, 8];
 
-/// What came out of a chain so far.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Seen {
-    pictures: u64,
-    last: Option<Instant>,
+/// Whether pictures still came when the time was over: such a chain would have come to its end.
+fn was_moving(seen: Seen, patience: Duration) -> bool {
+    seen.last.is_some_and(|last| last.elapsed() < patience / 2)
 }
 
-impl Seen {
-    pub(super) fn one_more(&mut self) {
-        (self.pictures, self.last) = (self.pictures + 1, Some(Instant::now()));
-    }
-
-    /// Whether pictures still came when the time was over: such a chain would have come to its end.
-    fn was_moving(self, patience: Duration) -> bool {
-        self.last.is_some_and(|last| last.elapsed() < patience / 2)
-    }
-}
-
-type Build = dyn Fn(Arc<Mutex<Seen>>) -> Result<Driven, Fault> + Sync;
+type Build = dyn Fn() -> Result<Driven, Fault> + Sync;
 type Feed = dyn Fn(&Chain) -> Result<(), gst::FlowError> + Send + Sync;
 
 /// A way to start one more of the same.
 pub(super) struct AtOnce {
-    /// A fresh chain that counts what comes out of it.
+    /// A fresh chain.
     pub build: Box<Build>,
     pub feed: Arc<Feed>,
     /// What must come out of each.
@@ -141,8 +128,7 @@ impl AtOnce {
     }
 
     fn one(&self, all: u32, meeting: &Arc<Meeting>) -> Ran {
-        let seen = Arc::new(Mutex::new(Seen::default()));
-        let Ok(driven) = (self.build)(Arc::clone(&seen)) else { return Ran::Failed };
+        let Ok(driven) = (self.build)() else { return Ran::Failed };
         let (feed, meeting, patience) = (Arc::clone(&self.feed), Arc::clone(meeting), self.patience);
         // It has been fed, and waits for the others; or they let it down.
         let for_others = Arc::new(AtomicBool::new(false));
@@ -156,12 +142,12 @@ impl AtOnce {
             }
             Err(gst::FlowError::Error)
         });
-        let seen = *crate::stage::lock(&seen);
+        let seen = driven.seen();
         match ran {
             Ok(_) if seen.pictures == self.pictures => Ran::Whole,
             // Another was not whole, and says itself how it went.
             Err(_) if for_others.load(Ordering::Acquire) => Ran::Late,
-            Err(fault) if fault.code == Code::WorkerHung && seen.was_moving(patience) => Ran::Late,
+            Err(fault) if fault.code == Code::WorkerHung && was_moving(seen, patience) => Ran::Late,
             Ok(_) | Err(_) => Ran::Failed,
         }
     }
@@ -173,12 +159,11 @@ mod tests {
 
     #[test]
     fn a_chain_that_stood_still_for_half_of_its_time_was_not_slow() {
-        let mut seen = Seen::default();
-        assert!(!seen.was_moving(Duration::from_secs(10)), "nothing came");
-        seen.one_more();
-        assert!(seen.was_moving(Duration::from_secs(10)));
-        seen.last = Instant::now().checked_sub(Duration::from_secs(6));
-        assert!(!seen.was_moving(Duration::from_secs(10)));
+        let ten = Duration::from_secs(10);
+        assert!(!was_moving(Seen::default(), ten), "nothing came");
+        assert!(was_moving(Seen { pictures: 1, last: Some(Instant::now()) }, ten));
+        let last = Instant::now().checked_sub(Duration::from_secs(6));
+        assert!(!was_moving(Seen { pictures: 1, last }, ten));
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub(super) struct Bench<'a> {
 
 /// Proves the candidate `key` and says what was found, step by step. The machine learns the controls of its device, so
 /// that it is proved with those that it has. `deadline` is how long nothing may come of it; all is over in [`DEADLINES`] of
-/// them from `started`, as its parent counts.
+/// them from `started`.
 pub fn prove(
     board: &Board,
     machine: &mut Machine,
