@@ -31,6 +31,8 @@ SUITE ?= bookworm
 export INPUT OUT WAIT ONLY
 # Who signs bundles, and whom the image trusts; and how much of what takes long `make image-test` does.
 export KEY CERT CA IMAGE_VERSION SHORT MINUTES CUTS IDLE_MINUTES SEED FIRMWARE
+# Where rustup puts them; not every shell's path has it.
+export PATH := $(PATH):$(HOME)/.cargo/bin
 # Where the home folder is read-only, cargo keeps its downloads in the target folder.
 CARGO := ./tests/cargo.sh
 

@@ -24,7 +24,7 @@ exec unshare --user --map-root-user --mount sh -euc '
     # Older kernels have one list for the whole machine, which is not ours to change.
     if ! mount -t binfmt_misc none /proc/sys/fs/binfmt_misc 2>/dev/null; then
         [ -e "/proc/sys/fs/binfmt_misc/$(basename "${qemu%-static}")" ] && exec "$@"
-        echo "cross: this needs Linux 6.7 or newer, or the package qemu-user-binfmt" >&2
+        echo "cross: this needs Linux 6.7 or newer, or $(basename "$qemu") in binfmt_misc: systemctl restart systemd-binfmt" >&2
         exit 1
     fi
     mask="\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\x00\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xfe\\xff\\xff\\xff"

@@ -21,9 +21,9 @@ yocto="python3 python3-venv openssl rauc dbus-daemon squashfs-tools e2fsprogs gr
 # No development packages: a board's come from a folder of their own.
 cross="build-essential pkg-config mmdebstrap python3-venv util-linux"
 # systemd: its systemctl and systemd-sysusers work on a folder; nothing of it is started.
-image="$cross systemd genimage mtools dosfstools grub-common rauc squashfs-tools e2fsprogs kmod cpio openssl zstd"
+image="$cross uidmap systemd genimage mtools dosfstools grub-common rauc squashfs-tools e2fsprogs kmod cpio openssl zstd"
 # The compiler, make and xz: for the kernel's virtual codec, which a scenario loads.
-image_test="$image gcc-aarch64-linux-gnu make xz-utils libssl-dev mosquitto ffmpeg qemu-system-arm qemu-efi-aarch64 u-boot-qemu ipxe-qemu openssh-client"
+image_test="$image gcc-aarch64-linux-gnu make xz-utils libssl-dev mosquitto ffmpeg qemu-system-arm qemu-efi-aarch64 u-boot-qemu ipxe-qemu openssh-client tinyproxy-bin"
 # Programs of another architecture print their own manuals when they are packed.
 emulated="qemu-user-static"
 test_arm64="$cross $emulated ffmpeg mosquitto mosquitto-clients curl openssl tinyproxy-bin dpkg-repack"
@@ -68,18 +68,24 @@ echo "setup: installing$missing"
 export DEBIAN_FRONTEND=noninteractive
 $as_root apt-get update -qq
 # mosquitto's package starts a broker of its own on 1883; ours are started by the gateway. A policy file
-# that says 101 keeps package scripts from starting services, and is taken away again.
+# that says 101 keeps package scripts from starting services, and is taken away again, also by the next run where this
+# one is killed.
 policy=/usr/sbin/policy-rc.d
-made_policy=""
+mark="# Headwater's setup, while it installs"
+remove_policy() {
+    if grep -qsF "$mark" "$policy"; then $as_root rm -f "$policy"; fi
+}
+trap remove_policy EXIT
+trap 'exit 130' INT TERM HUP
+remove_policy
 if [ ! -e "$policy" ]; then
-    printf '#!/bin/sh\nexit 101\n' | $as_root tee "$policy" >/dev/null
+    printf '#!/bin/sh\n%s\nexit 101\n' "$mark" | $as_root tee "$policy" >/dev/null
     $as_root chmod 755 "$policy"
-    made_policy=yes
 fi
 code=0
+# Another apt that runs is waited for.
 # shellcheck disable=SC2086  # a list of package names
-$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null || code=$?
-[ -z "$made_policy" ] || $as_root rm -f "$policy"
+$as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends $missing >/dev/null || code=$?
 if [ "$code" != 0 ]; then
     echo "setup: apt-get could not install the packages above (exit $code); run 'apt-get install$missing' to see why" >&2
 fi

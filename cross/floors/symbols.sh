@@ -4,6 +4,7 @@
 set -eu
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+trap 'exit 1' INT TERM HUP
 cd "$work"
 for package in libgstreamer1.0-0 libgstreamer-plugins-base1.0-0 libglib2.0-0; do
     apt-get -o APT::Sandbox::User=root download -qq "$package"

@@ -5,6 +5,7 @@ set -eu
 slot=$1 version=$2 key=$3 cert=$4 ca=$5 bundle=$6 compatible=${7:-headwater-arm64-generic}
 work=$(mktemp -d "$(dirname "$bundle")/bundle.XXXXXX")
 trap 'rm -rf "$work"' EXIT
+trap 'exit 1' INT TERM HUP
 mkdir "$work/content"
 ln "$slot" "$work/content/rootfs.ext4"
 cat >"$work/content/manifest.raucm" <<MANIFEST

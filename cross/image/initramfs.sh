@@ -5,6 +5,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 tree=$1 release=$2 file=$3
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+trap 'exit 1' INT TERM HUP
 mkdir -p "$work/bin" "$work/lib/modules/$release" "$work/proc" "$work/sys" "$work/dev" "$work/root"
 cp -a "$tree/early/kernel" "$work/lib/modules/$release/kernel"
 for list in builtin builtin.modinfo order; do

@@ -14,8 +14,9 @@ if [ -n "${XDG_CACHE_HOME:-${HOME:-}}" ]; then
 fi
 # All that goes into them; tests do not.
 sources() {
+    compiler=$(rustc -vV)
     {
-        rustc -vV
+        echo "$compiler"
         env | LC_ALL=C sort | grep -E '^(RUSTFLAGS|CARGO_(BUILD|PROFILE|ENCODED)_)' || true
         find Cargo.toml Cargo.lock protocol agent pipelines cross/image/setup cross/floors cross/*.* -type f \
             ! -path '*/tests/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum

@@ -12,6 +12,7 @@ stop() { echo "packages: $*" >&2; exit 1; }
 roots="${CARGO_TARGET_DIR:-target}/packages/roots"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+trap 'exit 1' INT TERM HUP
 
 wanted=""
 for deb in "$debs"/*.deb; do

@@ -24,6 +24,7 @@ mkdir -p "$out"
 out=$(cd "$out" && pwd)
 stage=$(mktemp -d "$out/stage.XXXXXX")
 trap 'rm -rf "$stage"' EXIT
+trap 'exit 1' INT TERM HUP
 # What cargo-deb takes for cargo's own folder.
 release="$stage/target/$triple/release"
 mkdir -p "$release/made"
@@ -84,7 +85,10 @@ package headwater-agent agent
 package headwater-worker pipelines
 package headwater-gateway gateway --variant gateway
 package headwater gateway
+# Of another version, they would be two for one name.
 for made in "$stage"/*.deb; do
+    name=${made##*/}
+    rm -f "$out/${name%%_*}"_*.deb
     mv "$made" "$out/"
     echo "$out/${made##*/}"
 done

@@ -15,7 +15,7 @@ copy="$folder/sources"
 mkdir -p "$copy"
 find . -name target -prune -o -name .git -prune -o -type f \( -name '*.rs' -o -name '*.toml' -o -name Cargo.lock \) \
     -exec cp --parents -t "$copy" {} +
-CARGO_TARGET_DIR="$(pwd)/${CARGO_TARGET_DIR:-target}" ./tests/cargo.sh cyclonedx --quiet --manifest-path "$copy/Cargo.toml" \
+CARGO_TARGET_DIR=$(realpath -m "${CARGO_TARGET_DIR:-target}") ./tests/cargo.sh cyclonedx --quiet --manifest-path "$copy/Cargo.toml" \
     --describe binaries --format json --spec-version 1.5 --target "$triple"
 for made in "$copy"/*/*_bin.cdx.json; do
     program=$(basename "$made" _bin.cdx.json)

@@ -117,6 +117,16 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
 
     let nodes_host = advertised(config.nodes.advertise_host.as_deref(), config.nodes.listen);
     let broker_host = advertised(config.broker.advertise_host.as_deref(), config.broker.listen);
+    let own_broker = config.broker.advertise_host.as_ref().filter(|_| config.broker.url.is_none());
+    for (table, host, listen) in [
+        ("nodes", config.nodes.advertise_host.as_ref(), config.nodes.listen),
+        ("broker", own_broker, config.broker.listen),
+    ] {
+        // Right where something forwards to it, and otherwise a fleet that nobody can join.
+        if let Some(host) = host.filter(|_| listen.ip().is_loopback()) {
+            tracing::warn!(table, host, %listen, "nodes are told another host than the one this listens on");
+        }
+    }
     let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
     for name in [hostname(), nodes_host.clone(), broker_host.clone()] {
         if !names.contains(&name) {

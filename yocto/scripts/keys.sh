@@ -15,7 +15,11 @@ quiet() {
 }
 umask 077
 mkdir -p "$folder"
-cd "$folder"
+folder=$(cd "$folder" && pwd)
+work=$(mktemp -d "$folder/new.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+trap 'exit 1' INT TERM HUP
+cd "$work"
 # 20 years: a board's clock and its owner must both outlive no certificate. A release key can be replaced by the CA.
 days=7300
 new="-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
@@ -28,5 +32,6 @@ quiet openssl req $new -keyout release.key.pem -out release.csr.pem -subj "/CN=H
 printf 'keyUsage=critical,digitalSignature\nextendedKeyUsage=emailProtection\n' > release.ext
 quiet openssl x509 -req -in release.csr.pem -CA ca.cert.pem -CAkey ca.key.pem -CAcreateserial -out release.cert.pem -days "$days" \
     -extfile release.ext
-rm -f release.csr.pem release.ext ca.cert.srl
+# The CA's certificate last: with it the set is whole.
+for made in ca.key.pem release.key.pem release.cert.pem ca.cert.pem; do mv "$made" "$folder/$made"; done
 echo "keys: $folder has ca.cert.pem (boards), release.cert.pem and release.key.pem (bundles), and ca.key.pem (put it away)"

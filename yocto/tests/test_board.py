@@ -158,5 +158,30 @@ class Data(unittest.TestCase):
         self.assertEqual(size(2), before)
 
 
+# The configuration's line, what the image's own function writes, and what the bundle bears.
+VERSION = """
+import pathlib, sys
+import parse, crates
+with parse.build("wrynose", "qemuarm64", ["core", "rauc"]) as (bb, builder):
+    builder.data.setVar("HEADWATER_VERSION", sys.argv[1])
+    def recipe(name):
+        return builder.parseRecipeVariants(str(next(parse.LAYER.rglob(name))), [])[""]
+    image = recipe("headwater-image.bb")
+    for folder in (image.getVar("B"), image.getVar("WORKDIR"), image.getVar("IMAGE_ROOTFS") + "/usr/lib"):
+        pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+    failed = crates.run(image, bb, "headwater_image_version")
+    if failed:
+        raise SystemExit(failed)
+    print(pathlib.Path(image.getVar("IMAGE_ROOTFS"), "usr/lib/os-release").read_text(), end="")
+    print(recipe("headwater-bundle_*.bb").getVar("RAUC_BUNDLE_VERSION"))
+"""
+
+
+class Version(unittest.TestCase):
+    def test_an_image_says_the_version_of_the_bundle_that_is_made_with_it(self):
+        told = run(sys.executable, "-c", VERSION, "0.1.0+7", env={**os.environ, "PYTHONPATH": str(YOCTO / "check")})
+        self.assertEqual(told.stdout.splitlines(), ["IMAGE_VERSION=0.1.0+7", "0.1.0+7"], told.stderr)
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -8,6 +8,7 @@
 
 pub mod dice;
 pub mod disk;
+mod proxy;
 mod qmp;
 pub mod rig;
 pub mod scenarios;

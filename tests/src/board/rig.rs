@@ -42,9 +42,7 @@ const PATIENCE: &str = "[retry]\naccept_seconds = 30\nprogress_seconds = 90\nrun
 
 #[derive(Debug)]
 pub struct Rig {
-    pub folder: PathBuf,
-    image: PathBuf,
-    bundles: PathBuf,
+    pub setting: Setting,
     pub fleet: Fleet,
     pub board: Board,
     pub dice: Dice,
@@ -70,11 +68,16 @@ pub struct Setting {
 impl Rig {
     /// A card is flashed, its `headwater.toml` written, and the board switched on; it is not waited for.
     pub async fn start(setting: &Setting, plug: Plug) -> Result<Self> {
+        Self::flashed(setting, plug, HOST, "").await
+    }
+
+    /// The same with a gateway that the board knows as `host`, and more lines in its `headwater.toml`.
+    pub(super) async fn flashed(setting: &Setting, plug: Plug, host: &str, lines: &str) -> Result<Self> {
         let folder = &setting.folder;
         let _ = fs::remove_dir_all(folder);
         fs::create_dir_all(folder)?;
         let options = Options {
-            advertise_host: Some(HOST.to_owned()),
+            advertise_host: Some(host.to_owned()),
             gateway_tables: PATIENCE.to_owned(),
             ..Options::nodes(&[])
         };
@@ -90,7 +93,7 @@ impl Rig {
         let key = fs::read_to_string(folder.join("key.pub"))?;
         let text = format!(
             "token = \"{}\"\r\nhostname = \"board-of-north\"\r\n# Nobody answers there, and nobody else is asked.\r\n\
-             time_servers = [\"{HOST}\"]\r\n\r\n[ssh]\r\nkeys = [\"{}\"]\r\n",
+             time_servers = [\"{HOST}\"]\r\n{lines}\r\n[ssh]\r\nkeys = [\"{}\"]\r\n",
             fleet.token(NODE)?,
             key.trim()
         );
@@ -99,9 +102,7 @@ impl Rig {
         let switched_on = Instant::now();
         let board = Board::new(parts, disk, plug)?;
         Ok(Self {
-            folder: folder.clone(),
-            image: setting.image.clone(),
-            bundles: setting.bundles.clone(),
+            setting: setting.clone(),
             fleet,
             board,
             dice: Dice::new(setting.seed),
@@ -113,18 +114,18 @@ impl Rig {
     }
 
     pub fn card(&self) -> PathBuf {
-        self.folder.join("card.img")
+        self.setting.folder.join("card.img")
     }
 
     pub fn bundle(&self, name: &str) -> PathBuf {
-        self.bundles.join(format!("{name}.raucb"))
+        self.setting.bundles.join(format!("{name}.raucb"))
     }
 
     /// Folder of the virtual codec's and the virtual radio's driver for the image's kernel; none where Debian does not give
     /// its sources.
     pub fn virtual_drivers(&self) -> Result<Option<PathBuf>> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cross/image/virtual-drivers.sh");
-        let output = Command::new(&script).arg(&self.image).stderr(Stdio::inherit()).output();
+        let output = Command::new(&script).arg(&self.setting.image).stderr(Stdio::inherit()).output();
         let output = output.with_context(|| script.display().to_string())?;
         if output.status.code() == Some(UNAVAILABLE) {
             return Ok(None);
@@ -157,7 +158,7 @@ impl Rig {
 
     /// Puts `text` over the `headwater.toml` of the board that runs.
     pub fn board_file(&self, text: &str) -> Result<()> {
-        let file = self.folder.join("headwater.toml");
+        let file = self.setting.folder.join("headwater.toml");
         fs::write(&file, text)?;
         self.board.put(&file, "/boot/efi/headwater.toml")
     }
@@ -328,7 +329,7 @@ impl Rig {
 
     /// A short segment, pushed; its answer comes by itself.
     pub fn pushed(&self, number: u32) -> Result<tokio::task::JoinHandle<Result<Answer>>> {
-        let input = crate::media::segment(&self.folder, number, "320x180", "10", 1.0)?;
+        let input = crate::media::segment(&self.setting.folder, number, "320x180", "10", 1.0)?;
         Ok(self.fleet.push_apart("trial", &format!("{number}.ts"), SMALL, input))
     }
 
@@ -342,7 +343,7 @@ impl Rig {
         let parts = answer.parts()?;
         ensure!(parts.len() == sizes.len(), "{} renditions", parts.len());
         for (part, &size) in parts.iter().zip(sizes) {
-            let probe = crate::media::probe_bytes(&self.folder, &part.filename, &part.data)?;
+            let probe = crate::media::probe_bytes(&self.setting.folder, &part.filename, &part.data)?;
             ensure!((probe.width, probe.height) == size && probe.frames == 10, "{probe:?}");
         }
         Ok(())

@@ -9,11 +9,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
+use super::proxy::a_board_behind_a_proxy_enrols_and_works_through_it_alone;
 use super::rig::{self, BLIND, HEALTH, NODE, OVER, Rig, SOON, UPDATED, word};
 use super::{BOOTED, read_from_card};
 
 /// A scenario's facts, for the report; with `skipped`, why it could not be tried.
-type Told = Result<Value>;
+pub(super) type Told = Result<Value>;
 type Step = for<'a> fn(&'a mut Rig, &'a Amount) -> Pin<Box<dyn Future<Output = Told> + 'a>>;
 
 /// Longest time for a probe on the emulated board.
@@ -53,6 +54,7 @@ scenarios! {
     a_board_takes_a_job true [],
     a_board_takes_a_job_on_the_virtual_codec true [],
     a_board_joins_the_wifi_of_its_file false [],
+    a_board_behind_a_proxy_enrols_and_works_through_it_alone false [],
     an_operator_asks_for_its_log_another_configuration_and_a_reboot false [],
     an_update_is_installed_proves_itself_and_stays true ["good"],
     an_update_whose_agent_never_speaks_is_taken_back true ["mute"],
@@ -114,7 +116,7 @@ async fn a_board_takes_a_job(rig: &mut Rig, _: &Amount) -> Told {
     const LADDER: &str = r#"{"profiles":[
         {"name":"large","width":320,"height":180,"bitrate":300000,"fps":0,"profile":"H264ConstrainedHigh","gop":"1"},
         {"name":"small","width":160,"height":90,"bitrate":100000,"fps":0,"profile":"H264ConstrainedHigh","gop":"1"}]}"#;
-    let input = crate::media::segment(&rig.folder, 1, "320x180", "10", 1.0)?;
+    let input = crate::media::segment(&rig.setting.folder, 1, "320x180", "10", 1.0)?;
     let answer = rig.fleet.push_apart("ladder", "1.ts", LADDER, input).await??;
     rig.renditions(&answer, &[(320, 180), (160, 90)])?;
     Ok(Value::Null)
@@ -143,7 +145,7 @@ async fn a_board_takes_a_job_on_the_virtual_codec(rig: &mut Rig, _: &Amount) -> 
     // GStreamer 1.22 loses pictures in it; a probe then refuses it.
     let decodes = has(&node, "decode", "v4l2fwhtdec");
     rig.say("proved the virtual codec");
-    let input = crate::media::segment(&rig.folder, 5, "320x180", "10", 1.0)?;
+    let input = crate::media::segment(&rig.setting.folder, 5, "320x180", "10", 1.0)?;
     let answer = rig.fleet.push_apart("virtual", "5.ts", FWHT, input).await??;
     let parts = answer.parts()?;
     ensure!(parts.len() == 1, "{} renditions", parts.len());

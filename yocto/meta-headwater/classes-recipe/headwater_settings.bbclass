@@ -7,6 +7,9 @@ HEADWATER_BOOT:qemuarm64 ?= "grub-efi"
 # A bundle is installed only on boards of the same name.
 HEADWATER_COMPATIBLE ??= "headwater-${MACHINE}"
 
+# What the image and its bundle call themselves. A board does not take the version that it runs already, and none older.
+HEADWATER_VERSION ??= "${DISTRO_VERSION}"
+
 # ca.cert.pem, release.cert.pem and release.key.pem, made by scripts/keys.sh. Never in a repository.
 HEADWATER_KEYS ??= "${TOPDIR}/headwater-keys"
 

@@ -48,6 +48,11 @@ pub(crate) enum ClientError {
     Token { path: PathBuf, source: std::io::Error },
     #[error("{} holds no operator's token", path.display())]
     BadToken { path: PathBuf },
+    #[error(
+        "the operator's token is not sent to {url}, for anybody on the way could read it: \
+         use https, or a tunnel as of `ssh -N -L 9935:127.0.0.1:9935 HOST`"
+    )]
+    InTheClear { url: Url },
     #[error("cannot set up HTTP: {0}")]
     Setup(String),
 }
@@ -136,7 +141,7 @@ impl Gateway {
 
     /// Without a deadline: the gateway gives up on silence.
     pub(crate) async fn upload(&self, body: reqwest::Body) -> Result<Stored, ClientError> {
-        let token = read_token(&self.token_file)?;
+        let token = self.token()?;
         let request = self.http.put(self.url("api/v1/bundles")).bearer_auth(token).body(body);
         self.json(checked(self.send(request).await?).await?).await
     }
@@ -185,13 +190,17 @@ impl Gateway {
         self.introduced(self.http.request(Method::POST, self.url(path)))
     }
 
-    /// With the token where there is one: a gateway beyond loopback wants it for everything. Never in the
-    /// clear over a network.
-    fn introduced(&self, request: RequestBuilder) -> RequestBuilder {
+    /// The operator's, where it may be sent: never in the clear over a network.
+    fn token(&self) -> Result<String, ClientError> {
         if !is_loopback(&self.base) && self.base.scheme() != "https" {
-            return request;
+            return Err(ClientError::InTheClear { url: self.base.clone() });
         }
-        match read_token(&self.token_file) {
+        read_token(&self.token_file)
+    }
+
+    /// With the token where there is one: a gateway beyond loopback wants it for everything.
+    fn introduced(&self, request: RequestBuilder) -> RequestBuilder {
+        match self.token() {
             Ok(token) => request.bearer_auth(token),
             Err(_without) => request,
         }
@@ -208,7 +217,7 @@ impl Gateway {
         body: &T,
         limit: Duration,
     ) -> Result<Response, ClientError> {
-        let token = read_token(&self.token_file)?;
+        let token = self.token()?;
         let request = self.http.post(self.url(path)).bearer_auth(token).json(body).timeout(limit);
         checked(self.send(request).await?).await
     }
@@ -280,7 +289,7 @@ fn read_token(path: &Path) -> Result<String, ClientError> {
     Ok(token.to_owned())
 }
 
-fn is_loopback(url: &Url) -> bool {
+pub(crate) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
@@ -323,6 +332,22 @@ mod tests {
         let node = NodeId::new("a").unwrap();
         let error = gateway("http://127.0.0.1:1/").command(&node, NodeCommand::Drain).await.unwrap_err();
         assert!(error.to_string().contains("/nowhere/token"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn the_token_is_not_sent_in_the_clear_over_a_network() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "secret").unwrap();
+        let at = |url: &str| Gateway::new(Url::parse(url).unwrap(), file.path().to_owned()).unwrap();
+        for open in ["http://gateway.example:9935/", "http://192.0.2.1:9935/"] {
+            let restart = at(open).command(&NodeId::new("a").unwrap(), NodeCommand::Restart).await;
+            assert!(matches!(restart, Err(ClientError::InTheClear { .. })), "{restart:?}");
+            let upload = at(open).upload(reqwest::Body::from("bundle")).await;
+            assert!(matches!(upload, Err(ClientError::InTheClear { .. })), "{upload:?}");
+        }
+        for closed in ["http://127.0.0.1:9935/", "http://[::1]:9935/", "https://gateway.example/"] {
+            assert_eq!(at(closed).token().unwrap(), "secret");
+        }
     }
 
     #[test]

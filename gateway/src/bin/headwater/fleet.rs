@@ -5,10 +5,12 @@ use std::io::{IsTerminal, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use headwater_gateway::views::StreamView;
+use headwater_protocol::enroll::Token;
 use serde::Serialize;
+use url::Url;
 
 use crate::args::{Enroll, Streams, Watch};
-use crate::client::{ClientError, Gateway};
+use crate::client::{ClientError, Gateway, is_loopback};
 use crate::{human, tables};
 
 #[derive(Debug, thiserror::Error)]
@@ -137,7 +139,19 @@ pub(crate) async fn enroll(gateway: &Gateway, style: Style, args: &Enroll) -> Re
         human::validity(args.valid),
         if std::io::stdout().is_terminal() { reply.token.as_str() } else { "TOKEN" }
     );
+    if let Some(url) = own_address(&reply.token) {
+        eprintln!(
+            "It leads to {url}, where only this machine's own agent finds the gateway. For other boards, set `listen` of \
+             [nodes] and [broker] in gateway.toml, restart the gateway, and make another token."
+        );
+    }
     Ok(())
+}
+
+/// The gateway's address in a token, where it is one that each machine has for itself.
+fn own_address(token: &str) -> Option<Url> {
+    let url = Url::parse(&token.parse::<Token>().ok()?.url).ok()?;
+    is_loopback(&url).then_some(url)
 }
 
 /// A closed pipe (`| head`) is the reader's wish and no error.
@@ -150,4 +164,19 @@ pub(crate) fn print(text: &str) -> Result<(), FleetError> {
 
 pub(crate) fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_that_leads_a_board_to_itself_is_told_apart() {
+        let to = |url: &str| {
+            let (ca, secret) = ("a".repeat(64), "b".repeat(32));
+            own_address(&format!("hw1/home/north/{ca}/{secret}/{url}")).is_some()
+        };
+        assert!(to("https://127.0.0.1:9936") && to("https://[::1]:9936") && to("https://localhost:9936"));
+        assert!(!to("https://gateway.lan:9936") && !to("https://10.0.0.2:9936"));
+    }
 }

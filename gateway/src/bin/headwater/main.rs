@@ -167,6 +167,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         | ClientError::Strange { .. }
         | ClientError::Token { .. }
         | ClientError::BadToken { .. }
+        | ClientError::InTheClear { .. }
         | ClientError::Setup(_) => 1,
     };
     if let Some(error) = error.downcast_ref::<ClientError>() {

@@ -169,5 +169,10 @@ pub(crate) fn bundle(style: Style, args: &Bundle) -> Result<(), OperateError> {
         return Ok(print(&serde_json::to_string_pretty(&made).map_err(FleetError::Json)?)?);
     }
     print(&format!("{}: {} for {}", output.display(), made.version, made.architecture))?;
+    if made.packages.iter().any(|package| package.package == "headwater-gateway") {
+        eprintln!(
+            "Boards install all that is in a bundle: each that takes this one gets a gateway, and its broker."
+        );
+    }
     Ok(())
 }

@@ -18,7 +18,15 @@ IMAGE_INSTALL:append = " \
     headwater-agent \
     headwater-board \
     headwater-worker \
+    os-release \
 "
+
+# For a board that was flashed, and so has no word of RAUC's on what is in its slot; os-release(5).
+headwater_image_version() {
+    echo 'IMAGE_VERSION=${HEADWATER_VERSION}' >> ${IMAGE_ROOTFS}${nonarch_libdir}/os-release
+}
+headwater_image_version[doc] = "Writes the image's version into os-release, where the agent looks for it"
+ROOTFS_POSTPROCESS_COMMAND:append = " headwater_image_version;"
 
 # Data is formatted where it is blank, grown with its partition, written seldom, and whole again after a power cut. The state
 # of the agent and of its helper is on it, behind the places where they look for it, once /var/lib can be written.

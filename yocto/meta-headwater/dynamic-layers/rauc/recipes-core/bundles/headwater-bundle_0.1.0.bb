@@ -10,7 +10,7 @@ SRC_URI = ""
 inherit bundle headwater_settings
 
 RAUC_BUNDLE_COMPATIBLE = "${HEADWATER_COMPATIBLE}"
-RAUC_BUNDLE_VERSION = "${DISTRO_VERSION}"
+RAUC_BUNDLE_VERSION = "${HEADWATER_VERSION}"
 RAUC_BUNDLE_DESCRIPTION = "headwater-image for ${MACHINE}"
 # Each block is checked as it is read, at the moment of installing: what changed on the disk since the signature was checked is found.
 RAUC_BUNDLE_FORMAT = "verity"
