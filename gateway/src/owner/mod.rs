@@ -217,10 +217,12 @@ impl Running {
             Event::Mqtt(Incoming::Up) => {
                 tracing::info!("broker connected");
                 self.owner.broker_up.store(true, Ordering::Relaxed);
+                self.updates.listens(Some(now.mono));
                 self.owner.core.broker_up(now);
             }
             Event::Mqtt(Incoming::Down) => {
                 self.owner.broker_up.store(false, Ordering::Relaxed);
+                self.updates.listens(None);
                 self.owner.core.broker_down();
             }
             Event::Mqtt(Incoming::Message { topic, payload }) => self.message(&topic, &payload, now),

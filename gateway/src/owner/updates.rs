@@ -12,16 +12,18 @@ use super::commands::COMMAND_LIFE;
 use super::{Event, Handle, Running, Stopped, send};
 use crate::operate::views::UpdateView;
 use crate::rollout::{
-    Action, BadPlan, Campaign, Candidate, Head, NotNow, Plan, State, check, enlist, is_older, step, suits,
+    Action, BadPlan, Campaign, Candidate, Head, NotNow, Plan, State, Time, check, enlist, is_older, step,
+    suits,
 };
 use crate::schedule::{Node, Now};
 use crate::selector::{Facts, Selector};
-use crate::store::{After, Write};
+use crate::store::{After, REMEMBERED, Write};
 
 /// Longest time between two looks at the clocks.
 const LOOK_MS: u64 = 1000;
 /// Before the update's id in the ids of its commands: repeats of one order are one command.
 const ORDER: &str = "update.";
+const RECALL: &str = "recall.";
 /// Updates that have not ended; further ones are refused.
 const OPEN: usize = 32;
 
@@ -74,11 +76,26 @@ pub(super) struct Updates {
     /// Something happened that may lead to more.
     due: bool,
     looked: u64,
+    /// Since when nodes are heard, on the clock that never jumps.
+    heard_since: Option<u64>,
 }
 
 impl Updates {
     pub(super) fn of(campaigns: BTreeMap<UpdateId, Campaign>) -> Self {
-        Self { campaigns, due: true, looked: 0 }
+        Self { campaigns, due: true, looked: 0, heard_since: None }
+    }
+
+    /// The broker is there, or no more.
+    pub(super) fn listens(&mut self, since: Option<u64>) {
+        self.heard_since = since;
+    }
+
+    /// Those that the store has forgotten too: of the newest it keeps all, of the others what has not ended.
+    fn forget_old(&mut self) {
+        let mut created: Vec<Millis> = self.campaigns.values().map(|campaign| campaign.created).collect();
+        created.sort_by_key(|at| std::cmp::Reverse(*at));
+        let Some(oldest) = created.get(REMEMBERED - 1).copied() else { return };
+        self.campaigns.retain(|_, campaign| campaign.created >= oldest || !campaign.head.state.is_final());
     }
 }
 
@@ -158,6 +175,7 @@ impl Running {
         let stored = self.owner.store.write_now(writes).await;
         if stored.is_ok() {
             self.updates.campaigns.insert(campaign.id.clone(), campaign.clone());
+            self.updates.forget_old();
         }
         // Who asked may be gone.
         drop(answer.send(stored.map(|()| campaign).map_err(|error| UpdateError::Store(error.to_string()))));
@@ -185,7 +203,8 @@ impl Running {
         });
         // Looked at again at its turn, as one that has booted is for the first time.
         let able = |known: &Node| {
-            if known.has_booted() { Ok(()) } else { suits(&bundle, &plan, known.birth.as_ref()) }
+            let suits = if known.has_booted() { Ok(()) } else { suits(&bundle, &plan, known.birth.as_ref()) };
+            suits.map_err(|unfit| unfit.reason)
         };
         let candidates: Vec<Candidate> = selected
             .map(|(node, known)| Candidate {
@@ -235,9 +254,12 @@ impl Running {
 
     /// True where the reply is one to an order.
     pub(super) fn update_replied(&mut self, node: &NodeId, reply: &Reply, now: Now) -> bool {
-        let Some(order) = reply.id.strip_prefix(ORDER).and_then(|id| UpdateId::new(id).ok()) else {
-            return false;
-        };
+        let order = |prefix| reply.id.strip_prefix(prefix).and_then(|id| UpdateId::new(id).ok());
+        if let Some(order) = order(RECALL) {
+            self.updates.campaigns.values_mut().for_each(|campaign| campaign.recall_heard(node, &order));
+            return true;
+        }
+        let Some(order) = order(ORDER) else { return false };
         if let Some(fault) = &reply.fault {
             tracing::warn!(%node, update = %order, code = %fault.code, text = fault.text, "order refused");
             let mut writes = Vec::new();
@@ -280,12 +302,14 @@ impl Running {
         (self.updates.due, self.updates.looked) = (false, now.mono);
         let known = self.owner.core.fleet();
         let fleet = known.iter().map(|(node, known)| (node, known.seen())).collect();
+        let listening = self.updates.heard_since.map_or(0, |since| now.mono.saturating_sub(since).max(1));
+        let time = Time { now: Millis(now.unix), listening: Millis(listening) };
         let (mut writes, mut orders) = (Vec::new(), Vec::new());
         // One that is done sends nothing; one that was cancelled may still have to recall.
         for campaign in
             self.updates.campaigns.values_mut().filter(|campaign| campaign.head.state != State::Done)
         {
-            let step = step(campaign, &fleet, Millis(now.unix));
+            let step = step(campaign, &fleet, time);
             for node in &step.touched {
                 writes.push(node_write(campaign, node));
             }
@@ -339,7 +363,7 @@ fn command(campaign: &Campaign, action: Action) -> (NodeId, String, CommandKind)
             (node, id, CommandKind::Update(Box::new(order)))
         }
         Action::Recall { node, order } => {
-            (node, format!("recall.{order}"), CommandKind::CancelUpdate { id: order })
+            (node, format!("{RECALL}{order}"), CommandKind::CancelUpdate { id: order })
         }
     }
 }

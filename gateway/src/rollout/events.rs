@@ -38,7 +38,7 @@ impl Campaign {
         if changed || !next.is_over() {
             member.since = now;
         }
-        (member.progress, member.away) = (next, None);
+        (member.progress, member.away, member.unsure) = (next, None, false);
         changed
     }
 
@@ -62,10 +62,22 @@ impl Campaign {
         true
     }
 
-    /// It has connected anew: what was sent before may be lost.
+    /// It has connected anew: what was sent before may be lost, and what it had may be, with its disk. A word of its own
+    /// says otherwise.
     pub fn returned(&mut self, node: &NodeId) {
         if let Some(member) = self.members.get_mut(node) {
-            member.sent = None;
+            (member.sent, member.away) = (None, None);
+            member.unsure |= member.progress.has_not_begun();
+        }
+    }
+
+    /// A node's answer to its recall: it knows. What it does then it says by itself.
+    pub fn recall_heard(&mut self, node: &NodeId, order: &UpdateId) {
+        if let Some(member) = self.members.get_mut(node)
+            && member.order == *order
+            && member.progress == Progress::Recalled
+        {
+            member.unsure = false;
         }
     }
 

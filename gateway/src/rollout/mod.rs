@@ -3,7 +3,7 @@
 //! ```text
 //! plan: selected nodes ─▶ skipped (why) | waves, in an order of their own for each update
 //! wave: pending ─▶ ordered ─▶ what the node says of itself ─▶ done | failed | rolled back
-//!       every node of the wave has ended, or is away  ─▶ soak ─▶ next wave
+//!       every node of the wave has ended, is away or gets no further  ─▶ soak ─▶ next wave
 //!       failures reach the limit ─▶ stopped: nothing new is ordered, what has not begun is recalled
 //! ```
 //!
@@ -27,8 +27,8 @@ use headwater_protocol::{Millis, NodeId, UpdateId};
 use serde::{Deserialize, Serialize};
 
 pub use events::NotNow;
-pub use plan::{BadPlan, Candidate, check, enlist, is_older, suits};
-pub use step::{ABSENT, Action, BATCH, FETCHING, Fleet, RESEND, SILENT, Seen, Step, step};
+pub use plan::{BadPlan, Candidate, Unfit, check, enlist, is_older, suits};
+pub use step::{ABSENT, Action, BATCH, FETCHING, Fleet, RESEND, SILENT, Seen, Step, Time, step};
 
 /// A part of the nodes: `5%`, or a count, `3`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -232,9 +232,12 @@ pub struct Member {
     /// When the order or its recall was sent last. Not stored: a new life sends again.
     #[serde(skip)]
     pub sent: Option<Millis>,
-    /// Since when it is away in its wave's turn. Not stored: a new life knows of nobody at first.
+    /// Since when it is away in its wave's turn, or back and not ready. Not stored: a new life knows of nobody at first.
     #[serde(skip)]
     pub away: Option<Millis>,
+    /// What was sent may not have arrived, or may be forgotten there: sent again until the node has a word on it.
+    #[serde(skip)]
+    pub unsure: bool,
 }
 
 /// What of an update changes as a whole.

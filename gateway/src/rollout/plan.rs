@@ -62,9 +62,34 @@ pub fn is_older<'a>(bundle: &Bundle, birth: &'a Birth) -> Option<&'a str> {
     version::takes_back(&bundle.version, runs).then_some(runs)
 }
 
+/// Why a node cannot take a bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfit {
+    pub reason: String,
+    /// It may be otherwise in a minute: right after a boot, not all that a node asks of itself answers yet.
+    pub passing: bool,
+}
+
 /// Whether a node can take the bundle, and has not got it already.
-pub fn suits(bundle: &Bundle, plan: &Plan, birth: Option<&Birth>) -> Result<(), String> {
-    let Some(birth) = birth else { return Err("it has not said yet what it is".to_owned()) };
+pub fn suits(bundle: &Bundle, plan: &Plan, birth: Option<&Birth>) -> Result<(), Unfit> {
+    let passing = |reason: &str| Err(Unfit { reason: reason.to_owned(), passing: true });
+    let Some(birth) = birth else { return passing("it has not said yet what it is") };
+    if let Some(installed) = &birth.installation {
+        // First of all: without its helper a node does not know what it is made of.
+        if !installed.privileged {
+            return passing(
+                "its root's helper did not answer; see headwater-system.socket there, or update it by hand",
+            );
+        }
+        if installed.updates_by.is_none() && installed.slot.is_some() {
+            return passing("RAUC, which updates it, did not answer; see `systemctl status rauc` there");
+        }
+    }
+    takes(bundle, plan, birth).map_err(|reason| Unfit { reason, passing: false })
+}
+
+/// What does not change by waiting.
+fn takes(bundle: &Bundle, plan: &Plan, birth: &Birth) -> Result<(), String> {
     let Some(installed) = &birth.installation else {
         return Err(format!("its agent, {}, does not know updates yet", birth.agent_version));
     };
@@ -72,19 +97,7 @@ pub fn suits(bundle: &Bundle, plan: &Plan, birth: Option<&Birth>) -> Result<(), 
         BundleKind::Rauc => "an image",
         BundleKind::Deb => "packages",
     };
-    // First of all: without its helper a node does not know what it is made of.
-    if !installed.privileged {
-        return Err(
-            "its root's helper did not answer; see headwater-system.socket there, or update it by hand"
-                .to_owned(),
-        );
-    }
     match installed.updates_by {
-        None if installed.slot.is_some() => {
-            return Err(
-                "RAUC, which updates it, did not answer; see `systemctl status rauc` there".to_owned()
-            );
-        }
         None => return Err("its programs were copied there by hand; whoever did updates them".to_owned()),
         Some(by) if by != bundle.kind => {
             return Err(format!("it is updated by {}, the bundle is {}", kind(by), kind(bundle.kind)));
@@ -122,8 +135,15 @@ pub fn enlist(
 ) -> BTreeMap<NodeId, Member> {
     let mut members = BTreeMap::new();
     let mut able = Vec::new();
-    let member =
-        |wave, progress| Member { wave, progress, order: id.clone(), since: now, sent: None, away: None };
+    let member = |wave, progress| Member {
+        wave,
+        progress,
+        order: id.clone(),
+        since: now,
+        sent: None,
+        away: None,
+        unsure: false,
+    };
     for Candidate { node, online, suits } in candidates {
         match suits {
             Ok(()) => able.push((!online, sha256_hex(format!("{id}/{node}").as_bytes()), node)),

@@ -6,7 +6,7 @@ use headwater_protocol::message::Birth;
 use headwater_protocol::update::UpdateState;
 use headwater_protocol::{Millis, NodeId, UpdateId};
 
-use super::{Campaign, Member, Progress, State, suits};
+use super::{Campaign, Member, Plan, Progress, State, suits};
 
 /// An order that the node's own word does not show is sent again after this.
 pub const RESEND: u64 = 30_000;
@@ -24,6 +24,17 @@ pub const FETCHING: usize = 50;
 /// not fit is lost: a node that waits silently for its window would not hear of its recall.
 pub const BATCH: usize = 50;
 const SECOND: u64 = 1000;
+const DAY: u64 = 24 * 60 * 60_000;
+
+/// When a look happens.
+#[derive(Debug, Clone, Copy)]
+pub struct Time {
+    /// Since 1970.
+    pub now: Millis,
+    /// How long nodes could be heard without a break; 0 while the broker is away. Of what was said before, and of who said
+    /// nothing, nothing is known.
+    pub listening: Millis,
+}
 
 /// What is known of a node.
 #[derive(Debug, Clone, Copy)]
@@ -50,14 +61,24 @@ pub struct Step {
     pub head: bool,
 }
 
-pub fn step(campaign: &mut Campaign, fleet: &Fleet<'_>, now: Millis) -> Step {
+pub fn step(campaign: &mut Campaign, fleet: &Fleet<'_>, time: Time) -> Step {
     let before = campaign.head.clone();
-    let mut step = Step::default();
-    find_silent(campaign, now, &mut step);
+    let (mut step, now) = (Step::default(), time.now);
+    find_silent(campaign, time, &mut step);
+    // One that turned out well after it was forgiven gives no leave to another to fail.
+    campaign.head.forgiven = campaign.head.forgiven.min(campaign.failures());
+    // Also while it is paused: what has its order goes on, and may fail.
+    if matches!(campaign.head.state, State::Running | State::Paused)
+        && let Some(reason) = too_many_failures(campaign)
+    {
+        campaign.head.state = State::Stopped { reason };
+    }
     if campaign.head.state == State::Running {
-        match too_many_failures(campaign) {
-            Some(reason) => campaign.head.state = State::Stopped { reason },
-            None => advance(campaign, fleet, now, &mut step),
+        if time.listening.0 > 0 {
+            advance(campaign, fleet, now, &mut step);
+        } else {
+            // Without the broker everybody seems to be away.
+            campaign.members.values_mut().for_each(|member| member.away = None);
         }
     }
     match campaign.head.state {
@@ -68,8 +89,11 @@ pub fn step(campaign: &mut Campaign, fleet: &Fleet<'_>, now: Millis) -> Step {
     step
 }
 
-fn find_silent(campaign: &mut Campaign, now: Millis, step: &mut Step) {
-    let patience = campaign.plan.health.0 + SILENT;
+fn find_silent(campaign: &mut Campaign, time: Time, step: &mut Step) {
+    let (patience, now) = (campaign.plan.health.0 + SILENT, time.now);
+    if time.listening.0 < patience {
+        return;
+    }
     for (node, member) in &mut campaign.members {
         if member.progress.is_changing() && now.0 >= member.since.0 + patience {
             member.progress = Progress::Silent;
@@ -98,12 +122,13 @@ fn advance(campaign: &mut Campaign, fleet: &Fleet<'_>, now: Millis, step: &mut S
         order(campaign, fleet, now, step);
         let turn = campaign.members.values().filter(|member| member.wave == wave);
         let turn: Vec<_> = turn.filter(|m| !matches!(m.progress, Progress::Skipped { .. })).collect();
-        let through = |away: Option<Millis>| away.is_some_and(|since| now.0 >= since.0 + ABSENT);
-        let settled = turn.iter().all(|member| member.progress.is_over() || through(member.away));
+        let settled = turn
+            .iter()
+            .all(|member| member.progress.is_over() || holds_up_nobody(member, &campaign.plan, now));
         // A wave of which everybody is away has proved nothing.
         let proved = turn.is_empty() || turn.iter().any(|member| member.progress.is_over());
-        if !(settled && proved) {
-            campaign.head.soaking = None;
+        // Once it soaks, one that comes back late does not begin it anew.
+        if campaign.head.soaking.is_none() && !(settled && proved) {
             return;
         }
         // Also where the waves after it have nobody: there is no one to soak for.
@@ -125,6 +150,26 @@ fn advance(campaign: &mut Campaign, fleet: &Fleet<'_>, now: Millis, step: &mut S
     }
 }
 
+/// Whether one that has not ended was waited for long enough: it is away, or gets no further.
+fn holds_up_nobody(member: &Member, plan: &Plan, now: Millis) -> bool {
+    let over = |since: Millis, patience| now.0 >= since.0 + patience;
+    let stuck = match &member.progress {
+        Progress::Ordered => over(member.since, ABSENT),
+        // Renewed by each word of its bytes.
+        Progress::Node { state: UpdateState::Fetching { .. } } => over(member.since, ABSENT),
+        // A window opens once a day.
+        Progress::Node { state: UpdateState::Waiting } => {
+            over(member.since, ABSENT + plan.window.map_or(0, |_| DAY))
+        }
+        Progress::Node { .. }
+        | Progress::Skipped { .. }
+        | Progress::Pending
+        | Progress::Silent
+        | Progress::Recalled => false,
+    };
+    stuck || member.away.is_some_and(|since| over(since, ABSENT))
+}
+
 /// Orders for everybody whose turn it is or was, and who has not got it for all we know.
 fn order(campaign: &mut Campaign, fleet: &Fleet<'_>, now: Millis, step: &mut Step) {
     let mut room = FETCHING.saturating_sub(fetching(campaign, fleet, now));
@@ -140,15 +185,18 @@ fn order(campaign: &mut Campaign, fleet: &Fleet<'_>, now: Millis, step: &mut Ste
             member.away.get_or_insert(now);
             continue;
         }
-        member.away = None;
-        if !(pending || member.progress == Progress::Ordered) {
-            // It has the order, and goes on with it by itself.
+        // It may have changed since the plan was made; what was ordered once is left to the node.
+        if pending && let Err(unfit) = suits(&campaign.bundle, &campaign.plan, seen.birth) {
+            let since = *member.away.get_or_insert(now);
+            if !unfit.passing || now.0 >= since.0 + ABSENT {
+                (member.progress, member.since) = (Progress::Skipped { reason: unfit.reason }, now);
+                step.touched.insert(node.clone());
+            }
             continue;
         }
-        // It may have changed since the plan was made; what was ordered once is left to the node.
-        if pending && let Err(reason) = suits(&campaign.bundle, &campaign.plan, seen.birth) {
-            (member.progress, member.since) = (Progress::Skipped { reason }, now);
-            step.touched.insert(node.clone());
+        member.away = None;
+        if !(pending || member.progress == Progress::Ordered || member.unsure) {
+            // It has the order, and goes on with it by itself.
             continue;
         }
         let due = member.sent.is_none_or(|sent| now.0 >= sent.0 + RESEND);
@@ -178,7 +226,7 @@ fn fetching(campaign: &Campaign, fleet: &Fleet<'_>, now: Millis) -> usize {
     campaign.members.iter().filter(fetches).count()
 }
 
-/// Takes back what has not begun.
+/// Takes back what has not begun, again and again until the node has heard it.
 fn recall(campaign: &mut Campaign, fleet: &Fleet<'_>, now: Millis, step: &mut Step) {
     // A clock that jumped back does not stop it.
     let lately = |at: Millis| now.0.abs_diff(at.0) < SECOND;
@@ -190,7 +238,8 @@ fn recall(campaign: &mut Campaign, fleet: &Fleet<'_>, now: Millis, step: &mut St
         if room == 0 {
             return;
         }
-        if !member.progress.has_not_begun() {
+        let unheard = member.progress == Progress::Recalled && member.unsure;
+        if !(unheard || member.progress.has_not_begun()) {
             continue;
         }
         let told = member.progress == Progress::Ordered;
@@ -198,8 +247,11 @@ fn recall(campaign: &mut Campaign, fleet: &Fleet<'_>, now: Millis, step: &mut St
         if online && member.sent.is_none_or(|sent| now.0 >= sent.0 + RESEND || told) {
             room -= 1;
             step.actions.push(Action::Recall { node: node.clone(), order: member.order.clone() });
-            (member.progress, member.since, member.sent) = (Progress::Recalled, now, Some(now));
-            step.touched.insert(node.clone());
+            (member.sent, member.unsure) = (Some(now), true);
+            if !unheard {
+                (member.progress, member.since) = (Progress::Recalled, now);
+                step.touched.insert(node.clone());
+            }
         }
     }
 }

@@ -16,6 +16,8 @@ struct Play {
     births: BTreeMap<NodeId, Birth>,
     away: Vec<NodeId>,
     now: u64,
+    /// For how long the broker is there.
+    listening: u64,
     /// Rows for the store so far.
     writes: usize,
 }
@@ -46,7 +48,7 @@ impl Play {
         let candidates = births.iter().map(|(node, birth)| Candidate {
             node: node.clone(),
             online: true,
-            suits: suits(&bundle, &plan, Some(birth)),
+            suits: suits(&bundle, &plan, Some(birth)).map_err(|unfit| unfit.reason),
         });
         let members = enlist(&id, &plan, candidates.collect(), Millis(0));
         let head = Head { state: State::Running, wave: 0, soaking: None, forgiven: 0, round: 0 };
@@ -60,7 +62,7 @@ impl Play {
             head,
             members,
         };
-        Self { campaign, births, away: Vec::new(), now: 0, writes: 0 }
+        Self { campaign, births, away: Vec::new(), now: 0, listening: 1000 * MINUTE, writes: 0 }
     }
 
     /// What a look sends: `order n1`, `recall n2`.
@@ -71,7 +73,8 @@ impl Play {
             .iter()
             .map(|(node, birth)| (node, Seen { online: online(node), birth: Some(birth) }))
             .collect();
-        let step = step(&mut self.campaign, &fleet, Millis(self.now));
+        let time = Time { now: Millis(self.now), listening: Millis(self.listening) };
+        let step = step(&mut self.campaign, &fleet, time);
         self.writes += step.touched.len() + usize::from(step.head);
         let say = |action: &Action| match action {
             Action::Order { node, order } => format!("order {node} {order}"),
@@ -226,6 +229,12 @@ fn while_it_is_paused_nothing_is_ordered() {
     play.look();
     play.campaign.pause().unwrap();
     assert!(play.campaign.pause().is_err());
+    let mut failing = Play::new(3, plan("2,100%", "1"));
+    failing.look();
+    failing.campaign.pause().unwrap();
+    failing.all_say(0, &rolled_back());
+    failing.look();
+    assert!(matches!(failing.campaign.head.state, State::Stopped { .. }), "failures count all the same");
     play.all_say(0, &UpdateState::Done);
     assert!(play.later(100).is_empty());
     play.campaign.resume().unwrap();
@@ -251,6 +260,48 @@ fn an_order_is_sent_again_until_the_node_shows_it() {
     assert_eq!(play.look(), ["order n1 u"], "it has connected anew");
     play.says(&node("n1"), UpdateState::Fetching { bytes: 0 });
     assert!(play.later(60).is_empty());
+}
+
+#[test]
+fn a_board_that_comes_back_without_its_state_gets_its_order_again() {
+    for state in [UpdateState::Fetching { bytes: 7 }, UpdateState::Waiting] {
+        let mut play = Play::new(1, plan("100%", "1"));
+        play.look();
+        play.says(&node("n1"), state.clone());
+        play.campaign.returned(&node("n1"));
+        assert_eq!(play.look(), ["order n1 u"], "a new disk, perhaps");
+        assert!(play.look().is_empty());
+        assert_eq!(play.later(1), ["order n1 u"], "until it says that it has it");
+        play.says(&node("n1"), state);
+        assert!(play.later(60).is_empty());
+    }
+    let mut play = Play::new(1, plan("100%", "1"));
+    play.look();
+    play.says(&node("n1"), UpdateState::Installing { percent: 1 });
+    play.campaign.returned(&node("n1"));
+    assert!(play.look().is_empty(), "what has begun is not ordered again");
+}
+
+#[test]
+fn a_node_whose_helper_is_late_after_a_boot_is_waited_for() {
+    let mut play = Play::new(2, plan("1,100%", "1"));
+    let first = play.wave(0).remove(0);
+    let privileged = |play: &mut Play, is| {
+        play.births.get_mut(&first).unwrap().installation.as_mut().unwrap().privileged = is;
+    };
+    privileged(&mut play, false);
+    assert!(play.look().is_empty() && play.later(1).is_empty());
+    privileged(&mut play, true);
+    assert_eq!(play.look(), [format!("order {first} u")]);
+    // One that never answers is left out, and says why.
+    let mut play = Play::new(2, plan("1,100%", "1"));
+    privileged(&mut play, false);
+    assert!(play.look().is_empty() && play.later(9).is_empty());
+    play.later(1);
+    let Progress::Skipped { reason } = &play.campaign.members[&first].progress else {
+        panic!("it is waited for")
+    };
+    assert!(reason.contains("headwater-system.socket"), "{reason}");
 }
 
 #[test]
@@ -318,6 +369,87 @@ fn a_node_that_is_silent_after_it_began_counts_as_a_failure_until_it_speaks() {
     assert!(matches!(play.campaign.head.state, State::Stopped { .. }));
     play.says(&first, UpdateState::Done);
     assert_eq!(play.campaign.failures(), 0);
+    // What turned out well is forgiven nothing: the next failure counts.
+    play.campaign.resume().unwrap();
+    play.later(30);
+    play.all_say(1, &rolled_back());
+    play.look();
+    assert!(matches!(play.campaign.head.state, State::Stopped { .. }));
+}
+
+#[test]
+fn who_could_not_be_heard_is_neither_silent_nor_away() {
+    let mut play = Play::new(4, plan("3,100%", "1"));
+    play.look();
+    let wave = play.wave(0);
+    play.says(&wave[0], UpdateState::Done);
+    play.says(&wave[1], UpdateState::Restarting);
+    play.says(&wave[2], UpdateState::Fetching { bytes: 7 });
+    // The gateway, or its broker, was down for two hours.
+    (play.listening, play.away) = (0, wave.clone());
+    assert!(play.look().is_empty() && play.later(120).is_empty());
+    assert_eq!((play.campaign.failures(), play.campaign.head.soaking), (0, None));
+    play.listening = 1;
+    assert!(play.look().is_empty());
+    assert_eq!((play.campaign.failures(), play.campaign.head.soaking), (0, None));
+    play.listening = 24 * MINUTE;
+    play.later(24);
+    assert_eq!(play.campaign.failures(), 0);
+    play.listening = 25 * MINUTE;
+    play.later(1);
+    assert_eq!(play.campaign.failures(), 1, "it had the time to say a word");
+}
+
+#[test]
+fn nodes_that_are_there_and_get_no_further_hold_up_nobody() {
+    let stuck = [
+        (None, None, 10),
+        (Some(UpdateState::Fetching { bytes: 0 }), None, 10),
+        (Some(UpdateState::Waiting), None, 10),
+        // Its window may be open once a day.
+        (
+            Some(UpdateState::Waiting),
+            Some(headwater_protocol::update::Window { from: 0, until: 60 }),
+            24 * 60 + 10,
+        ),
+    ];
+    for (state, window, minutes) in stuck {
+        let mut play = Play::new(3, Plan { window, ..plan("2,100%", "1") });
+        let wave = play.wave(0);
+        play.look();
+        play.says(&wave[0], UpdateState::Done);
+        if let Some(state) = state {
+            play.says(&wave[1], state);
+        }
+        play.later(minutes - 1);
+        assert_eq!(play.campaign.head.soaking, None);
+        play.later(1);
+        assert!(play.campaign.head.soaking.is_some(), "after a while the others go on");
+        // Its connection comes and goes: the soak is not begun anew for it.
+        play.campaign.returned(&wave[1]);
+        play.later(29);
+        assert_eq!(play.campaign.head.wave, 0);
+        play.later(1);
+        assert_eq!(play.campaign.head.wave, 1);
+    }
+}
+
+#[test]
+fn a_recall_is_sent_again_until_it_is_answered() {
+    let mut play = Play::new(2, plan("100%", "1"));
+    play.look();
+    let (silent, waits) = (node("n1"), node("n2"));
+    play.says(&waits, UpdateState::Waiting);
+    play.campaign.cancel().unwrap();
+    assert_eq!(play.look(), ["recall n1 u", "recall n2 u"]);
+    assert!(play.look().is_empty());
+    assert_eq!(play.later(1), ["recall n1 u", "recall n2 u"], "they were lost in a queue");
+    // One never got its order, and answers; the other gives it up.
+    play.campaign.recall_heard(&silent, &UpdateId::new("u").unwrap());
+    play.says(&waits, UpdateState::Failed { fault: Fault::new(Code::Revoked, "given up") });
+    assert!(play.later(1).is_empty());
+    play.campaign.returned(&waits);
+    assert!(play.later(1).is_empty());
 }
 
 #[test]
@@ -359,7 +491,7 @@ fn nodes_that_cannot_take_the_bundle_are_skipped_with_the_reason() {
     let why = |change: fn(&mut headwater_protocol::update::Installation)| {
         let mut birth = birth("a", "0.1.0");
         change(birth.installation.as_mut().unwrap());
-        suits(&bundle, &plan("100%", "1"), Some(&birth)).unwrap_err()
+        suits(&bundle, &plan("100%", "1"), Some(&birth)).unwrap_err().reason
     };
     use headwater_protocol::update::BundleKind;
     assert_eq!(

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use crate::rollout::{Campaign, Member};
 
 /// Ended updates that are remembered, the newest ones.
-const REMEMBERED: i64 = 100;
+pub const REMEMBERED: usize = 100;
 /// Nodes whose births are, those heard of last; each is a message of at most 64 KiB.
 const BIRTHS: i64 = 10_000;
 
@@ -109,7 +109,7 @@ pub(super) fn save(connection: &Connection, campaign: &Campaign) -> rusqlite::Re
     run(
         "DELETE FROM updates WHERE ended=1 AND update_id NOT IN
          (SELECT update_id FROM updates ORDER BY created DESC LIMIT ?)",
-        params![REMEMBERED],
+        params![REMEMBERED as i64],
     )?;
     run("DELETE FROM update_nodes WHERE update_id NOT IN (SELECT update_id FROM updates)", params![])
 }

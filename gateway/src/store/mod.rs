@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::rollout::Campaign;
 use write::{commit, use_token};
 
-pub use fleet::Desired;
+pub use fleet::{Desired, REMEMBERED};
 pub use query::{Playlist, PlaylistEntry, StreamRow, Window};
 pub use write::{Ending, Write};
 

@@ -181,6 +181,7 @@ async fn updates_and_configurations_come_back_and_only_the_newest_ended_ones_sta
         since: Millis(3),
         sent: None,
         away: None,
+        unsure: false,
     };
     let mut writes = vec![Write::Update(Box::new(running.clone()))];
     for number in 1..=105 {
