@@ -48,6 +48,9 @@ pub struct Embedded {
 
 /// Longest time that mosquitto gets for its end before it is killed.
 const STOP: Duration = Duration::from_secs(3);
+/// Messages that wait for one client. The gateway gets the last words of all nodes at once when it subscribes, up to four of
+/// each of the 4096 that may connect, and what does not fit the broker drops without a word to either side.
+const QUEUED: usize = 20_000;
 
 impl Embedded {
     /// Writes configuration and certificates, and stops a broker that an earlier life left behind.
@@ -118,7 +121,12 @@ impl Embedded {
         }
         let log = tokio::spawn(async move {
             while let Some(line) = next_line(&mut lines).await {
-                tracing::debug!(target: "mosquitto", "{line}");
+                // Nothing else would tell why a node is not heard of.
+                if line.contains("being dropped") {
+                    tracing::warn!(target: "mosquitto", "{line}");
+                } else {
+                    tracing::debug!(target: "mosquitto", "{line}");
+                }
             }
         });
         Ok(Running { child, log, pid_file: self.dir.join("pid") })
@@ -259,7 +267,7 @@ fn config(dir: &Path, listen: SocketAddr) -> String {
          allow_anonymous false\n\
          acl_file {dir}/acl\n\
          max_inflight_messages 64\n\
-         max_queued_messages 1000\n\
+         max_queued_messages {QUEUED}\n\
          max_packet_size {packet}\n\
          message_size_limit {packet}\n\
          set_tcp_nodelay true\n\

@@ -10,7 +10,7 @@ use headwater_protocol::message::NodeState;
 use headwater_protocol::{Code, Fault};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 use crate::board::Fate;
 use crate::harness::{Gateway, until};
@@ -334,4 +334,23 @@ async fn ctrl_c_ends_the_showing_and_not_the_update() {
     assert_eq!(output.status.code(), Some(130), "{output:?}");
     assert!(text(&output).contains(&format!("the update {id} goes on")), "{}", text(&output));
     assert_eq!(fleet.view(&id).await.update.head.state, State::Running);
+}
+
+/// A gateway whose machine stops answering after its first answer.
+#[tokio::test]
+async fn ctrl_c_ends_a_look_that_gets_no_answer() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_headwater"));
+    command.args(["--gateway", &url, "--token-file", "/nowhere", "nodes", "--watch", "--json"]);
+    let mut child = command.kill_on_drop(true).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let accept = || tokio::time::timeout(crate::harness::LONG, listener.accept());
+    let (mut first, _) = accept().await.unwrap().unwrap();
+    let answer = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\nconnection: close\r\n\r\n[]";
+    first.write_all(answer.as_bytes()).await.unwrap();
+    drop(first);
+    let _second = accept().await.unwrap().unwrap();
+    kill(Pid::from_raw(child.id().unwrap() as i32), Signal::SIGINT).unwrap();
+    let status = tokio::time::timeout(std::time::Duration::from_secs(10), child.wait()).await;
+    assert_eq!(status.expect("it goes on waiting").unwrap().code(), Some(0));
 }

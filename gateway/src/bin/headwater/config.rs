@@ -40,6 +40,7 @@ pub(crate) async fn run(gateway: &Gateway, style: Style, args: &Config) -> Resul
         }
     };
     let nodes = select(gateway, selector).await?;
+    let one = nodes.len() == 1;
     let change = change.as_ref();
     let ask = async |node: NodeId| {
         let view = match change {
@@ -51,7 +52,16 @@ pub(crate) async fn run(gateway: &Gateway, style: Style, args: &Config) -> Resul
     let mut answers = stream::iter(nodes).map(ask).buffered(AT_ONCE);
     let mut all = true;
     while let Some((node, view)) = answers.next().await {
-        let view = view?;
+        let view = match view {
+            Ok(view) => view,
+            // One node's reason is the reason of all.
+            Err(error) if one => return Err(error.into()),
+            Err(error) => {
+                all = false;
+                complain(style, &node, &error)?;
+                continue;
+            }
+        };
         all &= change.is_none() || holds(&view);
         if style.json {
             print(&json!({ "node": node, "config": view }).to_string())?;
@@ -60,6 +70,15 @@ pub(crate) async fn run(gateway: &Gateway, style: Style, args: &Config) -> Resul
         }
     }
     Ok(all)
+}
+
+/// One of many nodes that could not be asked; the others are.
+fn complain(style: Style, node: &NodeId, error: &ClientError) -> Result<(), FleetError> {
+    if style.json {
+        return print(&json!({ "node": node, "error": error.to_string() }).to_string());
+    }
+    eprintln!("headwater: {node}: {error}");
+    Ok(())
 }
 
 /// Makes the change and waits for the node's word on it.
@@ -73,7 +92,12 @@ async fn changed(
     let mut view = gateway.configure(node, change).await?;
     while !answered(&view) && Instant::now() < until {
         tokio::time::sleep(LOOK).await;
-        view = gateway.config(node).await?;
+        // The change is made; a look that fails is made again.
+        match gateway.config(node).await {
+            Ok(newer) => view = newer,
+            Err(error) if Instant::now() >= until => return Err(error),
+            Err(_) => {}
+        }
     }
     Ok(view)
 }

@@ -105,6 +105,17 @@ where
     if !watch.watch {
         return print(&look().await?);
     }
+    // Once for all looks: a gateway that does not answer must not swallow it.
+    tokio::select! {
+        ended = show_on(style, watch, look) => ended,
+        _ = tokio::signal::ctrl_c() => Ok(()),
+    }
+}
+
+async fn show_on<F>(style: Style, watch: &Watch, look: impl Fn() -> F) -> Result<(), FleetError>
+where
+    F: Future<Output = Result<String, FleetError>>,
+{
     let clear = !style.json && std::io::stdout().is_terminal();
     let mut failed = None;
     loop {
@@ -121,10 +132,7 @@ where
                 }
             }
         }
-        tokio::select! {
-            () = tokio::time::sleep(watch.every) => {}
-            _ = tokio::signal::ctrl_c() => return Ok(()),
-        }
+        tokio::time::sleep(watch.every).await;
     }
 }
 

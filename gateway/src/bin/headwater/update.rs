@@ -175,18 +175,29 @@ async fn follow_to_end(
     id: UpdateId,
     progress: &Progress,
 ) -> Result<UpdateView, UpdateError> {
+    // Once for all looks: a gateway that does not answer must not swallow it.
+    tokio::select! {
+        view = shown_to_end(gateway, &id, progress) => {
+            progress.clear();
+            Ok(view)
+        }
+        _ = tokio::signal::ctrl_c() => {
+            progress.clear();
+            Err(UpdateError::Interrupted(id))
+        }
+    }
+}
+
+async fn shown_to_end(gateway: &Gateway, id: &UpdateId, progress: &Progress) -> UpdateView {
     let mut told = HashSet::new();
     let mut away: Option<String> = None;
     loop {
-        match gateway.update(&id).await {
+        match gateway.update(id).await {
             Ok(view) => {
                 away = None;
                 tell(&view, &mut told, progress);
                 match view.update.head.state {
-                    State::Done | State::Cancelled | State::Stopped { .. } => {
-                        progress.clear();
-                        return Ok(view);
-                    }
+                    State::Done | State::Cancelled | State::Stopped { .. } => return view,
                     State::Running | State::Paused => {}
                 }
             }
@@ -199,13 +210,7 @@ async fn follow_to_end(
                 }
             }
         }
-        tokio::select! {
-            () = tokio::time::sleep(LOOK) => {}
-            _ = tokio::signal::ctrl_c() => {
-                progress.clear();
-                return Err(UpdateError::Interrupted(id));
-            }
-        }
+        tokio::time::sleep(LOOK).await;
     }
 }
 
