@@ -37,6 +37,10 @@ pub(crate) enum EnrollError {
         "{url} shows a CA that is not the one of the token; nothing secret was sent. Ask the operator for a new token, and who else answers at this address"
     )]
     WrongCa { url: String },
+    #[error(
+        "what answers at {url} is not the gateway: {text}; nothing secret was sent. Check the address and what is on the way"
+    )]
+    Stranger { url: String, text: String },
     #[error("the gateway refused the token: {0}")]
     Refused(String),
     #[error("the gateway answered {status}: {text}")]
@@ -101,10 +105,12 @@ async fn fetch_ca(token: &Token, base: &str, proxy: Option<&Proxy>) -> Result<X5
     let client = client.map_err(unreachable(verb, base))?;
     let response = client.get(format!("{base}{CA_PATH}")).send().await.map_err(unreachable(verb, base))?;
     let (status, body) = read(response).await.map_err(unreachable(verb, base))?;
+    // Anybody may have said that: a router's page, a proxy on the way. It says nothing of the token.
+    let stranger = |text| EnrollError::Stranger { url: base.to_owned(), text };
     if status != StatusCode::OK {
-        return Err(EnrollError::Answer { status, text: printable(&body) });
+        return Err(stranger(format!("it answered {status}: {}", printable(&body))));
     }
-    let ca = X509::from_pem(&body).map_err(|_| EnrollError::BadGrant("its CA is not a certificate"))?;
+    let ca = X509::from_pem(&body).map_err(|_| stranger("what it shows is no certificate".to_owned()))?;
     if fingerprint(&ca)? != token.ca_sha256 {
         return Err(EnrollError::WrongCa { url: base.to_owned() });
     }

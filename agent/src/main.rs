@@ -49,6 +49,7 @@ use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use headwater_protocol::enroll::Token;
+use reqwest::StatusCode;
 
 use config::{Config, Log, LogFormat, LogLevel};
 use daemon::{DaemonError, Setup};
@@ -245,11 +246,15 @@ fn exit_of(error: &anyhow::Error) -> Exit {
                 Exit::EnrolmentRefused
             }
             // It, or what stands before it, cannot answer now; that says nothing of the token.
-            EnrollError::Answer { status, .. } if status.is_server_error() => Exit::Internal,
-            EnrollError::Answer { .. } => Exit::EnrolmentRefused,
-            EnrollError::Proxy(_) | EnrollError::Unreachable { .. } | EnrollError::Crypto(_) => {
-                Exit::Internal
-            }
+            EnrollError::Answer { status, .. } => match *status {
+                StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Exit::Internal,
+                status if status.is_client_error() => Exit::EnrolmentRefused,
+                _ => Exit::Internal,
+            },
+            EnrollError::Proxy(_)
+            | EnrollError::Unreachable { .. }
+            | EnrollError::Stranger { .. }
+            | EnrollError::Crypto(_) => Exit::Internal,
         };
     }
     if let Some(error) = error.downcast_ref::<OwnerError>() {

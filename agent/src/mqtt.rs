@@ -25,7 +25,7 @@ use rumqttc::v5::mqttbytes::v5::{
     ConnectReturnCode, Filter, LastWill, Packet, PubAckReason, Publish, PublishProperties,
     SubscribeReasonCode,
 };
-use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
+use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, StateError};
 use rumqttc::{NetworkOptions, Outgoing, ProxyAuth, ProxyType, TlsConfiguration, Transport};
 use tokio::sync::{mpsc, watch};
 
@@ -45,6 +45,8 @@ const OVERFLOW: usize = 64;
 /// Full: dropped; a later ack covers an earlier one, a lost revoke costs work, a command is asked for again.
 const CONTROL: usize = 64;
 const CONNECT_TIMEOUT_S: u64 = 10;
+/// For each step where a broker that hung up is asked why.
+const ASKED: Duration = Duration::from_secs(5);
 /// Room for the topic and the properties around a message.
 const PACKET_ROOM: usize = 4096;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -200,7 +202,10 @@ async fn run(settings: Settings, outlets: Outlets) {
         };
         let proxy = of_the_proxy(&settings, &error);
         let why = proxy.as_ref().map_or_else(|| in_one_line(&error), ToString::to_string);
-        let refused = is_refusal(&error) || rejects_certificate(&why);
+        let refused = is_refusal(&error) || rejects_certificate(&why) || {
+            let connected = matches!(&*outlets.state.borrow(), State::Connected { .. });
+            !connected && may_have_been_refused(&error) && is_refused_when_asked(&settings).await
+        };
         failures = if began.elapsed() > STABLE { 0 } else { failures + 1 };
         let pause = if refused || proxy.as_ref().is_some_and(ProxyError::is_firm) {
             // Nobody at the other end will change their mind within seconds.
@@ -247,6 +252,52 @@ fn is_refusal(error: &ConnectionError) -> bool {
                 | ConnectReturnCode::BadClientId
         )
     )
+}
+
+/// Somebody was there and hung up, and there is no proxy between.
+fn may_have_been_refused(error: &ConnectionError) -> bool {
+    use std::io::ErrorKind as Kind;
+    let hung_up = |error: &std::io::Error| {
+        !matches!(
+            error.kind(),
+            Kind::ConnectionRefused | Kind::TimedOut | Kind::HostUnreachable | Kind::NetworkUnreachable
+        )
+    };
+    match error {
+        ConnectionError::Io(error) | ConnectionError::MqttState(StateError::Io(error)) => hung_up(error),
+        ConnectionError::MqttState(_) | ConnectionError::Tls(_) => true,
+        ConnectionError::Timeout(_)
+        | ConnectionError::Proxy(_)
+        | ConnectionError::ConnectionRefused(_)
+        | ConnectionError::NotConnAck(_)
+        | ConnectionError::RequestsDone => false,
+    }
+}
+
+/// Asks the broker whether it is this node's certificate, on a connection of its own. With TLS 1.3 it says so when the client
+/// is through with its handshake, and hangs up; on a slow board what the client has written by then makes the system
+/// throw that word away (RFC 2525, 2.17). Here nothing is written.
+async fn is_refused_when_asked(settings: &Settings) -> bool {
+    if settings.proxy.is_some() {
+        return false;
+    }
+    let (tls, host, port) =
+        (settings.tls.clone(), settings.node.broker_host.clone(), settings.node.broker_port);
+    let asked = tokio::task::spawn_blocking(move || {
+        use std::io::Read as _;
+        use std::net::{TcpStream, ToSocketAddrs as _};
+        let address = (&*host, port).to_socket_addrs().ok()?.next()?;
+        let stream = TcpStream::connect_timeout(&address, ASKED).ok()?;
+        stream.set_read_timeout(Some(ASKED)).ok()?;
+        stream.set_write_timeout(Some(ASKED)).ok()?;
+        let mut stream = match tls.connect(&host, stream) {
+            Ok(stream) => stream,
+            Err(native_tls::HandshakeError::Failure(error)) => return Some(in_one_line(&error)),
+            Err(native_tls::HandshakeError::WouldBlock(_)) => return None,
+        };
+        stream.read(&mut [0]).err().map(|error| in_one_line(&error))
+    });
+    matches!(asked.await, Ok(Some(why)) if rejects_certificate(&why))
 }
 
 /// TLS 1.3 tells a client only after its handshake, so it comes as a plain read error; OpenSSL's text has the number.

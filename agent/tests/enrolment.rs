@@ -50,6 +50,24 @@ fn a_gateway_that_cannot_answer_now_has_not_refused_the_token() {
     fleet.server.state.lock().unwrap().refuse = Some("/enroll".into());
     assert_eq!(fleet.enroll(&fleet.token()).status.code(), Some(70));
     fleet.server.state.lock().unwrap().refuse = None;
+    // Too many boards at once; and before the gateway has shown whose it is, anything may answer: a router, a login page.
+    let other = Ca::new("other").pem().replace('C', "D");
+    let other: &'static str = other.leak();
+    for (path, status, body) in [
+        ("/enroll/v1/certificate", "429 Too Many Requests", "try again in a minute"),
+        ("/enroll/v1/certificate", "408 Request Timeout", ""),
+        ("/enroll/v1/ca", "429 Too Many Requests", ""),
+        ("/enroll/v1/ca", "404 Not Found", "<h1>Router</h1>"),
+        ("/enroll/v1/ca", "302 Found", ""),
+        ("/enroll/v1/ca", "200 OK", "<h1>Please log in</h1>"),
+        ("/enroll/v1/ca", "200 OK", other),
+    ] {
+        fleet.server.state.lock().unwrap().instead = Some((path, status, body));
+        let output = fleet.enroll(&fleet.token());
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(70), "{path} {status}: {text}");
+    }
+    fleet.server.state.lock().unwrap().instead = None;
     assert!(fleet.enroll(&fleet.token()).status.success());
 }
 

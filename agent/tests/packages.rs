@@ -109,7 +109,7 @@ fn of_both(repack: bool) -> ([String; 2], Value) {
     let agent = fleet.silent_agent();
     let update = fleet.receive("end of the update", |channel, message| {
         let state = &message["state"]["kind"];
-        channel == "update" && message["id"] == "u3" && (state == "rolled_back" || state == "done")
+        channel == "update" && message["id"] == "u3" && (state == "rolled_back" || state == "failed")
     });
     end(agent, &fleet, helper);
     (installed, update["state"]["kind"].clone())
@@ -122,11 +122,11 @@ fn a_package_that_no_update_had_brought_comes_back_with_the_others() {
 
 #[test]
 fn packages_of_which_only_some_could_come_back_stay_all_together() {
-    assert_eq!(of_both(false), (["ii 3".to_owned(), "ii 3".to_owned()], json!("done")));
+    assert_eq!(of_both(false), (["ii 3".to_owned(), "ii 3".to_owned()], json!("failed")));
 }
 
 #[test]
-fn without_a_way_back_the_first_packages_stay_and_are_committed_when_they_prove_themselves() {
+fn without_a_way_back_packages_that_prove_nothing_stay_and_make_room_for_the_next() {
     let fleet = Fleet::start();
     let board = Board::with_packages(&fleet);
     board.set("repack-fails", "");
@@ -140,7 +140,15 @@ fn without_a_way_back_the_first_packages_stay_and_are_committed_when_they_prove_
     assert!(log.contains("not to be packed") && log.contains("it stays"), "{log}");
     assert_eq!(board.get("installed"), "2");
     let agent = fleet.silent_agent();
+    let update = state(&fleet, "failed");
+    assert!(update["state"]["fault"]["text"].as_str().unwrap().contains("it stays"), "{update}");
+    // The repaired version, which is not refused for an update that is over.
+    fleet.publish("command", &board.deb_order("u3", "3"));
+    assert_eq!(exit(agent), Some(6));
+    let agent = fleet.silent_agent();
     state(&fleet, "done");
+    assert_eq!(board.get("installed"), "3");
+    board.no_guard_is_left();
     end(agent, &fleet, helper);
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //!  nothing on trial ─▶ mark the slot good ─▶ end
 //!  packages unpacked ─▶ package manager ─┬─▶ wait ─┬─ committed ─▶ end
-//!  a slot on trial ──────────────────────┘         └─ time is up ─▶ slot bad, boot | earlier packages
+//!  a slot on trial ──────────────────────┘         └─ time is up, or too many boots ─▶ slot bad, boot | earlier packages
 //! ```
 //!
 //! A crash of the kernel or a hang is the bootloader's: it counts tries, and the watchdog boots the board anew.
@@ -25,6 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const BOOT: Duration = Duration::from_secs(60);
 /// The package manager is started so often for one bundle, also after power cuts.
 const TRIES: u8 = 3;
+/// Packages on trial are given up in so manieth a boot; of slots the bootloader counts. The time to prove themselves begins
+/// anew with each boot, and a board that is switched off at night would never be through with it.
+const BOOTS: u8 = 3;
 
 /// What is to be done now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,29 +37,42 @@ enum Verdict {
     /// As before, and the journal does not know of it yet.
     CameBack(Fault),
     Install,
+    /// A boot of packages on trial, not counted yet.
+    Count,
     Wait,
     GoBack(Fault),
     /// Time is up, and there is nothing to go back to.
-    Stay,
+    Stay(Fault),
 }
 
 fn verdict(record: Option<&Record>, now: &Moment, slot: Option<&str>) -> Verdict {
     let Some(record) = record else { return Verdict::Settle };
     // Only an installation by RAUC is busy beside the guard, and what runs then is the earlier version.
     let Some(standing) = record.standing(&now.boot_id, slot, true) else { return Verdict::Wait };
+    let late = now.since(&record.at) >= Duration::from_secs(record.health_s);
     match standing {
         Standing::Trial
-            if !record.way_back && now.since(&record.at) >= Duration::from_secs(record.health_s) =>
+            if record.kind == BundleKind::Deb
+                && record.at.boot_id != now.boot_id
+                && record.counted != now.boot_id =>
         {
-            Verdict::Stay
+            Verdict::Count
         }
-        Standing::Trial if now.since(&record.at) >= Duration::from_secs(record.health_s) => {
+        Standing::Trial if late || record.boots >= BOOTS => {
+            let how = match late {
+                true => format!("ran for {} s", record.health_s),
+                false => format!("was started by {} boots", record.boots),
+            };
             let text = format!(
-                "version {} ran for {} s and was not committed: the agent was not connected, or its probe did not pass or \
-                 proved no codec",
-                record.to.version, record.health_s
+                "version {} {how} and was not committed: the agent was not connected, or its probe did not pass or proved no \
+                 codec",
+                record.to.version
             );
-            Verdict::GoBack(Fault::new(Code::Unhealthy, text))
+            if record.way_back {
+                return Verdict::GoBack(Fault::new(Code::Unhealthy, text));
+            }
+            let text = format!("{text}; it stays, as not all packages of the earlier version are kept");
+            Verdict::Stay(Fault::new(Code::Unhealthy, text))
         }
         Standing::Trial => Verdict::Wait,
         Standing::Installing if record.kind == BundleKind::Deb && record.tries < TRIES => Verdict::Install,
@@ -65,6 +81,14 @@ fn verdict(record: Option<&Record>, now: &Moment, slot: Option<&str>) -> Verdict
             Verdict::GoBack(Fault::new(Code::InstallFailed, text))
         }
         Standing::RolledBack { fault } if record.phase == Phase::Installed => Verdict::CameBack(fault),
+        // Marked bad, and the boot that should have followed did not: never to be marked good.
+        Standing::RolledBack { fault }
+            if record.kind == BundleKind::Rauc
+                && record.at.boot_id == now.boot_id
+                && slot.is_some_and(|slot| Some(slot) != record.from.slot.as_deref()) =>
+        {
+            Verdict::GoBack(fault)
+        }
         Standing::Installing
         | Standing::Interrupted
         | Standing::AwaitsBoot
@@ -81,13 +105,6 @@ pub(super) fn guard(system: &System) -> anyhow::Result<()> {
         let record = system.journal.load();
         match verdict(record.as_ref(), &Moment::now(), status.slot.as_deref()) {
             Verdict::Wait => {}
-            Verdict::Stay => {
-                tracing::error!(
-                    "the new version has not proved itself, and not all packages of the earlier one are kept: it stays, and \
-                     is committed as soon as it does"
-                );
-                return Ok(());
-            }
             Verdict::Settle => {
                 if !system.config.rauc_config.exists() {
                     return Ok(());
@@ -102,7 +119,11 @@ pub(super) fn guard(system: &System) -> anyhow::Result<()> {
                     }
                 }
             }
-            verdict @ (Verdict::CameBack(_) | Verdict::Install | Verdict::GoBack(_)) => {
+            verdict @ (Verdict::CameBack(_)
+            | Verdict::Install
+            | Verdict::Count
+            | Verdict::GoBack(_)
+            | Verdict::Stay(_)) => {
                 // Held by a request that ends soon; what it did is read anew below.
                 if let Some(_lock) = system.lock()?
                     && let Some(mut record) = system.journal.load().filter(|now| Some(now) == record.as_ref())
@@ -122,10 +143,26 @@ pub(super) fn guard(system: &System) -> anyhow::Result<()> {
 impl System {
     fn carry_out(&self, verdict: Verdict, record: &mut Record) -> anyhow::Result<()> {
         match verdict {
-            Verdict::Wait | Verdict::Settle | Verdict::Stay => {}
+            Verdict::Wait | Verdict::Settle => {}
             Verdict::CameBack(fault) => {
                 tracing::error!(order = %record.order, reason = fault.text, "the earlier version is back");
-                self.journal.enter(record, Phase::RolledBack { fault })?;
+                if let Err(error) = self.journal.enter(record, Phase::RolledBack { fault }) {
+                    // On a full disk, say. What runs is good all the same.
+                    tracing::error!(%error, "the journal cannot be written");
+                    if let Err(error) = rauc::mark(rauc::Mark::Good) {
+                        tracing::error!(%error, said = error.text(), "the booted slot cannot be marked good");
+                    }
+                    std::thread::sleep(PATIENCE);
+                }
+            }
+            Verdict::Count => {
+                record.boots = record.boots.saturating_add(1);
+                record.counted = Moment::now().boot_id;
+                self.journal.store(record)?;
+            }
+            Verdict::Stay(fault) => {
+                tracing::error!(order = %record.order, reason = fault.text, "no way back");
+                self.journal.enter(record, Phase::Failed { fault })?;
             }
             Verdict::Install => {
                 record.tries += 1;
@@ -162,12 +199,13 @@ impl System {
                                 tracing::error!(%error, "the slot cannot be marked bad; its tries run out")
                             }
                         }
-                        reboot()?;
-                        std::thread::sleep(BOOT);
-                        // Something holds the shutdown up.
-                        tool::ask("systemctl", &["reboot", "--force"])?;
-                        std::thread::sleep(BOOT);
-                        tool::ask("systemctl", &["reboot", "--force", "--force"])?;
+                        // Something may hold the shutdown up, and a board that thrashes may not even take the order.
+                        for more in [&[][..], &["--force"], &["--force", "--force"]] {
+                            if let Err(error) = tool::ask("systemctl", &[&["reboot"], more].concat()) {
+                                tracing::error!(%error, ?more, "the board cannot be booted anew");
+                            }
+                            std::thread::sleep(BOOT);
+                        }
                     }
                 }
             }
@@ -213,6 +251,8 @@ mod tests {
             way_back: true,
             at: Moment { boot_id: "one".into(), uptime_s },
             phase,
+            boots: 0,
+            counted: String::new(),
         }
     }
 
@@ -252,6 +292,39 @@ mod tests {
         assert_eq!(verdict(Some(&trial), &at("one", 69), None), Verdict::Wait);
         assert!(matches!(verdict(Some(&trial), &at("one", 70), None), Verdict::GoBack(_)));
         let alone = Record { way_back: false, ..trial };
-        assert_eq!(verdict(Some(&alone), &at("one", 70), None), Verdict::Stay);
+        let stays = verdict(Some(&alone), &at("one", 70), None);
+        assert!(matches!(stays, Verdict::Stay(fault) if fault.text.contains("it stays")));
+    }
+
+    #[test]
+    fn packages_are_not_on_trial_from_boot_to_boot_for_ever() {
+        let mut trial = record(BundleKind::Deb, Phase::Installed, 10);
+        for boot in ["two", "three", "four"] {
+            assert_eq!(verdict(Some(&trial), &at(boot, 5), None), Verdict::Count);
+            assert_ne!(
+                verdict(Some(&trial), &at("one", 15), None),
+                Verdict::Count,
+                "it was installed in that one"
+            );
+            (trial.boots, trial.counted) = (trial.boots + 1, boot.to_owned());
+            let now = verdict(Some(&trial), &at(boot, 5), None);
+            match trial.boots < BOOTS {
+                true => assert_eq!(now, Verdict::Wait),
+                false => assert!(matches!(now, Verdict::GoBack(fault) if fault.text.contains("by 3 boots"))),
+            }
+        }
+    }
+
+    #[test]
+    fn a_slot_that_was_marked_bad_is_not_marked_good_where_the_boot_after_it_fails() {
+        let fault = Fault::new(Code::Unhealthy, "");
+        let back = record(BundleKind::Rauc, Phase::RolledBack { fault }, 70);
+        assert!(matches!(verdict(Some(&back), &at("one", 80), Some("B")), Verdict::GoBack(_)));
+        assert_eq!(verdict(Some(&back), &at("two", 5), Some("A")), Verdict::Settle);
+        assert_eq!(
+            verdict(Some(&back), &at("three", 5), Some("B")),
+            Verdict::Settle,
+            "installed by hand since then"
+        );
     }
 }

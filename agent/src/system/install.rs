@@ -83,12 +83,13 @@ impl System {
                 result
             }
             BundleKind::Deb => {
-                let unpacked = packages::unpack(&self.config, &bundle, order);
+                let stored = packages::unpack(&self.config, &bundle, order).and_then(|()| {
+                    let way_back = packages::way_back(&self.config);
+                    self.journal.store(&Record { way_back, ..record }).map_err(storage)
+                });
+                // After the journal: without both, an order that was cut off here would find nothing.
                 let _ = fs::remove_file(&bundle);
-                unpacked?;
-                let way_back = packages::way_back(&self.config);
-                let record = Record { way_back, ..record };
-                self.journal.store(&record).map_err(storage)?;
+                stored?;
                 drop(lock);
                 self.packages(progress)
             }

@@ -72,6 +72,11 @@ pub(crate) struct Record {
     /// When the phase began.
     pub(crate) at: Moment,
     pub(crate) phase: Phase,
+    /// Packages: boots since they were installed, and the last one that was counted.
+    #[serde(default)]
+    pub(crate) boots: u8,
+    #[serde(default)]
+    pub(crate) counted: String,
 }
 
 impl Record {
@@ -87,6 +92,8 @@ impl Record {
             way_back: order.bundle.kind == BundleKind::Rauc,
             at,
             phase: Phase::Installing,
+            boots: 0,
+            counted: String::new(),
         }
     }
 

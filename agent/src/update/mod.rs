@@ -281,6 +281,10 @@ impl Updater {
             let fault =
                 Fault::new(Code::Busy, format!("update {known} is not over; cancel it, or wait for it"));
             actions.push(Action::Reply(reply, Some(fault)));
+            if stage == Some(&Stage::Verifying) {
+                // Root may have given it up since it was asked last.
+                actions.push(Action::Ask(Duration::ZERO));
+            }
         } else if refusal.is_some() {
             actions.push(Action::Reply(reply, refusal));
         } else {

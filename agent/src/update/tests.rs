@@ -270,6 +270,22 @@ fn a_helper_that_is_busy_or_away_is_asked_again() {
 }
 
 #[test]
+fn a_version_that_root_has_given_up_makes_room_for_the_next_order() {
+    let mut disk = Disk::new();
+    disk.install_it();
+    disk.handle(Event::Installed(Ok(false)));
+    disk.cut();
+    disk.handle(standing(Standing::Trial));
+    let next = || Event::Order { order: order("u2"), reply: "r".into(), refusal: None };
+    let actions = disk.handle(next());
+    assert!(
+        matches!(&actions[..], [Action::Reply(_, Some(fault)), Action::Ask(Duration::ZERO)] if fault.code == Code::Busy)
+    );
+    disk.handle(standing(Standing::Failed { fault: fault(Code::Unhealthy) }));
+    assert!(disk.handle(next()).contains(&Action::Fetch));
+}
+
+#[test]
 fn a_commit_whose_answer_was_lost_is_asked_for_and_never_rolled_back_by_a_report() {
     let mut disk = Disk::new();
     disk.install_it();

@@ -156,20 +156,12 @@ pub fn drivers() -> BTreeMap<String, String> {
     read.filter(|(_, version)| !version.is_empty()).collect()
 }
 
+/// How names begin that codecs are behind. The agent's unit has to let the worker open each.
+const KNOWN: [&str; 10] =
+    ["video", "media", "nvidia", "nvhost", "nvmap", "v4l2-", "mpp_service", "rga", "dma_heap", "dri/renderD"];
+
 /// Those of the nodes in `dev` that codecs are behind.
 fn devices(dev: &Path) -> Vec<String> {
-    const KNOWN: [&str; 10] = [
-        "video",
-        "media",
-        "nvidia",
-        "nvhost",
-        "nvmap",
-        "v4l2-",
-        "mpp_service",
-        "rga",
-        "dma_heap",
-        "dri/renderD",
-    ];
     let mut all = nodes(dev);
     all.retain(|node| KNOWN.iter().any(|known| node.starts_with(known)));
     all
@@ -178,6 +170,29 @@ fn devices(dev: &Path) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_agents_unit_opens_each_device_that_codecs_are_behind() {
+        let unit = include_str!("../../../agent/dist/headwater-agent.service");
+        for known in KNOWN {
+            let allowed = match known {
+                "video" => "char-video4linux",
+                "media" => "char-media",
+                "nvidia" => "char-nvidia*",
+                "nvhost" => "char-nvhost",
+                "nvmap" => "/dev/nvmap",
+                // Nodes of /dev/null's numbers, which each unit may open; the plugin looks whether they are there.
+                "v4l2-" => continue,
+                "mpp_service" => "char-mpp_service",
+                "rga" => "/dev/rga",
+                "dma_heap" => "char-dma_heap",
+                "dri/renderD" => "char-drm",
+                other => panic!("which class of devices is {other}?"),
+            };
+            let line = format!("DeviceAllow={allowed} rw");
+            assert!(unit.lines().any(|one| one == line), "{line}");
+        }
+    }
 
     #[test]
     fn what_was_proved_serves_beside_a_device_that_came_and_not_without_one_that_went() {
