@@ -217,7 +217,7 @@ impl Daemon {
                 Event::Revoke(AttemptId { task: revoke.task, epoch: revoke.epoch })
             }
             Happening::Control(Control::Ack(ack)) => {
-                self.outbox.ack(&ack.number);
+                self.outbox.ack(&ack.number)?;
                 Event::Tick
             }
             Happening::Control(Control::Command(command)) => self.command(command)?,
@@ -243,7 +243,7 @@ impl Daemon {
             Happening::Lane(report) => Event::Lane(report),
             Happening::LaneEnded(ended) => self.lane_ended(ended),
             Happening::Written(result) => {
-                self.written(result);
+                self.written(result)?;
                 Event::Tick
             }
             Happening::Told(told) => self.told(told)?,

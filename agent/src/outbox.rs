@@ -8,8 +8,9 @@
 //! The file is lines of JSON: a head, then events in the order of their numbers and acks between them. A number is
 //! published only after its line is synced, so a torn end of the file was never seen by anyone and is cut off.
 //! Damage before the end means that published lines were lost: then the outbox gets a new id, and what can be read
-//! is numbered anew, so that no number ever means two things. Acks are not synced for their own sake: losing one
-//! costs a repetition, which the gateway drops.
+//! is numbered anew, so that no number ever means two things. The same where the gateway lost what it had acknowledged, as
+//! by a power cut or a restored backup. Acks are not synced for their own sake: losing one costs a repetition, which the
+//! gateway drops.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File, OpenOptions};
@@ -87,6 +88,8 @@ pub(crate) struct Outbox {
     /// The file must be written anew: it grew, or a write failed and its end is not known.
     rewrite: bool,
     broken: bool,
+    /// To be numbered anew, once the write is through that is on its way.
+    anew: bool,
 }
 
 impl Outbox {
@@ -106,6 +109,7 @@ impl Outbox {
             writing: false,
             rewrite: true,
             broken: false,
+            anew: false,
         }
     }
 
@@ -230,16 +234,21 @@ impl Outbox {
         self.stored == last && (!sent || self.sent.max(self.acked) == last)
     }
 
-    pub(crate) fn ack(&mut self, number: &EventNumber) {
-        if number.outbox != self.id || number.n >= self.next || number.n < self.acked {
-            return;
+    pub(crate) fn ack(&mut self, number: &EventNumber) -> Result<(), OutboxError> {
+        if number.outbox != self.id || number.n >= self.next {
+            return Ok(());
+        }
+        if number.n < self.acked {
+            // It would wait for ever for numbers that are forgotten here. What it had before it may get again.
+            self.anew = true;
+            return self.begin_anew();
         }
         if number.n == self.acked {
             // Said a second time: the gateway missed what follows, as when the broker's queue was full.
             if self.resumed < number.n {
                 (self.resumed, self.sent) = (number.n, number.n);
             }
-            return;
+            return Ok(());
         }
         self.forget(number.n);
         // Goes to disk with the next events, or with none at all.
@@ -247,6 +256,20 @@ impl Outbox {
             self.pending.extend_from_slice(&line);
             self.pending.push(b'\n');
         }
+        Ok(())
+    }
+
+    fn begin_anew(&mut self) -> Result<(), OutboxError> {
+        if self.writing || !self.anew {
+            return Ok(());
+        }
+        let id = following(&self.id);
+        tracing::warn!(
+            old = self.id,
+            new = id,
+            "the gateway has lost what it had acknowledged; the outbox begins anew"
+        );
+        self.renumber(id)
     }
 
     fn forget(&mut self, n: u64) {
@@ -313,7 +336,7 @@ impl Outbox {
     }
 
     /// How the write that [`Outbox::take_work`] asked for went.
-    pub(crate) fn written(&mut self, work: Result<(u64, u64), ()>) {
+    pub(crate) fn written(&mut self, work: Result<(u64, u64), ()>) -> Result<(), OutboxError> {
         self.writing = false;
         match work {
             Ok((upto, file_bytes)) => {
@@ -323,7 +346,15 @@ impl Outbox {
             }
             Err(()) => (self.rewrite, self.broken) = (true, true),
         }
+        self.begin_anew()
     }
+}
+
+/// An id that this outbox never had: `ab`, `ab-1`, `ab-2`.
+fn following(id: &str) -> String {
+    let counted = id.rsplit_once('-').and_then(|(base, count)| Some((base, count.parse::<u64>().ok()?)));
+    let (base, count) = counted.unwrap_or((id, 0));
+    format!("{base}-{}", count + 1)
 }
 
 /// The file under the outbox. Its calls block; the daemon makes them off its loop.

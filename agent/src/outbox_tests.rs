@@ -27,11 +27,11 @@ fn write(outbox: &mut Outbox, file: &mut Vec<u8>) {
     match outbox.take_work(false).unwrap() {
         Some(Work::Append { bytes, upto }) => {
             file.extend(bytes);
-            outbox.written(Ok((upto, file.len() as u64)));
+            outbox.written(Ok((upto, file.len() as u64))).unwrap();
         }
         Some(Work::Rewrite { bytes, upto }) => {
             *file = bytes;
-            outbox.written(Ok((upto, file.len() as u64)));
+            outbox.written(Ok((upto, file.len() as u64))).unwrap();
         }
         None => {}
     }
@@ -59,12 +59,12 @@ fn an_event_is_published_only_after_it_is_stored_and_again_until_it_is_acknowled
     write(&mut outbox, &mut file);
     assert_eq!(unsent(&mut outbox), [2]);
     outbox.rewind();
-    outbox.ack(&number("o", 1));
+    outbox.ack(&number("o", 1)).unwrap();
     assert_eq!(unsent(&mut outbox), [2], "sent again, the acknowledged one is not");
-    outbox.ack(&number("other", 2));
-    outbox.ack(&number("o", 99));
+    outbox.ack(&number("other", 2)).unwrap();
+    outbox.ack(&number("o", 99)).unwrap();
     assert_eq!(outbox.waiting(), 1, "acks that are not ours change nothing");
-    outbox.ack(&number("o", 2));
+    outbox.ack(&number("o", 2)).unwrap();
     assert_eq!((outbox.waiting(), outbox.live_bytes), (0, 0));
 }
 
@@ -76,14 +76,45 @@ fn an_ack_said_again_asks_once_for_what_follows_it() {
     }
     write(&mut outbox, &mut file);
     assert_eq!(unsent(&mut outbox), [1, 2, 3, 4]);
-    outbox.ack(&number("o", 1));
+    outbox.ack(&number("o", 1)).unwrap();
     assert_eq!(unsent(&mut outbox), [0; 0]);
-    outbox.ack(&number("o", 1));
+    outbox.ack(&number("o", 1)).unwrap();
     assert_eq!(unsent(&mut outbox), [2, 3, 4], "2 was lost on its way");
-    outbox.ack(&number("o", 1));
+    outbox.ack(&number("o", 1)).unwrap();
     assert_eq!(unsent(&mut outbox), [0; 0], "3 and 4 ask as well, and are not a reason to send all again");
-    outbox.ack(&number("o", 4));
+    outbox.ack(&number("o", 4)).unwrap();
     assert_eq!(outbox.waiting(), 0);
+}
+
+#[test]
+fn a_gateway_that_has_lost_what_it_acknowledged_gets_the_rest_under_a_new_id() {
+    let (mut outbox, mut file) = (Outbox::read(b"", "o".into()).unwrap(), vec![]);
+    for task in ["a", "b", "c", "d"] {
+        outbox.push(failed(task)).unwrap();
+    }
+    write(&mut outbox, &mut file);
+    assert_eq!(unsent(&mut outbox), [1, 2, 3, 4]);
+    outbox.ack(&number("o", 3)).unwrap();
+    // A power cut took it back to 1. Not in the middle of a write, whose numbers are the old ones.
+    outbox.push(event("e", EventKind::Accepted)).unwrap();
+    let Some(Work::Append { bytes, upto: 5 }) = outbox.take_work(false).unwrap() else {
+        panic!("nothing to write")
+    };
+    outbox.ack(&number("o", 1)).unwrap();
+    assert_eq!(outbox.id, "o");
+    file.extend(bytes);
+    outbox.written(Ok((5, file.len() as u64))).unwrap();
+    assert_eq!((&*outbox.id, outbox.waiting()), ("o-1", 2), "d and e");
+    assert_eq!(unsent(&mut outbox), [0; 0], "not before it is on the disk");
+    write(&mut outbox, &mut file);
+    assert_eq!(unsent(&mut outbox), [1, 2]);
+    outbox.ack(&number("o", 1)).unwrap();
+    assert_eq!(outbox.id, "o-1", "each event behind the gap asked");
+    let mut next = Outbox::read(&file, "fresh".into()).unwrap();
+    assert_eq!((&*next.id, next.open_attempts().len()), ("o-1", 1));
+    next.ack(&number("o-1", 2)).unwrap();
+    next.ack(&number("o-1", 0)).unwrap();
+    assert_eq!((&*next.id, next.waiting(), next.open_attempts().len()), ("o-2", 0, 1));
 }
 
 #[test]
@@ -94,7 +125,7 @@ fn events_that_come_while_a_write_is_on_its_way_go_with_the_next_one() {
     outbox.push(failed("a")).unwrap();
     assert!(outbox.take_work(false).unwrap().is_none());
     let Work::Rewrite { bytes, upto } = first else { panic!("the first write makes the file") };
-    outbox.written(Ok((upto, bytes.len() as u64)));
+    outbox.written(Ok((upto, bytes.len() as u64))).unwrap();
     assert_eq!(unsent(&mut outbox), [1]);
     assert!(matches!(outbox.take_work(false).unwrap(), Some(Work::Append { upto: 2, .. })));
 }
@@ -109,7 +140,7 @@ fn a_file_cut_at_any_byte_gives_back_a_whole_number_of_events_and_never_uses_a_n
         write(&mut outbox, &mut file);
         synced.push((file.len(), outbox.stored));
         outbox.push(failed(task)).unwrap();
-        outbox.ack(&number("o", 1));
+        outbox.ack(&number("o", 1)).unwrap();
         write(&mut outbox, &mut file);
         synced.push((file.len(), outbox.stored));
     }
@@ -162,7 +193,7 @@ fn an_attempt_stays_open_through_compaction_and_ends_once() {
     let (mut outbox, mut file) = (Outbox::read(b"", "o".into()).unwrap(), vec![]);
     outbox.push(event("a", EventKind::Accepted)).unwrap();
     write(&mut outbox, &mut file);
-    outbox.ack(&number("o", 1));
+    outbox.ack(&number("o", 1)).unwrap();
     outbox.rewrite = true;
     write(&mut outbox, &mut file);
     let mut found = Outbox::read(&file, "fresh".into()).unwrap();
@@ -181,7 +212,7 @@ fn the_file_stays_small_however_many_events_pass_through() {
     for n in 1..=5000 {
         outbox.push(failed("a")).unwrap();
         write(&mut outbox, &mut file);
-        outbox.ack(&number("o", n));
+        outbox.ack(&number("o", n)).unwrap();
         assert!(file.len() as u64 <= COMPACT_BYTES + 1024);
     }
 }
@@ -192,7 +223,7 @@ fn a_disk_that_refuses_stops_new_work_and_nothing_is_lost_when_it_recovers() {
     write(&mut outbox, &mut file);
     outbox.push(event("a", EventKind::Accepted)).unwrap();
     outbox.take_work(false).unwrap().unwrap();
-    outbox.written(Err(()));
+    outbox.written(Err(())).unwrap();
     assert!(outbox.is_full());
     assert_eq!(unsent(&mut outbox), [0; 0]);
     outbox.push(failed("a")).unwrap();
@@ -219,7 +250,7 @@ fn the_store_writes_what_it_reads_and_only_for_its_owner() {
     for task in ["a", "b"] {
         outbox.push(failed(task)).unwrap();
         let work = outbox.take_work(false).unwrap().unwrap();
-        outbox.written(store.write(&work).map_err(|_| ()));
+        outbox.written(store.write(&work).map_err(|_| ())).unwrap();
     }
     let (_, found) = Store::open(home.path(), "fresh".into()).unwrap();
     assert_eq!((found.id.as_str(), found.next, found.waiting()), ("o", 3, 2));

@@ -36,7 +36,7 @@ impl Daemon {
         self.flush()?;
         while !self.outbox.is_settled(self.publisher.is_some()) {
             tokio::select! {
-                written = join(&mut self.writing) => self.written(written),
+                written = join(&mut self.writing) => self.written(written)?,
                 Some(_) = self.inbox.control.recv() => {}
                 Ok(()) = self.inbox.state.changed() => self.connection(),
                 () = sleep_until(deadline) => break,

@@ -86,7 +86,7 @@ impl Daemon {
         }
     }
 
-    pub(super) fn written(&mut self, result: Result<Written, JoinError>) {
+    pub(super) fn written(&mut self, result: Result<Written, JoinError>) -> Result<(), DaemonError> {
         self.writing = None;
         match result {
             Ok((store, result)) => {
@@ -100,7 +100,7 @@ impl Daemon {
                     Ok(_) | Err(_) => {}
                 }
                 self.disk_pause = result.is_err().then(|| Instant::now() + DISK_PAUSE);
-                self.outbox.written(result.map_err(|_| ()));
+                self.outbox.written(result.map_err(|_| ()))?;
             }
             Err(error) => {
                 // The store went with the thread. Nothing can be promised any more: end, and be started anew.
@@ -108,5 +108,6 @@ impl Daemon {
                 self.exit = Some(Exit::Internal);
             }
         }
+        Ok(())
     }
 }
