@@ -254,7 +254,7 @@ fn is_refusal(error: &ConnectionError) -> bool {
     )
 }
 
-/// Somebody was there and hung up, and there is no proxy between.
+/// Somebody was there and hung up.
 fn may_have_been_refused(error: &ConnectionError) -> bool {
     use std::io::ErrorKind as Kind;
     let hung_up = |error: &std::io::Error| {
@@ -276,7 +276,7 @@ fn may_have_been_refused(error: &ConnectionError) -> bool {
 
 /// Asks the broker whether it is this node's certificate, on a connection of its own. With TLS 1.3 it says so when the client
 /// is through with its handshake, and hangs up; on a slow board what the client has written by then makes the system
-/// throw that word away (RFC 2525, 2.17). Here nothing is written.
+/// throw that word away (RFC 2525, 2.17). Here nothing is written. Not through a proxy.
 async fn is_refused_when_asked(settings: &Settings) -> bool {
     if settings.proxy.is_some() {
         return false;

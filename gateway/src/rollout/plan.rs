@@ -25,7 +25,7 @@ pub enum BadPlan {
     Window,
 }
 
-const DAY: u64 = 24 * 3600 * 1000;
+pub(super) const DAY: u64 = 24 * 3600 * 1000;
 
 /// The rules that no single field can show.
 pub fn check(plan: &Plan) -> Result<(), BadPlan> {

@@ -6,6 +6,7 @@ use headwater_protocol::message::Birth;
 use headwater_protocol::update::UpdateState;
 use headwater_protocol::{Millis, NodeId, UpdateId};
 
+use super::plan::DAY;
 use super::{Campaign, Member, Plan, Progress, State, suits};
 
 /// An order that the node's own word does not show is sent again after this.
@@ -24,7 +25,6 @@ pub const FETCHING: usize = 50;
 /// not fit is lost: a node that waits silently for its window would not hear of its recall.
 pub const BATCH: usize = 50;
 const SECOND: u64 = 1000;
-const DAY: u64 = 24 * 60 * 60_000;
 
 /// When a look happens.
 #[derive(Debug, Clone, Copy)]
@@ -153,20 +153,11 @@ fn advance(campaign: &mut Campaign, fleet: &Fleet<'_>, now: Millis, step: &mut S
 /// Whether one that has not ended was waited for long enough: it is away, or gets no further.
 fn holds_up_nobody(member: &Member, plan: &Plan, now: Millis) -> bool {
     let over = |since: Millis, patience| now.0 >= since.0 + patience;
-    let stuck = match &member.progress {
-        Progress::Ordered => over(member.since, ABSENT),
-        // Renewed by each word of its bytes.
-        Progress::Node { state: UpdateState::Fetching { .. } } => over(member.since, ABSENT),
-        // A window opens once a day.
-        Progress::Node { state: UpdateState::Waiting } => {
-            over(member.since, ABSENT + plan.window.map_or(0, |_| DAY))
-        }
-        Progress::Node { .. }
-        | Progress::Skipped { .. }
-        | Progress::Pending
-        | Progress::Silent
-        | Progress::Recalled => false,
-    };
+    // A window opens once a day.
+    let windowed = plan.window.is_some() && member.progress == Progress::Node { state: UpdateState::Waiting };
+    // `since` is renewed by each word of a node that fetches.
+    let stuck =
+        member.progress.has_not_begun() && over(member.since, if windowed { ABSENT + DAY } else { ABSENT });
     stuck || member.away.is_some_and(|since| over(since, ABSENT))
 }
 

@@ -12,7 +12,7 @@ use crate::args::{Config, Wait};
 use crate::client::{ClientError, Gateway};
 use crate::fleet::{FleetError, Style, print};
 use crate::human;
-use crate::operate::{AT_ONCE, OperateError, select};
+use crate::operate::{AT_ONCE, OperateError, complain, select};
 
 /// Between two looks at what a node says.
 const LOOK: Duration = Duration::from_millis(500);
@@ -58,7 +58,7 @@ pub(crate) async fn run(gateway: &Gateway, style: Style, args: &Config) -> Resul
             Err(error) if one => return Err(error.into()),
             Err(error) => {
                 all = false;
-                complain(style, &node, &error)?;
+                complain(style, &node, json!({ "node": node }), &error)?;
                 continue;
             }
         };
@@ -70,15 +70,6 @@ pub(crate) async fn run(gateway: &Gateway, style: Style, args: &Config) -> Resul
         }
     }
     Ok(all)
-}
-
-/// One of many nodes that could not be asked; the others are.
-fn complain(style: Style, node: &NodeId, error: &ClientError) -> Result<(), FleetError> {
-    if style.json {
-        return print(&json!({ "node": node, "error": error.to_string() }).to_string());
-    }
-    eprintln!("headwater: {node}: {error}");
-    Ok(())
 }
 
 /// Makes the change and waits for the node's word on it.

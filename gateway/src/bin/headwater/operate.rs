@@ -8,7 +8,7 @@ use headwater_gateway::bundle::{self, BundleError, MakeError};
 use headwater_gateway::views::NodeCommand;
 use headwater_protocol::NodeId;
 use headwater_protocol::update::BundleKind;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::args::{Bundle, Logs, ShowBundle};
 use crate::client::{ClientError, Gateway};
@@ -66,17 +66,27 @@ pub(crate) async fn command(
             Err(error) if one => return Err(error.into()),
             Err(error @ ClientError::Refused { .. }) => {
                 all = false;
-                if style.json {
-                    let text = error.to_string();
-                    print(&json!({ "node": node, "command": command, "error": text }).to_string())?;
-                } else {
-                    eprintln!("headwater: {node}: {error}");
-                }
+                complain(style, &node, json!({ "node": node, "command": command }), &error)?;
             }
             Err(error) => return Err(error.into()),
         }
     }
     Ok(all)
+}
+
+/// One of many nodes that did not do it; the others are asked all the same. `asked` is what its line as JSON begins with.
+pub(crate) fn complain(
+    style: Style,
+    node: &NodeId,
+    mut asked: Value,
+    error: &ClientError,
+) -> Result<(), FleetError> {
+    if style.json {
+        asked["error"] = error.to_string().into();
+        return print(&asked.to_string());
+    }
+    eprintln!("headwater: {node}: {error}");
+    Ok(())
 }
 
 fn says(command: NodeCommand) -> &'static str {

@@ -176,16 +176,12 @@ async fn follow_to_end(
     progress: &Progress,
 ) -> Result<UpdateView, UpdateError> {
     // Once for all looks: a gateway that does not answer must not swallow it.
-    tokio::select! {
-        view = shown_to_end(gateway, &id, progress) => {
-            progress.clear();
-            Ok(view)
-        }
-        _ = tokio::signal::ctrl_c() => {
-            progress.clear();
-            Err(UpdateError::Interrupted(id))
-        }
-    }
+    let shown = tokio::select! {
+        view = shown_to_end(gateway, &id, progress) => Some(view),
+        _ = tokio::signal::ctrl_c() => None,
+    };
+    progress.clear();
+    shown.ok_or(UpdateError::Interrupted(id))
 }
 
 async fn shown_to_end(gateway: &Gateway, id: &UpdateId, progress: &Progress) -> UpdateView {
