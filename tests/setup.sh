@@ -23,7 +23,7 @@ cross="build-essential pkg-config mmdebstrap python3-venv util-linux"
 # systemd: its systemctl and systemd-sysusers work on a folder; nothing of it is started.
 image="$cross uidmap systemd genimage mtools dosfstools grub-common rauc squashfs-tools e2fsprogs kmod cpio openssl zstd"
 # The compiler, make and xz: for the kernel's virtual codec, which a scenario loads.
-image_test="$image gcc-aarch64-linux-gnu make xz-utils libssl-dev mosquitto ffmpeg qemu-system-arm qemu-efi-aarch64 u-boot-qemu ipxe-qemu openssh-client tinyproxy-bin"
+image_test="$image $build gcc-aarch64-linux-gnu make xz-utils mosquitto ffmpeg qemu-system-arm qemu-efi-aarch64 u-boot-qemu ipxe-qemu openssh-client tinyproxy-bin"
 # Programs of another architecture print their own manuals when they are packed.
 emulated="qemu-user-static"
 test_arm64="$cross $emulated ffmpeg mosquitto mosquitto-clients curl openssl tinyproxy-bin dpkg-repack"
