@@ -20,5 +20,5 @@ root=$(cd "${CARGO_TARGET_DIR:-target}/cross/$target" && pwd)/board-$suite
 
 # Encoders are 10 to 20 times slower in emulation; the longest deadline that `probe` takes is 300 s.
 export HEADWATER_TEST_PATIENCE="${HEADWATER_TEST_PATIENCE:-5}"
-runner="target.$triple.runner = ['$here/board.sh', '$root', '$target']"
+runner="target.$triple.runner = ['$here/once-more.sh', '${HEADWATER_TEST_LIMIT:-1500}', '$here/board.sh', '$root', '$target']"
 exec "$here/env.sh" "$target" "$floor" ./tests/cargo.sh --config "$runner" test --locked --features "$features" "$@"

@@ -45,7 +45,7 @@ pub enum StartError {
     Config(#[from] ConfigError),
     #[error("cannot {verb} {path}: {source}")]
     State { verb: &'static str, path: PathBuf, source: std::io::Error },
-    #[error("another gateway uses {0}; stop it first, or give this one its own state_dir")]
+    #[error("another gateway uses {0}; stop it first, or give this one a folder of its own")]
     InUse(PathBuf),
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -72,10 +72,14 @@ impl StartError {
             StartError::Config(_)
             | StartError::InUse(_)
             | StartError::Identity(_)
-            | StartError::Store(_)
+            | StartError::Store(StoreError::Newer { .. })
             | StartError::Mqtt(_)
             | StartError::Tls(_) => 2,
-            StartError::State { .. }
+            // A full disk, most likely.
+            StartError::Store(
+                StoreError::Open { .. } | StoreError::Sql(_) | StoreError::NotStored(_) | StoreError::Gone,
+            )
+            | StartError::State { .. }
             | StartError::Media(_)
             | StartError::Broker(_)
             | StartError::Listen { .. }
@@ -135,7 +139,10 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     }
     let identity = Arc::new(Identity::open(&dir.join("ca"), &config.fleet, &names)?);
     let (store, mut remembered, threads) = Store::open(&dir.join("gateway.db"))?;
-    let media = Media::open(&config.media_dir()?, config.media.cache_bytes())?;
+    let media_dir = config.media_dir()?;
+    let media = Media::open(&media_dir, config.media.cache_bytes())?;
+    // The one in the state folder is covered by that folder's.
+    let _media_lock = config.media.url.as_ref().map(|_| lock(&media_dir)).transpose()?;
     match housekeep::sweep(&store, &media, Duration::ZERO).await {
         Ok(0) => {}
         Ok(count) => tracing::info!(count, "removed media of unfinished segments"),

@@ -110,10 +110,12 @@ mod tests {
         let opened =
             Write::StreamOpened { stream: stream.clone(), run: 1, ladder: None, resolution: None, at: 1 };
         store.write_now(vec![opened]).await.unwrap();
+        let mut ids = std::collections::BTreeMap::new();
         for (name, received, ended) in
             [("old", 1, true), ("running", 1, false), ("young", now, true), ("stray", 0, false)]
         {
-            let task = TaskId::new(name).unwrap();
+            let task = TaskId::new(uuid::Uuid::now_v7().to_string()).unwrap();
+            ids.insert(task.clone(), name);
             put(&media, &task).await;
             if name == "stray" {
                 continue;
@@ -136,9 +138,9 @@ mod tests {
             }
         }
         let left = async || {
-            let mut names: Vec<String> =
-                media.tasks(Duration::ZERO).await.iter().map(ToString::to_string).collect();
-            names.sort();
+            let mut names: Vec<&str> =
+                media.tasks(Duration::ZERO).await.iter().map(|task| ids[task]).collect();
+            names.sort_unstable();
             names
         };
         expire(&store, &media, Duration::from_secs(3600)).await.unwrap();

@@ -98,20 +98,9 @@ impl Media {
         Ok((found.meta.size, found.into_stream().map_err(MediaError::from).boxed()))
     }
 
-    /// Keeps a segment's bytes where there is room.
-    pub fn keep(&self, task: &TaskId, chunks: Vec<Bytes>) {
-        let bytes: usize = chunks.iter().map(Bytes::len).sum();
-        let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
-        if fresh.used + bytes <= fresh.most {
-            fresh.used += bytes;
-            fresh.segments.insert(task.clone(), chunks);
-        }
-    }
-
-    /// Whether a segment of this size has a chance to be kept.
-    pub fn has_room(&self, bytes: usize) -> bool {
-        let fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
-        fresh.used + bytes <= fresh.most
+    /// Memory for a segment on its way in.
+    pub fn arriving(&self) -> Arriving {
+        Arriving { fresh: Arc::clone(&self.fresh), chunks: Some(Vec::new()), bytes: 0 }
     }
 
     pub fn fresh(&self, task: &TaskId) -> Option<Vec<Bytes>> {
@@ -171,7 +160,10 @@ impl Media {
                     let changed = entry.metadata().ok()?.modified().ok()?;
                     // A clock that was set back makes a folder seem new; the next look tells.
                     let old = age.is_zero() || changed.elapsed().is_ok_and(|since| since >= age);
-                    TaskId::new(entry.file_name().into_string().ok()?).ok().filter(|_| old)
+                    let name = entry.file_name().into_string().ok()?;
+                    // Ids of tasks are UUIDs; what else lies here is not ours.
+                    let ours = uuid::Uuid::try_parse(&name).is_ok();
+                    TaskId::new(name).ok().filter(|_| old && ours)
                 })
                 .collect()
         };
@@ -186,6 +178,44 @@ fn remove_empty(dir: &FilePath) {
         }
     }
     let _ = std::fs::remove_dir(dir);
+}
+
+/// What has come of a segment, while there is room for it: what it takes counts from its first byte on.
+#[derive(Debug)]
+pub struct Arriving {
+    fresh: Arc<Mutex<Fresh>>,
+    /// None once there was no room.
+    chunks: Option<Vec<Bytes>>,
+    bytes: usize,
+}
+
+impl Arriving {
+    pub fn add(&mut self, chunk: &Bytes) {
+        let Some(chunks) = &mut self.chunks else { return };
+        let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        if fresh.used + chunk.len() <= fresh.most {
+            fresh.used += chunk.len();
+            self.bytes += chunk.len();
+            chunks.push(chunk.clone());
+        } else {
+            fresh.used -= std::mem::take(&mut self.bytes);
+            self.chunks = None;
+        }
+    }
+
+    /// It has come whole: it stays until its task ends.
+    pub fn keep(mut self, task: &TaskId) {
+        let Some(chunks) = self.chunks.take() else { return };
+        self.bytes = 0;
+        let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        fresh.segments.insert(task.clone(), chunks);
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner).used -= self.bytes;
+    }
 }
 
 /// One object on its way in. Dropped before [`Writer::finish`], nothing of it stays.
@@ -238,6 +268,36 @@ mod tests {
         writer.put(Bytes::from(vec![0; PART * 2])).await.unwrap();
         drop(writer);
         assert!(media.read(&key, None).await.err().unwrap().is_missing());
+    }
+
+    #[test]
+    fn what_is_kept_in_memory_is_bounded_from_its_first_byte_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let media = Media::open(dir.path(), 10).unwrap();
+        let chunk = Bytes::from_static(b"123456");
+        let (mut first, mut second) = (media.arriving(), media.arriving());
+        first.add(&chunk);
+        second.add(&chunk);
+        second.keep(&TaskId::new("second").unwrap());
+        assert!(media.fresh(&TaskId::new("second").unwrap()).is_none(), "the first had the room");
+        drop(first);
+        let mut third = media.arriving();
+        third.add(&chunk);
+        third.keep(&id());
+        assert_eq!(media.fresh(&id()).unwrap(), [chunk.as_ref()]);
+        media.forget(&id());
+        assert_eq!(media.fresh.lock().unwrap().used, 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_named_like_a_task_is_not_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let media = Media::open(dir.path(), 0).unwrap();
+        let task = uuid::Uuid::now_v7().to_string();
+        for name in ["movies", "lock", &task] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        assert_eq!(media.tasks(Duration::ZERO).await, [TaskId::new(task).unwrap()]);
     }
 
     #[tokio::test]

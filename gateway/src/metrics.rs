@@ -126,6 +126,7 @@ impl Metrics {
             | Write::Delay { .. }
             | Write::TokenNew { .. }
             | Write::TasksRemoved { .. }
+            | Write::Settle(_)
             | Write::Update(_)
             | Write::UpdateNode { .. }
             | Write::Config { .. }

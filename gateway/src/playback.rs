@@ -156,21 +156,31 @@ fn span(entry: &PlaylistEntry) -> Millis {
 }
 
 fn list_text(stream: &StreamId, found: &Playlist, name: &str, container: Option<Container>) -> String {
-    let Playlist { row, skipped, entries } = found;
+    let Playlist { row, entries } = found;
     let target = entries.iter().map(|entry| span(entry).0.div_ceil(1000)).max().unwrap_or(0);
-    let first = row.removed + skipped;
+    let first = entries.first().and_then(|entry| entry.number).unwrap_or(0);
+    let breaks = entries.first().map_or(0, |entry| entry.breaks);
     let mut text = String::from("#EXTM3U\n#EXT-X-VERSION:3\n");
     // Writing to a string does not fail.
     let _ = writeln!(text, "#EXT-X-MEDIA-SEQUENCE:{first}\n#EXT-X-TARGETDURATION:{target}");
+    if breaks > 0 {
+        let _ = writeln!(text, "#EXT-X-DISCONTINUITY-SEQUENCE:{breaks}");
+    }
+    let mut before = None;
     for entry in entries {
+        // Where segments are missing, times jump.
+        if before.is_some_and(|before| entry.segment != before + 1) {
+            text.push_str("#EXT-X-DISCONTINUITY\n");
+        }
+        before = Some(entry.segment);
         let extension = container.unwrap_or(entry.container).extension();
         let ms = span(entry).0;
-        let number = entry.segment;
         let _ = writeln!(
             text,
-            "#EXTINF:{}.{:03},\n/stream/{stream}/{name}/{number}.{extension}",
+            "#EXTINF:{}.{:03},\n/stream/{stream}/{name}/{}.{extension}",
             ms / 1000,
-            ms % 1000
+            ms % 1000,
+            entry.segment
         );
     }
     if !row.live {
@@ -285,6 +295,8 @@ mod tests {
     fn entry(segment: u64) -> PlaylistEntry {
         PlaylistEntry {
             segment,
+            number: Some(segment),
+            breaks: 0,
             task: TaskId::new("t").unwrap(),
             epoch: None,
             container: Container::Ts,
@@ -296,7 +308,7 @@ mod tests {
     fn row(live: bool) -> StreamRow {
         let profile = headwater_protocol::livepeer::preset("P240p30fps16x9").unwrap();
         let ladder = headwater_protocol::livepeer::ladder(&[profile], Container::Ts).unwrap();
-        StreamRow { live, ladder: Some(ladder), resolution: Some("1920x1080".into()), removed: 0 }
+        StreamRow { live, ladder: Some(ladder), resolution: Some("1920x1080".into()) }
     }
 
     #[test]
@@ -308,14 +320,9 @@ mod tests {
              #EXT-X-STREAM-INF:PROGRAM-ID=0,BANDWIDTH=4000000,RESOLUTION=1920x1080\nmovie/source.m3u8\n\
              #EXT-X-STREAM-INF:PROGRAM-ID=0,BANDWIDTH=600000,RESOLUTION=426x240\nmovie/P240p30fps16x9.m3u8\n"
         );
-        let row = StreamRow { removed: 2, ..row(true) };
+        let entries = vec![PlaylistEntry { number: Some(2), ..entry(12) }];
         assert_eq!(
-            list_text(
-                &stream,
-                &Playlist { row, skipped: 0, entries: vec![entry(12)] },
-                "P240p30fps16x9",
-                Some(Container::Ts)
-            ),
+            list_text(&stream, &Playlist { row: row(true), entries }, "P240p30fps16x9", Some(Container::Ts)),
             "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-MEDIA-SEQUENCE:2\n#EXT-X-TARGETDURATION:2\n\
              #EXTINF:2.000,\n/stream/movie/P240p30fps16x9/12.ts\n"
         );
@@ -369,15 +376,27 @@ mod tests {
     #[test]
     fn a_list_counts_what_came_before_and_says_when_it_has_ended() {
         let stream = StreamId::new("movie").unwrap();
-        let list = |live, skipped| {
-            let entries = (skipped..10).map(entry).collect();
-            list_text(&stream, &Playlist { row: row(live), skipped, entries }, SOURCE, None)
+        let list = |live, first| {
+            let entries = (first..10).map(entry).collect();
+            list_text(&stream, &Playlist { row: row(live), entries }, SOURCE, None)
         };
         let live = list(true, 4);
         assert!(live.contains("#EXT-X-MEDIA-SEQUENCE:4\n") && !live.contains("ENDLIST"));
         let ended = list(false, 0);
         assert!(ended.contains("#EXT-X-MEDIA-SEQUENCE:0\n"));
         assert!(ended.ends_with("/stream/movie/source/9.ts\n#EXT-X-ENDLIST\n"));
+    }
+
+    #[test]
+    fn a_list_says_where_it_does_not_follow_on() {
+        let entries = [4, 5, 7, 8].map(|number| PlaylistEntry { breaks: 3, ..entry(number) }).into();
+        let stream = StreamId::new("movie").unwrap();
+        let text = list_text(&stream, &Playlist { row: row(true), entries }, SOURCE, None);
+        assert!(text.contains("#EXT-X-TARGETDURATION:2\n#EXT-X-DISCONTINUITY-SEQUENCE:3\n#EXTINF"), "{text}");
+        assert!(
+            text.contains("source/5.ts\n#EXT-X-DISCONTINUITY\n#EXTINF:2.000,\n/stream/movie/source/7.ts\n")
+        );
+        assert_eq!(text.matches("#EXT-X-DISCONTINUITY\n").count(), 1);
     }
 
     #[test]

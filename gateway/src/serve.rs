@@ -17,6 +17,7 @@ use rustls::server::WebPkiClientVerifier;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -84,6 +85,8 @@ impl std::fmt::Debug for Server {
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Longest time for a request's head, and the longest idle time of a kept connection.
 const HEAD: Duration = Duration::from_secs(30);
+/// Longest time in which a client takes nothing of an answer.
+const TAKES: Duration = Duration::from_secs(30);
 
 impl Server {
     /// Accepts until `stop`; ends once every connection has ended its request.
@@ -161,12 +164,14 @@ where
             )
         }
     });
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(TAKES));
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .max_headers(64)
         .max_buf_size(256 * 1024)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Box::pin(stream)), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -200,6 +205,33 @@ mod tests {
             // Ends only when the other side closes.
             client.read_to_end(&mut answer).await.unwrap();
             assert!(began.elapsed() <= HEAD + Duration::from_secs(1), "{said:?}");
+            serving.await.unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_of_its_answer_is_hung_up_on_and_a_slow_one_is_not() {
+        const BYTES: usize = 1 << 20;
+        let app = || Router::new().route("/", axum::routing::get(async || vec![0; BYTES]));
+        for (pause, whole) in [(TAKES - Duration::from_secs(1), true), (TAKES * 2, false)] {
+            let (mut client, server) = tokio::io::duplex(256 * 1024);
+            let from = SocketAddr::from(([127, 0, 0, 1], 1));
+            let serving = tokio::spawn(http(server, app(), Peer(None), from, CancellationToken::new()));
+            client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            let mut taken = 0;
+            let mut part = vec![0; 64 * 1024];
+            loop {
+                tokio::time::sleep(pause).await;
+                match client.read(&mut part).await.unwrap() {
+                    0 => break,
+                    bytes => taken += bytes,
+                }
+                if taken > BYTES {
+                    break;
+                }
+            }
+            assert_eq!(taken > BYTES, whole, "{taken} bytes after {pause:?} each");
+            drop(client);
             serving.await.unwrap();
         }
     }

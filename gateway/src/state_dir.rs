@@ -17,7 +17,7 @@ pub fn remove(path: &Path) -> std::io::Result<()> {
     }
 }
 
-/// One gateway per state folder.
+/// One gateway per folder: that of its state, and that of its media.
 pub fn lock(dir: &Path) -> Result<nix::fcntl::Flock<std::fs::File>, StartError> {
     let path = dir.join("lock");
     let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);

@@ -53,6 +53,7 @@ impl Running {
             | Write::Delay { .. }
             | Write::TokenNew { .. }
             | Write::TasksRemoved { .. }
+            | Write::Settle(_)
             | Write::Update(_)
             | Write::UpdateNode { .. }
             | Write::Config { .. }

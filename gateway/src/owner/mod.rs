@@ -26,7 +26,7 @@ use crate::mqtt::{Incoming, Publisher};
 use crate::operate::views::UpdateView;
 use crate::rollout::Campaign;
 use crate::schedule::{Action, Core, Now, Outcome, Submission};
-use crate::store::{After, Desired, Store};
+use crate::store::{After, Desired, Store, Write};
 use crate::views::NodeView;
 
 use commands::Commands;
@@ -150,6 +150,8 @@ struct Open {
 }
 
 const TICK: Duration = Duration::from_millis(100);
+/// Between two tries to end what the database missed, in ms.
+const SETTLE: u64 = 5_000;
 
 impl Owner {
     /// Starts the task; it ends after `stop`, when every waiting push has its answer or `patience` is over.
@@ -172,6 +174,7 @@ impl Owner {
             commands: Commands { waiting: HashMap::new(), next: 1 },
             changed,
             started: Instant::now(),
+            settle_at: 0,
         };
         let task = tokio::spawn(async move {
             let mut tick = tokio::time::interval(TICK);
@@ -204,6 +207,8 @@ struct Running {
     configs: BTreeMap<NodeId, Desired>,
     changed: watch::Sender<u64>,
     started: Instant,
+    /// Before this (mono) the database is not asked again whether it missed something.
+    settle_at: u64,
 }
 
 impl Running {
@@ -272,6 +277,16 @@ impl Running {
         self.owner.metrics.depth(waiting, all, self.owner.core.live_streams());
         self.look_at_updates(now).await;
         self.carry_out(now).await;
+        // After what has been decided: what is open is known to the database by then, if it stores at all.
+        if now.mono >= self.settle_at && self.owner.store.has_missed() {
+            self.settle_at = now.mono + SETTLE;
+            let after: After = Box::new(|stored| {
+                if stored.is_ok() {
+                    tracing::info!("the database writes again; segments whose end it missed have failed");
+                }
+            });
+            self.owner.store.write(vec![Write::Settle(self.owner.core.open())], vec![after]).await;
+        }
     }
 
     async fn stop(&mut self) {

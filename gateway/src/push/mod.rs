@@ -186,7 +186,7 @@ async fn receive(
     let mut unclaimed = Unclaimed { janitor: app.janitor.clone(), task: task.clone(), claimed: false };
     let mut writer = app.media.write(media::input_key(task, wish.container));
     let mut body = body.into_data_stream();
-    let mut chunks = Some(Vec::new());
+    let mut memory = app.media.arriving();
     let until = Instant::now() + BODY;
     while let Some(chunk) = next(app, &mut body, until).await? {
         let bytes = writer.bytes() + chunk.len() as u64;
@@ -196,21 +196,14 @@ async fn receive(
             let _ = drain(app, Body::from_stream(body), most).await;
             return Err(BodyError::TooLarge);
         }
-        if !app.media.has_room(usize::try_from(bytes).unwrap_or(usize::MAX)) {
-            chunks = None;
-        }
-        if let Some(chunks) = &mut chunks {
-            chunks.push(chunk.clone());
-        }
+        memory.add(&chunk);
         writer.put(chunk).await?;
     }
     if writer.bytes() == 0 {
         unclaimed.claimed = true;
         return Ok(Arrived { bytes: 0, sha256: String::new(), unclaimed });
     }
-    if let Some(chunks) = chunks {
-        app.media.keep(task, chunks);
-    }
+    memory.keep(task);
     let (bytes, sha256) = writer.finish().await?;
     Ok(Arrived { bytes, sha256, unclaimed })
 }

@@ -5,8 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 use headwater_protocol::message::{Extra, Header, Revoke, TimeSource};
 use headwater_protocol::{Code, Epoch, Fault, Millis, NodeId, StreamId, TaskId, VERSION};
 
-use super::{Action, Attempt, IDLE_MS, Node, Now, Outcome, Phase, Policy, SEEN_MS, Stream, Submission, Task};
-use crate::store::{Ending, Remembered, Write};
+use super::{
+    Action, Attempt, DoneNumbers, IDLE_MS, Node, Now, Outcome, Phase, Policy, SEEN_MS, Stream, Submission,
+    Task,
+};
+use crate::store::{Ending, Open, Remembered, Write};
 use crate::views::{AttemptView, NodeView};
 
 #[derive(Debug)]
@@ -64,6 +67,13 @@ impl Core {
             core.out.push(Action::Discard { task: task.clone(), keep: None });
             core.out.push(Action::Answer { task: task.clone(), outcome });
         };
+        if self
+            .streams
+            .get(&stream)
+            .is_some_and(|entry| entry.done.begins_anew(submission.segment, &submission.sha256))
+        {
+            self.streams.remove(&stream);
+        }
         if !self.streams.contains_key(&stream) {
             let ladder = match submission.wanted {
                 Ok(ladder) => ladder,
@@ -81,7 +91,10 @@ impl Core {
                 resolution: submission.resolution.clone(),
                 at: now.unix,
             }));
-            self.streams.insert(stream.clone(), Stream { run, ladder, node: None, last_push: now.mono });
+            self.streams.insert(
+                stream.clone(),
+                Stream { run, ladder, node: None, last_push: now.mono, done: DoneNumbers::default() },
+            );
         }
         if self.tasks.values().filter(|other| other.stream == stream).count()
             >= self.policy.in_flight_per_stream
@@ -102,11 +115,12 @@ impl Core {
             segment: submission.segment,
             container: submission.container,
             bytes: submission.bytes,
-            sha256: submission.sha256,
+            sha256: submission.sha256.clone(),
             duration: submission.duration,
             at: now.unix,
         }));
         let Some(ladder) = entry.ladder.clone() else {
+            entry.done.add(submission.segment, submission.sha256);
             self.out.push(Action::Write(Write::TaskEnded {
                 task: task.clone(),
                 ending: Ending::Passed,
@@ -122,6 +136,8 @@ impl Core {
                 segment: submission.segment,
                 container: submission.container,
                 bytes: submission.bytes,
+                sha256: submission.sha256,
+                run: entry.run,
                 duration: submission.duration,
                 ladder,
                 deadline: now.mono + self.policy.deadline_ms,
@@ -262,6 +278,10 @@ impl Core {
     pub fn queue_depth(&self) -> (usize, usize) {
         let waiting = self.tasks.values().filter(|task| !task.attempts.iter().any(Attempt::is_live)).count();
         (waiting, self.tasks.len())
+    }
+
+    pub fn open(&self) -> Open {
+        Open { tasks: self.tasks.keys().cloned().collect(), streams: self.streams.keys().cloned().collect() }
     }
 
     pub fn live_streams(&self) -> usize {

@@ -16,7 +16,7 @@ mod place;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use headwater_protocol::message::{Birth, EventNumber, Header, NodeState, Offer, Telemetry};
 use headwater_protocol::update::UpdateStatus;
@@ -217,6 +217,33 @@ pub(crate) struct Stream {
     pub(crate) ladder: Option<Ladder>,
     pub(crate) node: Option<NodeId>,
     pub(crate) last_push: u64,
+    pub(crate) done: DoneNumbers,
+}
+
+/// Numbers of a stream that are done, the newest few thousand, and of each what had come.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct DoneNumbers(BTreeMap<u64, String>);
+
+impl DoneNumbers {
+    /// More than two hours of segments of two seconds.
+    const MOST: usize = 4096;
+
+    pub(crate) fn add(&mut self, number: u64, sha256: String) {
+        self.0.entry(number).or_insert(sha256);
+        while self.0.len() > Self::MOST {
+            self.0.pop_first();
+        }
+    }
+
+    /// Whether this can only come from an encoder that counts from its beginning again: other content under a number
+    /// that is done, or one from before the oldest that is known here. The same content is a retry.
+    pub(crate) fn begins_anew(&self, number: u64, sha256: &str) -> bool {
+        match (self.0.get(&number), self.0.first_key_value()) {
+            (Some(seen), _) => seen != sha256,
+            (None, Some((first, _))) => self.0.len() >= Self::MOST && number < *first,
+            (None, None) => false,
+        }
+    }
 }
 
 /// Where an attempt is.
@@ -256,6 +283,8 @@ pub(crate) struct Task {
     pub(crate) segment: u64,
     pub(crate) container: Container,
     pub(crate) bytes: u64,
+    pub(crate) sha256: String,
+    pub(crate) run: u64,
     pub(crate) duration: Millis,
     pub(crate) ladder: Ladder,
     pub(crate) deadline: u64,

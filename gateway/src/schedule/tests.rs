@@ -71,13 +71,17 @@ impl World {
     }
 
     fn submit_as(&mut self, task: TaskId, segment: u64) -> Vec<Action> {
+        self.submit_with(task, segment, "")
+    }
+
+    fn submit_with(&mut self, task: TaskId, segment: u64, sha256: &str) -> Vec<Action> {
         let submission = Submission {
             task,
             stream: StreamId::new("s").unwrap(),
             segment,
             container: Container::Ts,
             bytes: 10,
-            sha256: String::new(),
+            sha256: sha256.to_owned(),
             duration: Millis(2000),
             resolution: None,
             wanted: Ok(Some(ladder())),
@@ -232,6 +236,31 @@ fn a_stream_has_two_segments_with_its_node_at_once_and_each_is_answered_when_it_
     };
     assert_eq!(answered(&world.done_of(id("t1"), "a", 1, 1)).as_deref(), Some("t1"), "not held back");
     assert_eq!(answered(&world.done_of(id("t0"), "a", 2, 1)).as_deref(), Some("t0"));
+}
+
+#[test]
+fn an_encoder_that_counts_from_its_beginning_again_begins_the_stream_anew() {
+    let mut world = World::new(&["a"]);
+    let begins = |actions: &[Action]| {
+        actions.iter().any(|action| matches!(action, Action::Write(Write::StreamOpened { .. })))
+    };
+    let id = |number: u64| TaskId::new(format!("t{number}")).unwrap();
+    let mut pushed = 0;
+    let mut push = |world: &mut World, segment, sha256: &str| {
+        pushed += 1;
+        let actions = world.submit_with(id(pushed), segment, sha256);
+        let n = pushed;
+        assert!(matches!(answer(&world.done_of(id(n), "a", n, 1)), Some(Outcome::Done(_))));
+        begins(&actions)
+    };
+    assert!(push(&mut world, 0, "a"), "the stream begins");
+    assert!(!push(&mut world, 1, "b"));
+    assert!(!push(&mut world, 0, "a"), "the same again is a retry");
+    assert!(push(&mut world, 0, "c"), "other content is not");
+    assert!(!push(&mut world, 1, "d"), "the run before does not count");
+    let numbers = 2..2 + DoneNumbers::MOST as u64;
+    assert!(numbers.into_iter().all(|number| !push(&mut world, number, "e")));
+    assert!(push(&mut world, 0, "f"), "what is forgotten is old");
 }
 
 #[test]

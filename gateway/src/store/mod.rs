@@ -9,16 +9,18 @@
 //! after a power cut the last moments may be missing, never half of one; nodes send again what was not acked.
 
 mod fleet;
+mod listing;
 mod query;
 mod schema;
 mod write;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use headwater_protocol::message::Birth;
-use headwater_protocol::{NodeId, UpdateId};
+use headwater_protocol::{NodeId, StreamId, TaskId, UpdateId};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
@@ -62,6 +64,7 @@ pub struct Store {
     reads: mpsc::Sender<Read>,
     tokens: mpsc::Sender<UseToken>,
     certificates: Certificates,
+    missed: Arc<AtomicBool>,
 }
 
 /// SHA-256 of each node's newest certificate, as the database has it.
@@ -94,6 +97,13 @@ pub struct Remembered {
     pub births: BTreeMap<NodeId, (u64, Birth)>,
 }
 
+/// What is not over.
+#[derive(Debug, Clone, Default)]
+pub struct Open {
+    pub tasks: Vec<TaskId>,
+    pub streams: Vec<StreamId>,
+}
+
 /// Joined on the way out, so that everything is stored when the process ends.
 #[derive(Debug)]
 pub struct Threads(Vec<std::thread::JoinHandle<()>>);
@@ -119,6 +129,8 @@ impl Store {
         let reader = Connection::open(path).map_err(opened)?;
         reader.busy_timeout(std::time::Duration::from_secs(5))?;
         reader.pragma_update(None, "query_only", true)?;
+        let missed = Arc::new(AtomicBool::new(false));
+        let tell = Arc::clone(&missed);
         let (batches, batch_queue) = mpsc::channel(QUEUE);
         // A full queue makes its asker wait; pages are not urgent.
         let (reads, read_queue) = mpsc::channel(64);
@@ -131,11 +143,14 @@ impl Store {
             source: rusqlite::Error::ToSqlConversionFailure(Box::new(source)),
         };
         let threads = vec![
-            spawn("store-write", Box::new(move || write_loop(writer, batch_queue, token_queue, &current)))
-                .map_err(failed)?,
+            spawn(
+                "store-write",
+                Box::new(move || write_loop(writer, batch_queue, token_queue, &current, &tell)),
+            )
+            .map_err(failed)?,
             spawn("store-read", Box::new(move || read_loop(&reader, read_queue))).map_err(failed)?,
         ];
-        Ok((Self { batches, reads, tokens, certificates }, remembered, Threads(threads)))
+        Ok((Self { batches, reads, tokens, certificates, missed }, remembered, Threads(threads)))
     }
 
     pub async fn write(&self, writes: Vec<Write>, after: Vec<After>) {
@@ -151,6 +166,11 @@ impl Store {
         if self.batches.try_send(Batch { writes: vec![write], after: Vec::new() }).is_err() {
             tracing::warn!("database busy; a note was dropped");
         }
+    }
+
+    /// Whether a batch was not stored since this was asked last.
+    pub fn has_missed(&self) -> bool {
+        self.missed.swap(false, Ordering::Relaxed)
     }
 
     /// Stores all or nothing, and waits until it is.
@@ -212,6 +232,7 @@ fn write_loop(
     mut queue: mpsc::Receiver<Batch>,
     mut tokens: mpsc::Receiver<UseToken>,
     current: &Mutex<HashMap<NodeId, String>>,
+    missed: &AtomicBool,
 ) {
     while let Some(first) = queue.blocking_recv() {
         let mut batches = vec![first];
@@ -231,6 +252,7 @@ fn write_loop(
                 let stored = commit(&mut connection, std::slice::from_ref(&batch));
                 let result = stored.map_err(|error| {
                     tracing::error!(%error, "not stored");
+                    missed.store(true, Ordering::Relaxed);
                     error.to_string()
                 });
                 for after in batch.after {

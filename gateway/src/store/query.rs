@@ -20,8 +20,6 @@ pub struct StreamRow {
     pub live: bool,
     pub ladder: Option<Ladder>,
     pub resolution: Option<String>,
-    /// Entries that were removed after their time.
-    pub removed: u64,
 }
 
 /// Which entries of a playlist are wanted.
@@ -37,8 +35,6 @@ pub enum Window {
 #[derive(Debug, Clone)]
 pub struct Playlist {
     pub row: StreamRow,
-    /// Entries that are still kept, before the first one here.
-    pub skipped: u64,
     pub entries: Vec<PlaylistEntry>,
 }
 
@@ -46,6 +42,10 @@ pub struct Playlist {
 #[derive(Debug, Clone)]
 pub struct PlaylistEntry {
     pub segment: u64,
+    /// Its number in the list; none for one that was done too late for the live list.
+    pub number: Option<u64>,
+    /// How often, up to this one, the list did not follow on.
+    pub breaks: u64,
     pub task: TaskId,
     pub epoch: Option<Epoch>,
     pub container: Container,
@@ -126,8 +126,8 @@ impl Store {
         .await
     }
 
-    /// What of a stream can be watched, in order; a number that was pushed twice counts once, and nothing
-    /// is listed past a segment that is still on its way. Reads what it gives and no more.
+    /// What of a stream can be watched, in order; a number that was pushed twice counts once. While it is live, what
+    /// was listed; once it has ended, all that is kept. Reads what it gives and no more.
     pub async fn playlist(&self, stream: &StreamId, window: Window) -> Result<Option<Playlist>, StoreError> {
         let name = stream.as_str().to_owned();
         self.read(move |c| playlist(c, &name, window)).await
@@ -163,35 +163,31 @@ impl Store {
 
 fn playlist(c: &Connection, name: &str, window: Window) -> rusqlite::Result<Option<Playlist>> {
     let row = c
-        .prepare_cached("SELECT live, ladder, resolution, removed, run FROM streams WHERE stream=?")?
+        .prepare_cached("SELECT live, ladder, resolution, run FROM streams WHERE stream=?")?
         .query_row([name], |row| {
-            let found = StreamRow {
-                live: row.get(0)?,
-                ladder: parsed(row, 1)?,
-                resolution: row.get(2)?,
-                removed: number(row, 3)?,
-            };
-            Ok((found, row.get::<_, i64>(4)?))
+            let found = StreamRow { live: row.get(0)?, ladder: parsed(row, 1)?, resolution: row.get(2)? };
+            Ok((found, row.get::<_, i64>(3)?))
         })
         .optional()?;
     let Some((row, run)) = row else { return Ok(None) };
-    let (low, high, most) = match window {
-        Window::Live(most) if row.live => (0, i64::MAX, i64::from(most)),
-        Window::Live(_) | Window::All => (0, i64::MAX, -1),
-        Window::Newest => (0, i64::MAX, 1),
-        Window::Segment(number) => (number.cast_signed(), number.cast_signed(), 1),
-    };
+    let listed = "SELECT segment, task, winner, container, duration_ms, report, entry, breaks FROM tasks
+         WHERE stream=?1 AND run=?2 AND entry IS NOT NULL AND segment BETWEEN ?3 AND ?4
+         ORDER BY entry DESC LIMIT ?5";
     // With min(), SQLite takes the other columns from the row that has it: the first that was done.
-    let mut statement = c.prepare_cached(
-        "SELECT segment, task, winner, container, duration_ms, report, min(ended) FROM tasks
+    let all =
+        "SELECT segment, task, winner, container, duration_ms, report, entry, breaks, min(ended) FROM tasks
          WHERE stream=?1 AND run=?2 AND state='done' AND segment BETWEEN ?3 AND ?4
-         AND segment < coalesce((SELECT min(segment) FROM tasks AS open
-             WHERE stream=?1 AND run=?2 AND state IN ('waiting','running')
-             AND NOT EXISTS(SELECT 1 FROM tasks AS twin WHERE twin.stream=?1 AND twin.run=?2
-                 AND twin.state='done' AND twin.segment=open.segment)), 9223372036854775807)
-         GROUP BY segment ORDER BY segment DESC LIMIT ?5",
-    )?;
-    let mut entries: Vec<PlaylistEntry> = statement
+         GROUP BY segment ORDER BY segment DESC LIMIT ?5";
+    let (sql, low, high, most) = match window {
+        Window::Live(most) if row.live => (listed, 0, i64::MAX, i64::from(most)),
+        Window::All if row.live => (listed, 0, i64::MAX, -1),
+        Window::Newest if row.live => (listed, 0, i64::MAX, 1),
+        Window::Live(_) | Window::All => (all, 0, i64::MAX, -1),
+        Window::Newest => (all, 0, i64::MAX, 1),
+        Window::Segment(number) => (all, number.cast_signed(), number.cast_signed(), 1),
+    };
+    let mut entries: Vec<PlaylistEntry> = c
+        .prepare_cached(sql)?
         .query_map(params![name, run, low, high, most], |row| {
             Ok(PlaylistEntry {
                 segment: number(row, 0)?,
@@ -200,20 +196,13 @@ fn playlist(c: &Connection, name: &str, window: Window) -> rusqlite::Result<Opti
                 container: container(&row.get::<_, String>(3)?),
                 duration: Millis(number(row, 4)?),
                 report: parsed(row, 5)?,
+                number: row.get::<_, Option<i64>>(6)?.map(i64::cast_unsigned),
+                breaks: row.get::<_, Option<i64>>(7)?.unwrap_or(0).cast_unsigned(),
             })
         })?
         .collect::<rusqlite::Result<_>>()?;
     entries.reverse();
-    let skipped = match entries.first() {
-        Some(first) if most > 1 => c
-            .prepare_cached(
-                "SELECT count(DISTINCT segment) FROM tasks
-                 WHERE stream=? AND run=? AND state='done' AND segment < ?",
-            )?
-            .query_row(params![name, run, first.segment.cast_signed()], |row| number(row, 0))?,
-        Some(_) | None => 0,
-    };
-    Ok(Some(Playlist { row, skipped, entries }))
+    Ok(Some(Playlist { row, entries }))
 }
 
 fn stream_view(c: &Connection, name: &str, limit: i64) -> rusqlite::Result<Option<StreamView>> {

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use headwater_protocol::NodeId;
-use rusqlite::{Connection, params};
+use headwater_protocol::{Code, Fault, NodeId};
+use rusqlite::{Connection, Transaction, params};
 
-use super::{Remembered, StoreError, fleet};
+use super::write::json;
+use super::{Open, Remembered, StoreError, fleet, listing};
 
 /// One step per version; a step that has been released is never changed.
 const STEPS: &[&str] = &["
@@ -43,6 +44,14 @@ const STEPS: &[&str] = &["
 ", "
     CREATE TABLE births(node TEXT PRIMARY KEY, seen INTEGER NOT NULL, birth TEXT NOT NULL) STRICT;
     CREATE INDEX births_by_age ON births(seen);
+", "
+    ALTER TABLE streams DROP COLUMN removed;
+    ALTER TABLE streams ADD COLUMN listed_to INTEGER;
+    ALTER TABLE streams ADD COLUMN next_entry INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE streams ADD COLUMN breaks INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE tasks ADD COLUMN entry INTEGER;
+    ALTER TABLE tasks ADD COLUMN breaks INTEGER;
+    CREATE INDEX tasks_listed ON tasks(stream, entry) WHERE entry IS NOT NULL;
 "];
 
 pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
@@ -66,15 +75,8 @@ pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), St
 
 /// Closes what ran when the earlier life ended: its callers are gone, so nothing can win any more.
 pub(super) fn recover(connection: &mut Connection) -> Result<Remembered, StoreError> {
-    let fault =
-        r#"{"code":"interrupted","text":"the gateway stopped before the segment was done; push it again"}"#;
     let tx = connection.transaction()?;
-    tx.execute("UPDATE attempts SET ended=offered, code='interrupted' WHERE ended IS NULL", [])?;
-    tx.execute(
-        "UPDATE tasks SET state='failed', ended=received, fault=? WHERE state IN ('waiting','running')",
-        params![fault],
-    )?;
-    tx.execute("UPDATE streams SET live=0", [])?;
+    settle(&tx, &Open::default(), "the gateway stopped before the segment was done; push it again")?;
     tx.commit()?;
     let mut remembered = Remembered::default();
     let mut statement = connection.prepare("SELECT node, outbox, n FROM outboxes")?;
@@ -100,6 +102,30 @@ pub(super) fn recover(connection: &mut Connection) -> Result<Remembered, StoreEr
     remembered.births = fleet::births(connection)?;
     remembered.next_run = last.unwrap_or(0).cast_unsigned() + 1;
     Ok(remembered)
+}
+
+/// Ends what the tables take for open and is not; `why` is told to people.
+pub(super) fn settle(tx: &Transaction<'_>, open: &Open, why: &str) -> rusqlite::Result<usize> {
+    let tasks = json(&open.tasks)?;
+    let fault = json(&Fault::new(Code::Interrupted, why))?;
+    tx.execute(
+        "UPDATE attempts SET ended=offered, code='interrupted'
+         WHERE ended IS NULL AND task NOT IN (SELECT value FROM json_each(?))",
+        params![tasks],
+    )?;
+    tx.execute(
+        "UPDATE streams SET live=0 WHERE live AND stream NOT IN (SELECT value FROM json_each(?))",
+        params![json(&open.streams)?],
+    )?;
+    let ended = tx.execute(
+        "UPDATE tasks SET state='failed', ended=received, fault=?
+         WHERE state IN ('waiting','running') AND task NOT IN (SELECT value FROM json_each(?))",
+        params![fault, tasks],
+    )?;
+    for stream in &open.streams {
+        listing::advance(tx, stream)?;
+    }
+    Ok(ended)
 }
 
 /// SHA-256 of each node's newest certificate.

@@ -1,5 +1,5 @@
 use headwater_protocol::message::EventNumber;
-use headwater_protocol::{Code, Container, Epoch, Evidence, Millis, StreamId, TaskId};
+use headwater_protocol::{Code, Container, Epoch, Evidence, Fault, Millis, StreamId, TaskId};
 
 use super::*;
 
@@ -82,52 +82,152 @@ async fn nothing_comes_after_a_batch_that_was_not_stored() {
 }
 
 #[tokio::test]
-async fn a_playlist_is_read_by_its_window_and_counts_a_number_once() {
+async fn what_a_failed_write_would_have_ended_is_ended_and_what_runs_goes_on() {
     let (_dir, store) = open();
-    let stream = StreamId::new("s").unwrap();
-    let mut writes =
-        vec![Write::StreamOpened { stream: stream.clone(), run: 1, ladder: None, resolution: None, at: 1 }];
-    let add = |writes: &mut Vec<Write>, task: &str, segment: u64, ended: Option<u64>| {
-        let task = TaskId::new(task).unwrap();
-        writes.push(Write::TaskNew {
-            task: task.clone(),
-            stream: stream.clone(),
-            run: 1,
+    let stream = |name: &str| StreamId::new(name).unwrap();
+    let task = |name: &str| TaskId::new(name).unwrap();
+    let mut writes = Vec::new();
+    for (name, run) in [("over", 1), ("runs", 2)] {
+        let opened = Write::StreamOpened { stream: stream(name), run, ladder: None, resolution: None, at: 1 };
+        let new = Write::TaskNew {
+            task: task(name),
+            stream: stream(name),
+            run,
+            segment: 0,
+            container: Container::Ts,
+            bytes: 1,
+            sha256: String::new(),
+            duration: Millis(2000),
+            at: 1,
+        };
+        let attempt = Write::AttemptNew { task: task(name), epoch: Epoch(1), node: node("a"), at: 1 };
+        writes.extend([opened, new, attempt]);
+    }
+    store.write_now(writes).await.unwrap();
+    assert!(!store.has_missed());
+    let end = Write::TaskEnded { task: task("over"), ending: Ending::Passed, attempts: 1, at: 2 };
+    let twice = Write::AttemptNew { task: task("over"), epoch: Epoch(1), node: node("a"), at: 2 };
+    assert!(store.write_now(vec![end, twice]).await.is_err());
+    assert!(store.has_missed());
+    assert!(!store.has_missed(), "told once");
+    let open = Open { tasks: vec![task("runs")], streams: vec![stream("runs")] };
+    store.write_now(vec![Write::Settle(open)]).await.unwrap();
+    let over = store.stream(&stream("over")).await.unwrap().unwrap();
+    assert_eq!((over.live, over.segments_failed), (false, 1));
+    assert_eq!(over.segments[0].fault.as_ref().unwrap().code, Code::Interrupted);
+    let runs = store.stream(&stream("runs")).await.unwrap().unwrap();
+    assert_eq!((runs.live, runs.segments_failed), (true, 0));
+}
+
+/// A stream "s" whose tasks are named by the test.
+struct Show(Store);
+
+impl Show {
+    async fn open(&self, run: u64) {
+        let stream = StreamId::new("s").unwrap();
+        let opened = Write::StreamOpened { stream, run, ladder: None, resolution: None, at: 1 };
+        self.0.write_now(vec![opened]).await.unwrap();
+    }
+
+    async fn push(&self, run: u64, task: &str, segment: u64) {
+        let new = Write::TaskNew {
+            task: TaskId::new(task).unwrap(),
+            stream: StreamId::new("s").unwrap(),
+            run,
             segment,
             container: Container::Ts,
             bytes: 1,
             sha256: String::new(),
             duration: Millis(2000),
             at: 1,
-        });
-        if let Some(at) = ended {
-            writes.push(Write::TaskEnded { task, ending: Ending::Passed, attempts: 0, at });
-        }
-    };
-    for segment in 0..10 {
-        add(&mut writes, &format!("t{segment}"), segment, Some(5));
+        };
+        self.0.write_now(vec![new]).await.unwrap();
     }
-    add(&mut writes, "again", 3, Some(6));
-    add(&mut writes, "again-open", 4, None);
-    add(&mut writes, "open", 10, None);
-    add(&mut writes, "beyond", 11, Some(5));
-    store.write(writes, vec![]).await;
-    store.write_now(vec![Write::Delay { task: TaskId::new("t0").unwrap(), delay: Millis(1) }]).await.unwrap();
-    let seen = async |window| {
-        let found = store.playlist(&stream, window).await.unwrap().unwrap();
-        let tasks: Vec<String> = found.entries.iter().map(|entry| entry.task.to_string()).collect();
-        (found.row.removed, found.skipped, tasks.join(" "))
-    };
-    assert_eq!(seen(Window::Live(3)).await, (0, 7, "t7 t8 t9".to_owned()));
-    assert_eq!(seen(Window::Newest).await.2, "t9");
-    assert_eq!(seen(Window::Segment(3)).await.2, "t3", "the first that was done");
-    assert_eq!(seen(Window::Segment(99)).await.2, "");
-    assert_eq!(seen(Window::All).await.2, "t0 t1 t2 t3 t4 t5 t6 t7 t8 t9");
-    let remove = ["t0", "t3", "t4"].map(|task| TaskId::new(task).unwrap()).into();
-    store.write_now(vec![Write::TasksRemoved { tasks: remove }]).await.unwrap();
-    assert_eq!(seen(Window::Live(3)).await, (2, 0, "t1 t2 again".to_owned()), "4 is on its way again");
-    store.write_now(vec![Write::StreamEnded { stream: stream.clone() }]).await.unwrap();
-    assert_eq!(seen(Window::Live(2)).await.2, "t1 t2 again");
+
+    async fn end(&self, task: &str, at: u64, ending: Ending) {
+        let task = TaskId::new(task).unwrap();
+        self.0.write_now(vec![Write::TaskEnded { task, ending, attempts: 0, at }]).await.unwrap();
+    }
+
+    async fn done(&self, run: u64, task: &str, segment: u64) {
+        self.push(run, task, segment).await;
+        self.end(task, 5, Ending::Passed).await;
+    }
+
+    /// Number of the first entry, breaks up to it, tasks.
+    async fn seen(&self, window: Window) -> (u64, u64, String) {
+        let found = self.0.playlist(&StreamId::new("s").unwrap(), window).await.unwrap().unwrap();
+        let tasks: Vec<&str> = found.entries.iter().map(|entry| entry.task.as_str()).collect();
+        let first = found.entries.first();
+        let number = first.and_then(|entry| entry.number).unwrap_or(0);
+        (number, first.map_or(0, |entry| entry.breaks), tasks.join(" "))
+    }
+
+    async fn close(&self) {
+        self.0.write_now(vec![Write::StreamEnded { stream: StreamId::new("s").unwrap() }]).await.unwrap();
+    }
+}
+
+fn is(number: u64, breaks: u64, tasks: &str) -> (u64, u64, String) {
+    (number, breaks, tasks.to_owned())
+}
+
+#[tokio::test]
+async fn a_playlist_is_read_by_its_window_and_counts_a_number_once() {
+    let (_dir, store) = open();
+    let show = Show(store);
+    show.open(1).await;
+    for segment in 0..10 {
+        show.done(1, &format!("t{segment}"), segment).await;
+    }
+    show.push(1, "again", 3).await;
+    show.end("again", 6, Ending::Passed).await;
+    show.push(1, "again-open", 4).await;
+    show.push(1, "open", 10).await;
+    show.done(1, "beyond", 11).await;
+    show.0
+        .write_now(vec![Write::Delay { task: TaskId::new("t0").unwrap(), delay: Millis(1) }])
+        .await
+        .unwrap();
+    assert_eq!(show.seen(Window::Live(3)).await, is(7, 0, "t7 t8 t9"));
+    assert_eq!(show.seen(Window::Newest).await.2, "t9");
+    assert_eq!(show.seen(Window::Segment(3)).await.2, "t3", "the first that was done");
+    assert_eq!(show.seen(Window::Segment(99)).await.2, "");
+    assert_eq!(show.seen(Window::All).await.2, "t0 t1 t2 t3 t4 t5 t6 t7 t8 t9");
+    let remove = ["t0", "t1", "t3"].map(|task| TaskId::new(task).unwrap()).into();
+    show.0.write_now(vec![Write::TasksRemoved { tasks: remove }]).await.unwrap();
+    assert_eq!(show.seen(Window::All).await, is(2, 0, "t2 t4 t5 t6 t7 t8 t9"), "numbers stay");
+    show.end("open", 9, Ending::Failed(Fault::new(Code::TooSlow, ""))).await;
+    assert_eq!(show.seen(Window::Live(2)).await, is(9, 0, "t9 beyond"), "nothing is waited for any more");
+    show.close().await;
+    assert_eq!(show.seen(Window::Live(2)).await.2, "t2 again t4 t5 t6 t7 t8 t9 beyond", "all, by number");
+}
+
+#[tokio::test]
+async fn a_live_list_only_grows_at_its_end() {
+    let (_dir, store) = open();
+    let show = Show(store);
+    show.open(1).await;
+    show.done(1, "t0", 0).await;
+    show.push(1, "t1", 1).await;
+    show.done(1, "t2", 2).await;
+    show.push(1, "t3", 3).await;
+    assert_eq!(show.seen(Window::All).await.2, "t0", "1 may still come");
+    show.end("t1", 5, Ending::Failed(Fault::new(Code::TooSlow, ""))).await;
+    assert_eq!(show.seen(Window::All).await.2, "t0 t2");
+    show.push(1, "retry", 1).await;
+    show.end("t3", 5, Ending::Passed).await;
+    assert_eq!(show.seen(Window::All).await.2, "t0 t2 t3", "a retry holds up nothing");
+    show.end("retry", 6, Ending::Passed).await;
+    assert_eq!(show.seen(Window::All).await, is(0, 0, "t0 t2 t3"), "and moves no number");
+    assert_eq!(show.seen(Window::Live(1)).await, is(2, 1, "t3"), "2 did not follow on 0");
+    assert_eq!(show.seen(Window::Segment(1)).await.2, "retry");
+    show.open(2).await;
+    show.done(2, "n0", 0).await;
+    show.done(2, "n1", 1).await;
+    assert_eq!(show.seen(Window::All).await, is(3, 2, "n0 n1"), "an encoder that began anew");
+    show.close().await;
+    assert_eq!(show.seen(Window::All).await, is(3, 2, "n0 n1"));
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use headwater_protocol::{
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::fleet::{self, Desired};
+use super::{Open, listing, schema};
 use crate::rollout::{Campaign, Member};
 
 #[derive(Debug, Clone)]
@@ -90,6 +91,8 @@ pub enum Write {
     TasksRemoved {
         tasks: Vec<TaskId>,
     },
+    /// What is open still; all else has ended, though a write that failed would have said how.
+    Settle(Open),
     /// What a failed attempt left behind; of each stream and in all only the newest are kept.
     Evidence {
         task: TaskId,
@@ -148,7 +151,7 @@ fn apply(tx: &Transaction<'_>, write: &Write) -> rusqlite::Result<()> {
         Write::StreamOpened { stream, run: number, ladder, resolution, at } => run(
             "INSERT INTO streams(stream, run, started, live, ladder, resolution) VALUES(?,?,?,1,?,?)
              ON CONFLICT(stream) DO UPDATE SET run=excluded.run, started=excluded.started, live=1,
-             ladder=excluded.ladder, resolution=excluded.resolution, node=NULL, removed=0",
+             ladder=excluded.ladder, resolution=excluded.resolution, node=NULL, listed_to=NULL",
             params![stream.as_str(), number.cast_signed(), at.cast_signed(), ladder.as_ref().map(json).transpose()?, resolution],
         )?,
         Write::StreamEnded { stream } => run("UPDATE streams SET live=0 WHERE stream=?", params![stream.as_str()])?,
@@ -195,6 +198,7 @@ fn apply(tx: &Transaction<'_>, write: &Write) -> rusqlite::Result<()> {
                 "UPDATE attempts SET ended=?, code=NULL WHERE task=? AND epoch=?",
                 params![at.cast_signed(), task.as_str(), epoch.0],
             )?;
+            listing::advance(tx, stream)?;
             run("UPDATE streams SET node=? WHERE stream=?", params![node.as_str(), stream.as_str()])?
         }
         Write::TaskEnded { task, ending, attempts, at } => {
@@ -202,10 +206,12 @@ fn apply(tx: &Transaction<'_>, write: &Write) -> rusqlite::Result<()> {
                 Ending::Passed => ("done", None),
                 Ending::Failed(fault) => ("failed", Some(json(fault)?)),
             };
-            run(
+            let ended = run(
                 "UPDATE tasks SET state=?, fault=?, attempts=?, ended=? WHERE task=? AND winner IS NULL",
                 params![state, fault, attempts, at.cast_signed(), task.as_str()],
-            )?
+            )?;
+            listing::advance_for(tx, task)?;
+            ended
         }
         Write::Position { node, number } => run(
             "INSERT INTO outboxes(node, outbox, n) VALUES(?,?,?)
@@ -254,6 +260,9 @@ fn apply(tx: &Transaction<'_>, write: &Write) -> rusqlite::Result<()> {
                 params![EVIDENCE],
             )?
         }
+        Write::Settle(open) => {
+            schema::settle(tx, open, "the gateway could not store how the segment ended; push it again")?
+        }
         Write::Update(campaign) => fleet::save(tx, campaign)?,
         Write::UpdateNode { update, node, member } => fleet::save_node(tx, update, node, member)?,
         Write::Config { node, desired } => fleet::save_config(tx, node, desired)?,
@@ -261,14 +270,6 @@ fn apply(tx: &Transaction<'_>, write: &Write) -> rusqlite::Result<()> {
         Write::Seen { node, at } => fleet::save_seen(tx, node, *at)?,
         Write::TasksRemoved { tasks } => {
             for task in tasks {
-                // A number that was pushed twice is one entry of a playlist.
-                run(
-                    "UPDATE streams SET removed = removed + 1 WHERE EXISTS(SELECT 1 FROM tasks
-                     WHERE task=?1 AND state='done' AND tasks.stream=streams.stream AND tasks.run=streams.run
-                     AND NOT EXISTS(SELECT 1 FROM tasks AS twin WHERE twin.stream=tasks.stream AND twin.run=tasks.run
-                         AND twin.state='done' AND twin.segment=tasks.segment AND twin.task!=?1))",
-                    params![task.as_str()],
-                )?;
                 run("DELETE FROM attempts WHERE task=?", params![task.as_str()])?;
                 run("DELETE FROM evidence WHERE task=?", params![task.as_str()])?;
                 run("DELETE FROM tasks WHERE task=?", params![task.as_str()])?;

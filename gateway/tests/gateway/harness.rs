@@ -64,6 +64,15 @@ impl Gateway {
         (self.child, self.http, self.nodes, self.broker) = (child, run.http, run.nodes, run.broker);
     }
 
+    /// A further process on the same state, which is expected to end by itself.
+    pub(crate) fn run_again(&self) -> std::process::Output {
+        Command::new(env!("CARGO_BIN_EXE_headwater-gateway"))
+            .arg("--config")
+            .arg(self.dir.path().join("gateway.toml"))
+            .output()
+            .unwrap()
+    }
+
     pub(crate) fn end(&mut self, signal: Signal) -> std::process::ExitStatus {
         kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
         let status = self.child.wait().unwrap();
