@@ -32,7 +32,7 @@ use crate::operate::{self, LogsWaiting};
 use crate::owner::{Janitor, Owner};
 use crate::schedule::{Core, Policy};
 use crate::serve::{self, Server, TlsError};
-use crate::state_dir::{lock, make_private, operator_token, remove};
+use crate::state_dir::{lock, lock_folder, make_private, operator_token, remove};
 use crate::store::{Store, StoreError};
 use crate::{api, enroll, housekeep, nodes, page, playback, push, secret};
 
@@ -141,8 +141,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     let (store, mut remembered, threads) = Store::open(&dir.join("gateway.db"))?;
     let media_dir = config.media_dir()?;
     let media = Media::open(&media_dir, config.media.cache_bytes())?;
-    // The one in the state folder is covered by that folder's.
-    let _media_lock = config.media.url.as_ref().map(|_| lock(&media_dir)).transpose()?;
+    let _media_lock = lock_folder(&media_dir)?;
     match housekeep::sweep(&store, &media, Duration::ZERO).await {
         Ok(0) => {}
         Ok(count) => tracing::info!(count, "removed media of unfinished segments"),
@@ -240,8 +239,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     let nodes_stop = CancellationToken::new();
     let connections = config.limits.connections;
     let tls = Some(serve::tls(&identity)?);
-    let http_server = Server { app: public(Arc::clone(&app)), tls: None, connections };
-    let nodes_server = Server { app: nodes::router(Arc::clone(&app)), tls, connections };
+    let http_server =
+        Server { app: public(Arc::clone(&app)), tls: None, connections, takes: Some(serve::TAKES) };
+    let nodes_server = Server { app: nodes::router(Arc::clone(&app)), tls, connections, takes: None };
     let http_task = tokio::spawn(http_server.run(http_listener, stop.clone()));
     let nodes_task = tokio::spawn(nodes_server.run(nodes_listener, nodes_stop.clone()));
     let keep = Duration::from_secs(config.media.keep_minutes() * 60);

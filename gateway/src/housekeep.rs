@@ -92,7 +92,7 @@ mod tests {
 
     use super::*;
     use crate::media::input_key;
-    use crate::store::Ending;
+    use crate::store::{Ending, OpenStream};
 
     async fn put(media: &Media, task: &TaskId) {
         let mut writer = media.write(input_key(task, Container::Ts));
@@ -107,8 +107,13 @@ mod tests {
         let media = Media::open(&dir.path().join("media"), 0).unwrap();
         let stream = StreamId::new("s").unwrap();
         let now = unix_millis();
-        let opened =
-            Write::StreamOpened { stream: stream.clone(), run: 1, ladder: None, resolution: None, at: 1 };
+        let opened = Write::StreamOpened(OpenStream {
+            stream: stream.clone(),
+            run: 1,
+            ladder: None,
+            resolution: None,
+            at: 1,
+        });
         store.write_now(vec![opened]).await.unwrap();
         let mut ids = std::collections::BTreeMap::new();
         for (name, received, ended) in

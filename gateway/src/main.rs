@@ -3,7 +3,7 @@
 //! | code | meaning |
 //! |---|---|
 //! | 0 | stopped on request, every waiting push answered |
-//! | 1 | could not start or go on for a reason that may pass: a port in use, no mosquitto |
+//! | 1 | could not start or go on for a reason that may pass: a port in use, no mosquitto, a full disk |
 //! | 2 | the command line, the configuration or the state folder is unusable: starting again does not help |
 
 use std::path::{Path, PathBuf};

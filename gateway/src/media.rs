@@ -111,7 +111,7 @@ impl Media {
     pub fn forget(&self, task: &TaskId) {
         let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(chunks) = fresh.segments.remove(task) {
-            fresh.used -= chunks.iter().map(Bytes::len).sum::<usize>();
+            fresh.used -= chunks.iter().map(taken).sum::<usize>();
         }
     }
 
@@ -189,13 +189,19 @@ pub struct Arriving {
     bytes: usize,
 }
 
+/// What a chunk takes; a body may come a byte at a time.
+fn taken(chunk: &Bytes) -> usize {
+    chunk.len() + size_of::<Bytes>()
+}
+
 impl Arriving {
     pub fn add(&mut self, chunk: &Bytes) {
         let Some(chunks) = &mut self.chunks else { return };
         let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
-        if fresh.used + chunk.len() <= fresh.most {
-            fresh.used += chunk.len();
-            self.bytes += chunk.len();
+        let bytes = taken(chunk);
+        if fresh.used + bytes <= fresh.most {
+            fresh.used += bytes;
+            self.bytes += bytes;
             chunks.push(chunk.clone());
         } else {
             fresh.used -= std::mem::take(&mut self.bytes);
@@ -273,7 +279,7 @@ mod tests {
     #[test]
     fn what_is_kept_in_memory_is_bounded_from_its_first_byte_on() {
         let dir = tempfile::tempdir().unwrap();
-        let media = Media::open(dir.path(), 10).unwrap();
+        let media = Media::open(dir.path(), 10 + size_of::<Bytes>()).unwrap();
         let chunk = Bytes::from_static(b"123456");
         let (mut first, mut second) = (media.arriving(), media.arriving());
         first.add(&chunk);

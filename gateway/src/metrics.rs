@@ -117,7 +117,7 @@ impl Metrics {
                     self.pixels.inc_by(made.pixels);
                 }
             }
-            Write::StreamOpened { .. }
+            Write::StreamOpened(_)
             | Write::StreamEnded { .. }
             | Write::AttemptNew { .. }
             | Write::TaskEnded { .. }

@@ -74,6 +74,8 @@ pub struct Server {
     pub tls: Option<TlsAcceptor>,
     /// Connections at once; further ones wait in the kernel's queue.
     pub connections: usize,
+    /// Longest time in which a client takes nothing of an answer. Nodes fetch ahead, and read on once they have room.
+    pub takes: Option<Duration>,
 }
 
 impl std::fmt::Debug for Server {
@@ -85,8 +87,8 @@ impl std::fmt::Debug for Server {
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Longest time for a request's head, and the longest idle time of a kept connection.
 const HEAD: Duration = Duration::from_secs(30);
-/// Longest time in which a client takes nothing of an answer.
-const TAKES: Duration = Duration::from_secs(30);
+/// Longest time in which a client of the public listener takes nothing of an answer.
+pub const TAKES: Duration = Duration::from_secs(30);
 
 impl Server {
     /// Accepts until `stop`; ends once every connection has ended its request.
@@ -129,7 +131,9 @@ impl Server {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, %from, "no TCP_NODELAY");
         }
-        let Some(tls) = &self.tls else { return http(stream, self.app, Peer(None), from, stop).await };
+        let Some(tls) = &self.tls else {
+            return http(stream, self.app, Peer(None), from, self.takes, stop).await;
+        };
         let stream = match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return tracing::debug!(%error, %from, "TLS handshake failed"),
@@ -139,7 +143,7 @@ impl Server {
             let certificate = chain.first()?;
             Some(Shown { node: name(certificate)?, sha256: crate::secret::sha256_hex(certificate) })
         });
-        http(stream, self.app, Peer(peer), from, stop).await;
+        http(stream, self.app, Peer(peer), from, self.takes, stop).await;
     }
 }
 
@@ -150,8 +154,14 @@ fn name(certificate: &CertificateDer<'_>) -> Option<NodeId> {
     NodeId::new(common).ok().filter(|node| node.as_str() != crate::identity::GATEWAY)
 }
 
-async fn http<S>(stream: S, app: Router, peer: Peer, from: SocketAddr, stop: CancellationToken)
-where
+async fn http<S>(
+    stream: S,
+    app: Router,
+    peer: Peer,
+    from: SocketAddr,
+    takes: Option<Duration>,
+    stop: CancellationToken,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
@@ -165,7 +175,7 @@ where
         }
     });
     let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(TAKES));
+    stream.set_write_timeout(takes);
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
@@ -198,7 +208,7 @@ mod tests {
             let (mut client, server) = tokio::io::duplex(4096);
             let from = SocketAddr::from(([127, 0, 0, 1], 1));
             let serving =
-                tokio::spawn(http(server, Router::new(), Peer(None), from, CancellationToken::new()));
+                tokio::spawn(http(server, Router::new(), Peer(None), from, None, CancellationToken::new()));
             client.write_all(said.as_bytes()).await.unwrap();
             let mut answer = Vec::new();
             let began = tokio::time::Instant::now();
@@ -213,10 +223,15 @@ mod tests {
     async fn a_client_that_takes_nothing_of_its_answer_is_hung_up_on_and_a_slow_one_is_not() {
         const BYTES: usize = 1 << 20;
         let app = || Router::new().route("/", axum::routing::get(async || vec![0; BYTES]));
-        for (pause, whole) in [(TAKES - Duration::from_secs(1), true), (TAKES * 2, false)] {
+        for (takes, pause, whole) in [
+            (Some(TAKES), TAKES - Duration::from_secs(1), true),
+            (Some(TAKES), TAKES * 2, false),
+            (None, TAKES * 2, true),
+        ] {
             let (mut client, server) = tokio::io::duplex(256 * 1024);
             let from = SocketAddr::from(([127, 0, 0, 1], 1));
-            let serving = tokio::spawn(http(server, app(), Peer(None), from, CancellationToken::new()));
+            let serving =
+                tokio::spawn(http(server, app(), Peer(None), from, takes, CancellationToken::new()));
             client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
             let mut taken = 0;
             let mut part = vec![0; 64 * 1024];

@@ -1,6 +1,10 @@
 //! The gateway's folder: private, used by one daemon at a time, with the operator's token in it.
 
+use std::fs::File;
 use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 
 use crate::daemon::StartError;
 use crate::secret;
@@ -17,13 +21,24 @@ pub fn remove(path: &Path) -> std::io::Result<()> {
     }
 }
 
-/// One gateway per folder: that of its state, and that of its media.
-pub fn lock(dir: &Path) -> Result<nix::fcntl::Flock<std::fs::File>, StartError> {
+/// One gateway per state folder.
+pub fn lock(dir: &Path) -> Result<Flock<File>, StartError> {
     let path = dir.join("lock");
     let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    let file = file.map_err(|source| StartError::State { verb: "open", path, source })?;
-    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock)
-        .map_err(|_| StartError::InUse(dir.to_owned()))
+    hold(file.map_err(|source| StartError::State { verb: "open", path, source })?, dir)
+}
+
+/// And one per folder of media; nothing is put into it.
+pub fn lock_folder(dir: &Path) -> Result<Flock<File>, StartError> {
+    let folder = File::open(dir);
+    hold(folder.map_err(|source| StartError::State { verb: "open", path: dir.to_owned(), source })?, dir)
+}
+
+fn hold(file: File, dir: &Path) -> Result<Flock<File>, StartError> {
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
+        Errno::EWOULDBLOCK => StartError::InUse(dir.to_owned()),
+        error => StartError::State { verb: "lock", path: dir.to_owned(), source: error.into() },
+    })
 }
 
 /// The operator's bearer token, made on the first start.

@@ -43,7 +43,7 @@ impl Running {
                     stream, segment, %task, epoch = attempts, node, code = %fault.code, text = fault.text, "failed"
                 );
             }
-            Write::StreamOpened { stream, .. } => tracing::info!(%stream, "stream begins"),
+            Write::StreamOpened(opened) => tracing::info!(stream = %opened.stream, "stream begins"),
             Write::StreamEnded { stream } => tracing::info!(%stream, "stream ended"),
             Write::TaskEnded { .. }
             | Write::TaskNew { .. }

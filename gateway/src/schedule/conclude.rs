@@ -133,7 +133,7 @@ impl Core {
         self.count(node, true);
         self.close_attempts(id, &task, now);
         if let Some(stream) = self.streams.get_mut(&task.stream).filter(|stream| stream.run == task.run) {
-            stream.done.add(task.segment, task.sha256);
+            stream.done.add(task.segment, &task.sha256);
         }
         let attempts = u32::try_from(task.attempts.len()).unwrap_or(u32::MAX);
         self.out.push(Action::Write(Write::Winner {

@@ -67,35 +67,6 @@ impl Core {
             core.out.push(Action::Discard { task: task.clone(), keep: None });
             core.out.push(Action::Answer { task: task.clone(), outcome });
         };
-        if self
-            .streams
-            .get(&stream)
-            .is_some_and(|entry| entry.done.begins_anew(submission.segment, &submission.sha256))
-        {
-            self.streams.remove(&stream);
-        }
-        if !self.streams.contains_key(&stream) {
-            let ladder = match submission.wanted {
-                Ok(ladder) => ladder,
-                Err(text) => return refuse(self, Outcome::BadLadder(text)),
-            };
-            if self.streams.len() >= self.policy.streams {
-                return refuse(self, Outcome::Full("too many streams at once"));
-            }
-            let run = self.next_run;
-            self.next_run += 1;
-            self.out.push(Action::Write(Write::StreamOpened {
-                stream: stream.clone(),
-                run,
-                ladder: ladder.clone(),
-                resolution: submission.resolution.clone(),
-                at: now.unix,
-            }));
-            self.streams.insert(
-                stream.clone(),
-                Stream { run, ladder, node: None, last_push: now.mono, done: DoneNumbers::default() },
-            );
-        }
         if self.tasks.values().filter(|other| other.stream == stream).count()
             >= self.policy.in_flight_per_stream
         {
@@ -104,6 +75,29 @@ impl Core {
         let waiting = self.tasks.values().filter(|task| !task.attempts.iter().any(Attempt::is_live)).count();
         if waiting >= self.policy.waiting {
             return refuse(self, Outcome::NoSession);
+        }
+        let known = self.streams.get(&stream);
+        let is_new = known.is_none();
+        if known.is_none_or(|known| known.done.begins_anew(submission.segment, &submission.sha256)) {
+            let ladder = match submission.wanted {
+                Ok(ladder) => ladder,
+                Err(text) => return refuse(self, Outcome::BadLadder(text)),
+            };
+            if is_new && self.streams.len() >= self.policy.streams {
+                return refuse(self, Outcome::Full("too many streams at once"));
+            }
+            let opened = Stream {
+                run: self.next_run,
+                ladder,
+                node: None,
+                resolution: submission.resolution,
+                opened: now.unix,
+                last_push: now.mono,
+                done: DoneNumbers::default(),
+            };
+            self.next_run += 1;
+            self.out.push(Action::Write(Write::StreamOpened(opened.row(&stream))));
+            self.streams.insert(stream.clone(), opened);
         }
         // The stream is there: it was found or made above.
         let Some(entry) = self.streams.get_mut(&stream) else { return };
@@ -120,7 +114,7 @@ impl Core {
             at: now.unix,
         }));
         let Some(ladder) = entry.ladder.clone() else {
-            entry.done.add(submission.segment, submission.sha256);
+            entry.done.add(submission.segment, &submission.sha256);
             self.out.push(Action::Write(Write::TaskEnded {
                 task: task.clone(),
                 ending: Ending::Passed,
@@ -281,7 +275,10 @@ impl Core {
     }
 
     pub fn open(&self) -> Open {
-        Open { tasks: self.tasks.keys().cloned().collect(), streams: self.streams.keys().cloned().collect() }
+        Open {
+            tasks: self.tasks.keys().cloned().collect(),
+            streams: self.streams.iter().map(|(stream, entry)| entry.row(stream)).collect(),
+        }
     }
 
     pub fn live_streams(&self) -> usize {

@@ -26,7 +26,7 @@ use headwater_protocol::{
 
 use crate::grants::Grant;
 use crate::rollout::Seen;
-use crate::store::Write;
+use crate::store::{OpenStream, Write};
 
 pub use self::core::Core;
 
@@ -216,33 +216,57 @@ pub(crate) struct Stream {
     pub(crate) run: u64,
     pub(crate) ladder: Option<Ladder>,
     pub(crate) node: Option<NodeId>,
+    pub(crate) resolution: Option<String>,
+    /// Since 1970.
+    pub(crate) opened: u64,
     pub(crate) last_push: u64,
     pub(crate) done: DoneNumbers,
 }
 
-/// Numbers of a stream that are done, the newest few thousand, and of each what had come.
+impl Stream {
+    fn row(&self, stream: &StreamId) -> OpenStream {
+        OpenStream {
+            stream: stream.clone(),
+            run: self.run,
+            ladder: self.ladder.clone(),
+            resolution: self.resolution.clone(),
+            at: self.opened,
+        }
+    }
+}
+
+/// Numbers of a stream that are done, the newest few thousand, and of each the beginning of its content's SHA-256.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct DoneNumbers(BTreeMap<u64, String>);
+pub(crate) struct DoneNumbers(BTreeMap<u64, u64>);
 
 impl DoneNumbers {
     /// More than two hours of segments of two seconds.
     const MOST: usize = 4096;
+    /// Segments that come so much out of order, or from a second encoder beside the first, are of the same run.
+    const SLACK: u64 = 8;
 
-    pub(crate) fn add(&mut self, number: u64, sha256: String) {
-        self.0.entry(number).or_insert(sha256);
+    pub(crate) fn add(&mut self, number: u64, sha256: &str) {
+        self.0.entry(number).or_insert_with(|| Self::mark(sha256));
         while self.0.len() > Self::MOST {
             self.0.pop_first();
         }
     }
 
-    /// Whether this can only come from an encoder that counts from its beginning again: other content under a number
-    /// that is done, or one from before the oldest that is known here. The same content is a retry.
+    /// Whether this can only come from an encoder that counts from its beginning again: well below the newest, other
+    /// content under a number that is done; or well below the oldest that is known here. The same content is a retry.
     pub(crate) fn begins_anew(&self, number: u64, sha256: &str) -> bool {
-        match (self.0.get(&number), self.0.first_key_value()) {
-            (Some(seen), _) => seen != sha256,
-            (None, Some((first, _))) => self.0.len() >= Self::MOST && number < *first,
-            (None, None) => false,
+        let (Some(first), Some(last)) = (self.0.first_key_value(), self.0.last_key_value()) else {
+            return false;
+        };
+        let reached = number.saturating_add(Self::SLACK);
+        match self.0.get(&number) {
+            Some(seen) => reached <= *last.0 && *seen != Self::mark(sha256),
+            None => reached < *first.0,
         }
+    }
+
+    fn mark(sha256: &str) -> u64 {
+        sha256.get(..16).and_then(|start| u64::from_str_radix(start, 16).ok()).unwrap_or(0)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the playlist of a live stream shows, in the order in which it came to.
 //!
 //! A list that players follow only grows at its end (RFC 8216, 6.2.2): an entry gets its number for good when it
-//! is listed, and what is done only after a later segment was listed stays out until the stream has ended.
+//! is listed, and what is done only after a later segment was listed stays out.
 
 use headwater_protocol::{StreamId, TaskId};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -45,7 +45,7 @@ pub(super) fn advance(c: &Connection, stream: &StreamId) -> rusqlite::Result<()>
         list.execute(params![entry, breaks, task])?;
         (last, entry) = (Some(segment), entry + 1);
     }
-    c.prepare_cached("UPDATE streams SET listed_to=?, next_entry=?, breaks=? WHERE stream=?")?
+    c.prepare_cached("UPDATE streams SET shown=run, listed_to=?, next_entry=?, breaks=? WHERE stream=?")?
         .execute(params![last, entry, breaks, stream.as_str()])?;
     Ok(())
 }

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use headwater_protocol::message::Birth;
-use headwater_protocol::{NodeId, StreamId, TaskId, UpdateId};
+use headwater_protocol::{Ladder, NodeId, StreamId, TaskId, UpdateId};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
@@ -101,7 +101,17 @@ pub struct Remembered {
 #[derive(Debug, Clone, Default)]
 pub struct Open {
     pub tasks: Vec<TaskId>,
-    pub streams: Vec<StreamId>,
+    pub streams: Vec<OpenStream>,
+}
+
+/// A stream as it was opened; `run` tells it from earlier ones of the same name, `at` is since 1970.
+#[derive(Debug, Clone)]
+pub struct OpenStream {
+    pub stream: StreamId,
+    pub run: u64,
+    pub ladder: Option<Ladder>,
+    pub resolution: Option<String>,
+    pub at: u64,
 }
 
 /// Joined on the way out, so that everything is stored when the process ends.

@@ -25,8 +25,9 @@ pub struct StreamRow {
 /// Which entries of a playlist are wanted.
 #[derive(Debug, Clone, Copy)]
 pub enum Window {
-    /// The last so many of a live stream, all of one that has ended.
+    /// The last so many of a live stream, all that were listed of one that has ended.
     Live(u32),
+    /// All; of a stream that has ended, also what was done too late to be listed.
     All,
     Newest,
     Segment(u64),
@@ -126,8 +127,7 @@ impl Store {
         .await
     }
 
-    /// What of a stream can be watched, in order; a number that was pushed twice counts once. While it is live, what
-    /// was listed; once it has ended, all that is kept. Reads what it gives and no more.
+    /// What of a stream can be watched, in order; a number that was pushed twice counts once.
     pub async fn playlist(&self, stream: &StreamId, window: Window) -> Result<Option<Playlist>, StoreError> {
         let name = stream.as_str().to_owned();
         self.read(move |c| playlist(c, &name, window)).await
@@ -163,7 +163,7 @@ impl Store {
 
 fn playlist(c: &Connection, name: &str, window: Window) -> rusqlite::Result<Option<Playlist>> {
     let row = c
-        .prepare_cached("SELECT live, ladder, resolution, run FROM streams WHERE stream=?")?
+        .prepare_cached("SELECT live, ladder, resolution, shown FROM streams WHERE stream=?")?
         .query_row([name], |row| {
             let found = StreamRow { live: row.get(0)?, ladder: parsed(row, 1)?, resolution: row.get(2)? };
             Ok((found, row.get::<_, i64>(3)?))
@@ -171,24 +171,25 @@ fn playlist(c: &Connection, name: &str, window: Window) -> rusqlite::Result<Opti
         .optional()?;
     let Some((row, run)) = row else { return Ok(None) };
     let listed = "SELECT segment, task, winner, container, duration_ms, report, entry, breaks FROM tasks
-         WHERE stream=?1 AND run=?2 AND entry IS NOT NULL AND segment BETWEEN ?3 AND ?4
-         ORDER BY entry DESC LIMIT ?5";
+         WHERE stream=?1 AND run=?2 AND entry IS NOT NULL ORDER BY entry DESC LIMIT ?3";
     // With min(), SQLite takes the other columns from the row that has it: the first that was done.
-    let all =
+    let done =
         "SELECT segment, task, winner, container, duration_ms, report, entry, breaks, min(ended) FROM tasks
-         WHERE stream=?1 AND run=?2 AND state='done' AND segment BETWEEN ?3 AND ?4
-         GROUP BY segment ORDER BY segment DESC LIMIT ?5";
-    let (sql, low, high, most) = match window {
-        Window::Live(most) if row.live => (listed, 0, i64::MAX, i64::from(most)),
-        Window::All if row.live => (listed, 0, i64::MAX, -1),
-        Window::Newest if row.live => (listed, 0, i64::MAX, 1),
-        Window::Live(_) | Window::All => (all, 0, i64::MAX, -1),
-        Window::Newest => (all, 0, i64::MAX, 1),
-        Window::Segment(number) => (all, number.cast_signed(), number.cast_signed(), 1),
+         WHERE stream=?1 AND run=?2 AND state='done' GROUP BY segment ORDER BY segment DESC LIMIT ?3";
+    let one =
+        "SELECT segment, task, winner, container, duration_ms, report, entry, breaks, min(ended) FROM tasks
+         WHERE stream=?1 AND run=?2 AND state='done' AND segment=?3 GROUP BY segment";
+    let (sql, which) = match window {
+        Window::Live(most) if row.live => (listed, i64::from(most)),
+        Window::Live(_) => (listed, -1),
+        Window::Newest => (listed, 1),
+        Window::All if row.live => (listed, -1),
+        Window::All => (done, -1),
+        Window::Segment(number) => (one, number.cast_signed()),
     };
     let mut entries: Vec<PlaylistEntry> = c
         .prepare_cached(sql)?
-        .query_map(params![name, run, low, high, most], |row| {
+        .query_map(params![name, run, which], |row| {
             Ok(PlaylistEntry {
                 segment: number(row, 0)?,
                 task: id(row, 1)?,

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use headwater_protocol::{Code, Fault, NodeId};
-use rusqlite::{Connection, Transaction, params};
+use headwater_protocol::{Code, Fault, NodeId, StreamId};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::write::json;
+use super::write::{json, open_stream};
 use super::{Open, Remembered, StoreError, fleet, listing};
 
 /// One step per version; a step that has been released is never changed.
@@ -49,8 +49,12 @@ const STEPS: &[&str] = &["
     ALTER TABLE streams ADD COLUMN listed_to INTEGER;
     ALTER TABLE streams ADD COLUMN next_entry INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE streams ADD COLUMN breaks INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE streams ADD COLUMN shown INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE tasks ADD COLUMN entry INTEGER;
     ALTER TABLE tasks ADD COLUMN breaks INTEGER;
+    UPDATE tasks SET entry=segment WHERE state='done';
+    UPDATE streams SET shown=run, next_entry=coalesce(
+        (SELECT max(segment) + 1 FROM tasks WHERE tasks.stream=streams.stream AND state='done'), 0);
     CREATE INDEX tasks_listed ON tasks(stream, entry) WHERE entry IS NOT NULL;
 "];
 
@@ -104,7 +108,7 @@ pub(super) fn recover(connection: &mut Connection) -> Result<Remembered, StoreEr
     Ok(remembered)
 }
 
-/// Ends what the tables take for open and is not; `why` is told to people.
+/// Ends what the tables take for open and is not, and opens what they missed; `why` is told to people.
 pub(super) fn settle(tx: &Transaction<'_>, open: &Open, why: &str) -> rusqlite::Result<usize> {
     let tasks = json(&open.tasks)?;
     let fault = json(&Fault::new(Code::Interrupted, why))?;
@@ -113,17 +117,24 @@ pub(super) fn settle(tx: &Transaction<'_>, open: &Open, why: &str) -> rusqlite::
          WHERE ended IS NULL AND task NOT IN (SELECT value FROM json_each(?))",
         params![tasks],
     )?;
+    let streams: Vec<&StreamId> = open.streams.iter().map(|opened| &opened.stream).collect();
     tx.execute(
         "UPDATE streams SET live=0 WHERE live AND stream NOT IN (SELECT value FROM json_each(?))",
-        params![json(&open.streams)?],
+        params![json(&streams)?],
     )?;
     let ended = tx.execute(
         "UPDATE tasks SET state='failed', ended=received, fault=?
          WHERE state IN ('waiting','running') AND task NOT IN (SELECT value FROM json_each(?))",
         params![fault, tasks],
     )?;
-    for stream in &open.streams {
-        listing::advance(tx, stream)?;
+    for opened in &open.streams {
+        let run: Option<i64> = tx
+            .query_row("SELECT run FROM streams WHERE stream=?", [opened.stream.as_str()], |row| row.get(0))
+            .optional()?;
+        if run != Some(opened.run.cast_signed()) {
+            open_stream(tx, opened)?;
+        }
+        listing::advance(tx, &opened.stream)?;
     }
     Ok(ended)
 }

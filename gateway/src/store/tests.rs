@@ -38,7 +38,13 @@ async fn what_ran_in_an_earlier_life_is_closed_and_event_numbers_are_kept() {
     let (task, stream) = (TaskId::new("t").unwrap(), StreamId::new("s").unwrap());
     let number = EventNumber { outbox: "o".into(), n: 7 };
     let writes = vec![
-        Write::StreamOpened { stream: stream.clone(), run: 4, ladder: None, resolution: None, at: 1 },
+        Write::StreamOpened(OpenStream {
+            stream: stream.clone(),
+            run: 4,
+            ladder: None,
+            resolution: None,
+            at: 1,
+        }),
         Write::TaskNew {
             task: task.clone(),
             stream: stream.clone(),
@@ -88,7 +94,13 @@ async fn what_a_failed_write_would_have_ended_is_ended_and_what_runs_goes_on() {
     let task = |name: &str| TaskId::new(name).unwrap();
     let mut writes = Vec::new();
     for (name, run) in [("over", 1), ("runs", 2)] {
-        let opened = Write::StreamOpened { stream: stream(name), run, ladder: None, resolution: None, at: 1 };
+        let opened = Write::StreamOpened(OpenStream {
+            stream: stream(name),
+            run,
+            ladder: None,
+            resolution: None,
+            at: 1,
+        });
         let new = Write::TaskNew {
             task: task(name),
             stream: stream(name),
@@ -110,8 +122,10 @@ async fn what_a_failed_write_would_have_ended_is_ended_and_what_runs_goes_on() {
     assert!(store.write_now(vec![end, twice]).await.is_err());
     assert!(store.has_missed());
     assert!(!store.has_missed(), "told once");
-    let open = Open { tasks: vec![task("runs")], streams: vec![stream("runs")] };
+    let opened = |name, run| OpenStream { stream: stream(name), run, ladder: None, resolution: None, at: 3 };
+    let open = Open { tasks: vec![task("runs")], streams: vec![opened("runs", 2), opened("missed", 3)] };
     store.write_now(vec![Write::Settle(open)]).await.unwrap();
+    assert!(store.stream(&stream("missed")).await.unwrap().unwrap().live);
     let over = store.stream(&stream("over")).await.unwrap().unwrap();
     assert_eq!((over.live, over.segments_failed), (false, 1));
     assert_eq!(over.segments[0].fault.as_ref().unwrap().code, Code::Interrupted);
@@ -125,7 +139,7 @@ struct Show(Store);
 impl Show {
     async fn open(&self, run: u64) {
         let stream = StreamId::new("s").unwrap();
-        let opened = Write::StreamOpened { stream, run, ladder: None, resolution: None, at: 1 };
+        let opened = Write::StreamOpened(OpenStream { stream, run, ladder: None, resolution: None, at: 1 });
         self.0.write_now(vec![opened]).await.unwrap();
     }
 
@@ -200,7 +214,12 @@ async fn a_playlist_is_read_by_its_window_and_counts_a_number_once() {
     show.end("open", 9, Ending::Failed(Fault::new(Code::TooSlow, ""))).await;
     assert_eq!(show.seen(Window::Live(2)).await, is(9, 0, "t9 beyond"), "nothing is waited for any more");
     show.close().await;
-    assert_eq!(show.seen(Window::Live(2)).await.2, "t2 again t4 t5 t6 t7 t8 t9 beyond", "all, by number");
+    assert_eq!(
+        show.seen(Window::Live(2)).await,
+        is(2, 0, "t2 t4 t5 t6 t7 t8 t9 beyond"),
+        "all that were listed"
+    );
+    assert_eq!(show.seen(Window::All).await.2, "t2 again t4 t5 t6 t7 t8 t9 beyond", "all that are kept");
 }
 
 #[tokio::test]
@@ -223,6 +242,7 @@ async fn a_live_list_only_grows_at_its_end() {
     assert_eq!(show.seen(Window::Live(1)).await, is(2, 1, "t3"), "2 did not follow on 0");
     assert_eq!(show.seen(Window::Segment(1)).await.2, "retry");
     show.open(2).await;
+    assert_eq!(show.seen(Window::Live(2)).await, is(1, 1, "t2 t3"), "until there is something new");
     show.done(2, "n0", 0).await;
     show.done(2, "n1", 1).await;
     assert_eq!(show.seen(Window::All).await, is(3, 2, "n0 n1"), "an encoder that began anew");

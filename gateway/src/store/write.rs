@@ -2,13 +2,12 @@
 
 use headwater_protocol::message::{Birth, EventNumber};
 use headwater_protocol::{
-    Code, Container, Epoch, Evidence, Fault, Ladder, Millis, NodeId, SegmentReport, StreamId, TaskId,
-    UpdateId,
+    Code, Container, Epoch, Evidence, Fault, Millis, NodeId, SegmentReport, StreamId, TaskId, UpdateId,
 };
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::fleet::{self, Desired};
-use super::{Open, listing, schema};
+use super::{Open, OpenStream, listing, schema};
 use crate::rollout::{Campaign, Member};
 
 #[derive(Debug, Clone)]
@@ -21,13 +20,7 @@ pub enum Ending {
 /// One change.
 #[derive(Debug, Clone)]
 pub enum Write {
-    StreamOpened {
-        stream: StreamId,
-        run: u64,
-        ladder: Option<Ladder>,
-        resolution: Option<String>,
-        at: u64,
-    },
+    StreamOpened(OpenStream),
     StreamEnded {
         stream: StreamId,
     },
@@ -148,12 +141,7 @@ pub(super) fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
 fn apply(tx: &Transaction<'_>, write: &Write) -> rusqlite::Result<()> {
     let run = |sql: &str, values: &[&dyn rusqlite::ToSql]| tx.prepare_cached(sql)?.execute(values);
     match write {
-        Write::StreamOpened { stream, run: number, ladder, resolution, at } => run(
-            "INSERT INTO streams(stream, run, started, live, ladder, resolution) VALUES(?,?,?,1,?,?)
-             ON CONFLICT(stream) DO UPDATE SET run=excluded.run, started=excluded.started, live=1,
-             ladder=excluded.ladder, resolution=excluded.resolution, node=NULL, listed_to=NULL",
-            params![stream.as_str(), number.cast_signed(), at.cast_signed(), ladder.as_ref().map(json).transpose()?, resolution],
-        )?,
+        Write::StreamOpened(opened) => open_stream(tx, opened)?,
         Write::StreamEnded { stream } => run("UPDATE streams SET live=0 WHERE stream=?", params![stream.as_str()])?,
         Write::TaskNew { task, stream, run: number, segment, container, bytes, sha256, duration, at } => run(
             "INSERT INTO tasks(task, stream, run, segment, container, bytes, sha256, duration_ms, received, state)
@@ -281,6 +269,18 @@ fn apply(tx: &Transaction<'_>, write: &Write) -> rusqlite::Result<()> {
         }
     };
     Ok(())
+}
+
+pub(super) fn open_stream(tx: &Transaction<'_>, opened: &OpenStream) -> rusqlite::Result<usize> {
+    let OpenStream { stream, run, ladder, resolution, at } = opened;
+    let ladder = ladder.as_ref().map(json).transpose()?;
+    // What is shown stays until there is something new to show.
+    tx.prepare_cached(
+        "INSERT INTO streams(stream, run, shown, started, live, ladder, resolution) VALUES(?1,?2,?2,?3,1,?4,?5)
+         ON CONFLICT(stream) DO UPDATE SET run=excluded.run, started=excluded.started, live=1,
+         ladder=excluded.ladder, resolution=excluded.resolution, node=NULL, listed_to=NULL",
+    )?
+    .execute(params![stream.as_str(), run.cast_signed(), at.cast_signed(), ladder, resolution])
 }
 
 /// What became of a token.

@@ -87,6 +87,7 @@ async fn a_segment_whose_end_cannot_be_stored_fails_and_the_stream_goes_on_once_
     until("the segment to fail", async || gateway.stream("m").await.segments_failed == 1).await;
     let certificate = Arc::clone(&node.certificate);
     drop(node);
+    gateway.wait_state("a", NodeState::Offline).await;
     let _node = Node::connect(&gateway, certificate, Manner::Works).await;
     assert_eq!(gateway.push("/live/m/1.ts").body("x").send().await.unwrap().status(), 200);
     let list = gateway.text("/stream/m/source.m3u8").await.1;
