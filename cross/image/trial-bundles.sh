@@ -1,7 +1,7 @@
 #!/bin/sh
 # Bundles for `make image-test`: the image's own root with a file or two changed, and bundles that no board may take.
 # usage: trial-bundles.sh IMAGE-FOLDER FOLDER NAME...     IMAGE-FOLDER is what build.sh made, with its development keys
-#        NAME  good better mute blind hanging unloadable stranger other-board cut damaged       leaves FOLDER/NAME.raucb
+#        NAME  good better mute blind hanging unloadable dataless stranger other-board cut damaged   leaves FOLDER/NAME.raucb
 # What was made for the same image is kept.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -86,6 +86,17 @@ COMMANDS
             derived unloadable 0.1.8 <<'COMMANDS'
 rm boot/vmlinuz
 COMMANDS
+            ;;
+        dataless)
+            # It does not know how to mount the data partition. Of two files in an initramfs, the later one counts.
+            sed 's/mount -t ext4 -o noatime/false/' "$here/init" >init
+            chmod 755 init
+            { cat "$image/tree/boot/initrd.img"; echo init | cpio -o -H newc -R 0:0 --quiet | gzip -n; } >initrd
+            derived dataless 0.1.9 <<'COMMANDS'
+rm boot/initrd.img
+write initrd boot/initrd.img
+COMMANDS
+            rm init initrd
             ;;
         stranger)
             rm -rf strangers

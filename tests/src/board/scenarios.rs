@@ -61,6 +61,7 @@ scenarios! {
     an_update_whose_worker_proves_no_codec_is_taken_back false ["blind"],
     an_update_that_hangs_the_kernel_is_taken_back_by_the_watchdog true ["hanging"],
     an_update_whose_kernel_cannot_be_loaded_is_taken_back true ["unloadable"],
+    an_update_that_cannot_mount_its_data_is_taken_back false ["dataless"],
     a_bundle_of_a_stranger_is_refused true ["stranger"],
     a_bundle_for_another_board_is_refused true ["other-board"],
     a_bundle_that_is_cut_off_or_damaged_is_refused false ["cut" "better" "damaged"],
@@ -284,6 +285,10 @@ async fn an_update_that_hangs_the_kernel_is_taken_back_by_the_watchdog(rig: &mut
 /// Nobody is there to type at the boot loader's prompt.
 async fn an_update_whose_kernel_cannot_be_loaded_is_taken_back(rig: &mut Rig, _: &Amount) -> Told {
     taken_back(rig, "unloadable", HEALTH).await
+}
+
+async fn an_update_that_cannot_mount_its_data_is_taken_back(rig: &mut Rig, _: &Amount) -> Told {
+    taken_back(rig, "dataless", HEALTH).await
 }
 
 /// A bundle that reaches the board, which takes nothing of it.
