@@ -13,25 +13,27 @@ use serde_json::{Value, json};
 mod desk;
 use desk::Desk;
 
-/// As shipped, for nothing that works comes near it; where processors are emulated, so many times that.
-fn long() -> String {
-    let times: u32 = std::env::var("HEADWATER_TEST_PATIENCE").map_or(1, |times| times.parse().unwrap());
-    format!("{}s", 30 * times)
+/// As shipped, in seconds, for nothing that works comes near it.
+const LONG: u32 = 30;
+/// For what stands still, so that the test does not wait long.
+const SHORT: u32 = 8;
+
+/// Where processors are emulated, so many times that.
+fn patient(seconds: u32) -> u32 {
+    seconds * std::env::var("HEADWATER_TEST_PATIENCE").map_or(1, |times| times.parse::<u32>().unwrap())
 }
 
-/// For what stands still, so that the test does not wait long.
-const SHORT: &str = "8s";
-
-fn probe(desk: &Desk, deadline: &str) -> ProbeReport {
-    serde_json::from_str(&desk.text(&["probe", "--deadline", deadline], 0)).unwrap()
+fn probe(desk: &Desk, deadline: u32) -> ProbeReport {
+    let deadline = format!("{}s", patient(deadline));
+    serde_json::from_str(&desk.text(&["probe", "--deadline", &deadline], 0)).unwrap()
 }
 
 /// Why the toy board's only entry is not used.
 fn sentence(entry: &str) -> String {
-    sentence_after(entry, &long())
+    sentence_after(entry, LONG)
 }
 
-fn sentence_after(entry: &str, deadline: &str) -> String {
+fn sentence_after(entry: &str, deadline: u32) -> String {
     let report = probe(&Desk::with_toy(entry), deadline);
     assert_eq!(report.profile, "toy");
     assert_eq!(report.unproved.len(), 1, "{report:?}");
@@ -66,7 +68,7 @@ const GOP: &str = r#"{ prop = "key-int-max" }"#;
 #[test]
 fn everything_that_is_installed_here_is_proved() {
     let desk = Desk::plain();
-    let report = probe(&desk, &long());
+    let report = probe(&desk, LONG);
     assert_eq!(report.profile, "software");
     for unproved in &report.unproved {
         let text = &unproved.fault.text;
@@ -88,7 +90,7 @@ fn everything_that_is_installed_here_is_proved() {
 #[test]
 fn a_devices_element_is_counted_and_proved_through_its_own_memory() {
     let desk = Desk::with_toy(&x264("", BITRATE, GOP));
-    let report = probe(&desk, &long());
+    let report = probe(&desk, LONG);
     let found = report.capabilities.iter().find(|one| one.memory == "toy");
     let found = found.unwrap_or_else(|| panic!("{report:?}"));
     assert!(found.instances.is_some_and(|count| count >= 1), "{found:?}");
@@ -114,7 +116,7 @@ can = ["scale"]
 {}"#,
         x264("", BITRATE, GOP).replace(r#"from_system = ["identity"]"#, "")
     ));
-    let report = probe(&desk, &long());
+    let report = probe(&desk, LONG);
     assert!(report.unproved.is_empty(), "{report:?}");
     let toys = report.capabilities.iter().filter(|one| one.memory == "toy");
     let kinds: Vec<CapabilityKind> = toys.map(|one| one.kind).collect();
@@ -193,7 +195,8 @@ fn an_element_that_never_starts_is_killed_at_its_deadline() {
     desk.profile("toy", &entry);
     let report = probe(&desk, SHORT);
     assert_eq!(report.unproved.len(), 1, "{report:?}");
-    assert_eq!(report.unproved[0].fault.text, "gdkpixbufoverlay did not answer within 8 s and was killed");
+    let text = format!("gdkpixbufoverlay did not answer within {} s and was killed", patient(SHORT));
+    assert_eq!(report.unproved[0].fault.text, text);
 }
 
 #[test]
@@ -286,7 +289,7 @@ fn a_worker_uses_no_hardware_until_a_probe_has_proved_it() {
     let desk = Desk::with_toy(&x264("", BITRATE, GOP));
     let said = served(&desk);
     assert!(said.contains("nothing is proved yet") && said.contains("encode:h264:x264enc:toy"), "{said}");
-    probe(&desk, &long());
+    probe(&desk, LONG);
     let said = served(&desk);
     assert!(!said.contains("nothing is proved yet"), "{said}");
 }
