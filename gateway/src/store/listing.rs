@@ -3,15 +3,15 @@
 //! A list that players follow only grows at its end (RFC 8216, 6.2.2): an entry gets its number for good when it
 //! is listed, and what is done only after a later segment was listed stays out.
 
-use headwater_protocol::{StreamId, TaskId};
+use headwater_protocol::TaskId;
 use rusqlite::{Connection, OptionalExtension, params};
 
 /// Lists what can be by now: segments that are done, up to the first that is still on its way. An entry that
 /// does not follow on the one before it counts up `breaks`, of which players must know.
-pub(super) fn advance(c: &Connection, stream: &StreamId) -> rusqlite::Result<()> {
+pub(super) fn advance(c: &Connection, stream: &str) -> rusqlite::Result<()> {
     let found = c
         .prepare_cached("SELECT run, listed_to, next_entry, breaks FROM streams WHERE stream=?")?
-        .query_row([stream.as_str()], |row| {
+        .query_row([stream], |row| {
             let last: Option<i64> = row.get(1)?;
             Ok((row.get::<_, i64>(0)?, last, row.get::<_, i64>(2)?, row.get::<_, i64>(3)?))
         })
@@ -29,7 +29,7 @@ pub(super) fn advance(c: &Connection, stream: &StreamId) -> rusqlite::Result<()>
          GROUP BY segment ORDER BY segment",
     )?;
     let ready: Vec<(i64, String)> = ready
-        .query_map(params![stream.as_str(), run, last.unwrap_or(-1)], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .query_map(params![stream, run, last.unwrap_or(-1)], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<_>>()?;
     if ready.is_empty() {
         return Ok(());
@@ -45,8 +45,11 @@ pub(super) fn advance(c: &Connection, stream: &StreamId) -> rusqlite::Result<()>
         list.execute(params![entry, breaks, task])?;
         (last, entry) = (Some(segment), entry + 1);
     }
-    c.prepare_cached("UPDATE streams SET shown=run, listed_to=?, next_entry=?, breaks=? WHERE stream=?")?
-        .execute(params![last, entry, breaks, stream.as_str()])?;
+    c.prepare_cached(
+        "UPDATE streams SET shown=run, shown_ladder=ladder, shown_resolution=resolution, listed_to=?,
+         next_entry=?, breaks=? WHERE stream=?",
+    )?
+    .execute(params![last, entry, breaks, stream])?;
     Ok(())
 }
 
@@ -56,9 +59,5 @@ pub(super) fn advance_for(c: &Connection, task: &TaskId) -> rusqlite::Result<()>
         .prepare_cached("SELECT stream FROM tasks WHERE task=?")?
         .query_row([task.as_str()], |row| row.get(0))
         .optional()?;
-    // Only ids were ever written.
-    match stream.and_then(|stream| StreamId::new(stream).ok()) {
-        Some(stream) => advance(c, &stream),
-        None => Ok(()),
-    }
+    stream.map_or(Ok(()), |stream| advance(c, &stream))
 }

@@ -163,7 +163,7 @@ impl Store {
 
 fn playlist(c: &Connection, name: &str, window: Window) -> rusqlite::Result<Option<Playlist>> {
     let row = c
-        .prepare_cached("SELECT live, ladder, resolution, shown FROM streams WHERE stream=?")?
+        .prepare_cached("SELECT live, shown_ladder, shown_resolution, shown FROM streams WHERE stream=?")?
         .query_row([name], |row| {
             let found = StreamRow { live: row.get(0)?, ladder: parsed(row, 1)?, resolution: row.get(2)? };
             Ok((found, row.get::<_, i64>(3)?))

@@ -10,7 +10,7 @@ use super::write::{json, open_stream};
 use super::{Open, Remembered, StoreError, fleet, listing};
 
 /// One step per version; a step that has been released is never changed.
-const STEPS: &[&str] = &["
+pub(super) const STEPS: &[&str] = &["
     CREATE TABLE streams(
         stream TEXT PRIMARY KEY, run INTEGER NOT NULL, started INTEGER NOT NULL, live INTEGER NOT NULL,
         ladder TEXT, resolution TEXT, node TEXT, removed INTEGER NOT NULL DEFAULT 0) STRICT;
@@ -50,11 +50,15 @@ const STEPS: &[&str] = &["
     ALTER TABLE streams ADD COLUMN next_entry INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE streams ADD COLUMN breaks INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE streams ADD COLUMN shown INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE streams ADD COLUMN shown_ladder TEXT;
+    ALTER TABLE streams ADD COLUMN shown_resolution TEXT;
     ALTER TABLE tasks ADD COLUMN entry INTEGER;
     ALTER TABLE tasks ADD COLUMN breaks INTEGER;
-    UPDATE tasks SET entry=segment WHERE state='done';
-    UPDATE streams SET shown=run, next_entry=coalesce(
-        (SELECT max(segment) + 1 FROM tasks WHERE tasks.stream=streams.stream AND state='done'), 0);
+    UPDATE tasks SET entry=segment WHERE task IN (SELECT task FROM (
+        SELECT task, min(ended) FROM tasks WHERE state='done' GROUP BY stream, run, segment));
+    UPDATE streams SET shown=run, shown_ladder=ladder, shown_resolution=resolution, next_entry=coalesce(
+        (SELECT min(max(segment), 9007199254740990) + 1 FROM tasks
+         WHERE tasks.stream=streams.stream AND state='done'), 0);
     CREATE INDEX tasks_listed ON tasks(stream, entry) WHERE entry IS NOT NULL;
 "];
 
@@ -118,6 +122,10 @@ pub(super) fn settle(tx: &Transaction<'_>, open: &Open, why: &str) -> rusqlite::
         params![tasks],
     )?;
     let streams: Vec<&StreamId> = open.streams.iter().map(|opened| &opened.stream).collect();
+    let seemed_live: Vec<String> = tx
+        .prepare_cached("SELECT stream FROM streams WHERE live")?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
     tx.execute(
         "UPDATE streams SET live=0 WHERE live AND stream NOT IN (SELECT value FROM json_each(?))",
         params![json(&streams)?],
@@ -127,14 +135,18 @@ pub(super) fn settle(tx: &Transaction<'_>, open: &Open, why: &str) -> rusqlite::
          WHERE state IN ('waiting','running') AND task NOT IN (SELECT value FROM json_each(?))",
         params![fault, tasks],
     )?;
+    // Nothing is on its way any more that held them up.
+    for stream in seemed_live {
+        listing::advance(tx, &stream)?;
+    }
     for opened in &open.streams {
         let run: Option<i64> = tx
             .query_row("SELECT run FROM streams WHERE stream=?", [opened.stream.as_str()], |row| row.get(0))
             .optional()?;
         if run != Some(opened.run.cast_signed()) {
             open_stream(tx, opened)?;
+            listing::advance(tx, opened.stream.as_str())?;
         }
-        listing::advance(tx, &opened.stream)?;
     }
     Ok(ended)
 }

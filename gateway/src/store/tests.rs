@@ -1,5 +1,6 @@
 use headwater_protocol::message::EventNumber;
 use headwater_protocol::{Code, Container, Epoch, Evidence, Fault, Millis, StreamId, TaskId};
+use rusqlite::params;
 
 use super::*;
 
@@ -139,7 +140,8 @@ struct Show(Store);
 impl Show {
     async fn open(&self, run: u64) {
         let stream = StreamId::new("s").unwrap();
-        let opened = Write::StreamOpened(OpenStream { stream, run, ladder: None, resolution: None, at: 1 });
+        let resolution = Some(format!("{run}x{run}"));
+        let opened = Write::StreamOpened(OpenStream { stream, run, ladder: None, resolution, at: 1 });
         self.0.write_now(vec![opened]).await.unwrap();
     }
 
@@ -175,6 +177,11 @@ impl Show {
         let first = found.entries.first();
         let number = first.and_then(|entry| entry.number).unwrap_or(0);
         (number, first.map_or(0, |entry| entry.breaks), tasks.join(" "))
+    }
+
+    async fn resolution(&self) -> String {
+        let found = self.0.playlist(&StreamId::new("s").unwrap(), Window::All).await.unwrap().unwrap();
+        found.row.resolution.unwrap()
     }
 
     async fn close(&self) {
@@ -243,11 +250,54 @@ async fn a_live_list_only_grows_at_its_end() {
     assert_eq!(show.seen(Window::Segment(1)).await.2, "retry");
     show.open(2).await;
     assert_eq!(show.seen(Window::Live(2)).await, is(1, 1, "t2 t3"), "until there is something new");
+    assert_eq!(show.resolution().await, "1x1", "as it was");
     show.done(2, "n0", 0).await;
+    assert_eq!(show.resolution().await, "2x2");
     show.done(2, "n1", 1).await;
     assert_eq!(show.seen(Window::All).await, is(3, 2, "n0 n1"), "an encoder that began anew");
     show.close().await;
     assert_eq!(show.seen(Window::All).await, is(3, 2, "n0 n1"));
+}
+
+#[tokio::test]
+async fn a_database_from_before_lists_kept_their_numbers_still_shows_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let old = Connection::open(&path).unwrap();
+    for step in &schema::STEPS[..5] {
+        old.execute_batch(step).unwrap();
+    }
+    old.pragma_update(None, "user_version", 5).unwrap();
+    old.execute("INSERT INTO streams(stream, run, started, live, resolution) VALUES('s',1,1,0,'1x1')", [])
+        .unwrap();
+    for (task, segment, ended) in [("t3", 3, 1), ("again", 3, 2), ("t4", 4, 3), ("last", i64::MAX, 4)] {
+        old.execute(
+            "INSERT INTO tasks(task, stream, run, segment, container, bytes, sha256, duration_ms, received, ended,
+             state) VALUES(?1,'s',1,?2,'mpegts',1,'',2000,1,?3,'done')",
+            params![task, segment, ended],
+        )
+        .unwrap();
+    }
+    drop(old);
+    let show = Show(Store::open(&path).unwrap().0);
+    assert_eq!(show.seen(Window::Live(9)).await, is(3, 0, "t3 t4 last"), "each number once");
+    assert_eq!(show.resolution().await, "1x1");
+    show.open(2).await;
+    show.done(2, "n0", 0).await;
+    assert!(show.seen(Window::Live(9)).await.0 > 4, "and counts on");
+}
+
+#[tokio::test]
+async fn what_was_done_behind_a_segment_that_a_crash_ended_is_listed() {
+    let (dir, store) = open();
+    let show = Show(store);
+    show.open(1).await;
+    show.push(1, "runs", 0).await;
+    show.done(1, "t1", 1).await;
+    assert_eq!(show.seen(Window::Live(2)).await.2, "");
+    drop(show);
+    let again = Show(Store::open(&dir.path().join("db")).unwrap().0);
+    assert_eq!(again.seen(Window::Live(2)).await.2, "t1");
 }
 
 #[tokio::test]

@@ -186,7 +186,7 @@ fn apply(tx: &Transaction<'_>, write: &Write) -> rusqlite::Result<()> {
                 "UPDATE attempts SET ended=?, code=NULL WHERE task=? AND epoch=?",
                 params![at.cast_signed(), task.as_str(), epoch.0],
             )?;
-            listing::advance(tx, stream)?;
+            listing::advance(tx, stream.as_str())?;
             run("UPDATE streams SET node=? WHERE stream=?", params![node.as_str(), stream.as_str()])?
         }
         Write::TaskEnded { task, ending, attempts, at } => {
@@ -276,7 +276,8 @@ pub(super) fn open_stream(tx: &Transaction<'_>, opened: &OpenStream) -> rusqlite
     let ladder = ladder.as_ref().map(json).transpose()?;
     // What is shown stays until there is something new to show.
     tx.prepare_cached(
-        "INSERT INTO streams(stream, run, shown, started, live, ladder, resolution) VALUES(?1,?2,?2,?3,1,?4,?5)
+        "INSERT INTO streams(stream, run, shown, started, live, ladder, shown_ladder, resolution, shown_resolution)
+         VALUES(?1,?2,?2,?3,1,?4,?4,?5,?5)
          ON CONFLICT(stream) DO UPDATE SET run=excluded.run, started=excluded.started, live=1,
          ladder=excluded.ladder, resolution=excluded.resolution, node=NULL, listed_to=NULL",
     )?
