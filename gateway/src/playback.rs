@@ -156,14 +156,12 @@ fn span(entry: &PlaylistEntry) -> Millis {
 }
 
 fn list_text(stream: &StreamId, found: &Playlist, name: &str, container: Option<Container>) -> String {
-    let Playlist { row, entries } = found;
+    let Playlist { row, first, breaks, entries } = found;
     let target = entries.iter().map(|entry| span(entry).0.div_ceil(1000)).max().unwrap_or(0);
-    let first = entries.first().and_then(|entry| entry.number).unwrap_or(0);
-    let breaks = entries.first().map_or(0, |entry| entry.breaks);
     let mut text = String::from("#EXTM3U\n#EXT-X-VERSION:3\n");
     // Writing to a string does not fail.
     let _ = writeln!(text, "#EXT-X-MEDIA-SEQUENCE:{first}\n#EXT-X-TARGETDURATION:{target}");
-    if breaks > 0 {
+    if *breaks > 0 {
         let _ = writeln!(text, "#EXT-X-DISCONTINUITY-SEQUENCE:{breaks}");
     }
     let mut before = None;
@@ -295,8 +293,6 @@ mod tests {
     fn entry(segment: u64) -> PlaylistEntry {
         PlaylistEntry {
             segment,
-            number: Some(segment),
-            breaks: 0,
             task: TaskId::new("t").unwrap(),
             epoch: None,
             container: Container::Ts,
@@ -320,9 +316,9 @@ mod tests {
              #EXT-X-STREAM-INF:PROGRAM-ID=0,BANDWIDTH=4000000,RESOLUTION=1920x1080\nmovie/source.m3u8\n\
              #EXT-X-STREAM-INF:PROGRAM-ID=0,BANDWIDTH=600000,RESOLUTION=426x240\nmovie/P240p30fps16x9.m3u8\n"
         );
-        let entries = vec![PlaylistEntry { number: Some(2), ..entry(12) }];
+        let found = Playlist { row: row(true), first: 2, breaks: 0, entries: vec![entry(12)] };
         assert_eq!(
-            list_text(&stream, &Playlist { row: row(true), entries }, "P240p30fps16x9", Some(Container::Ts)),
+            list_text(&stream, &found, "P240p30fps16x9", Some(Container::Ts)),
             "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-MEDIA-SEQUENCE:2\n#EXT-X-TARGETDURATION:2\n\
              #EXTINF:2.000,\n/stream/movie/P240p30fps16x9/12.ts\n"
         );
@@ -378,7 +374,7 @@ mod tests {
         let stream = StreamId::new("movie").unwrap();
         let list = |live, first| {
             let entries = (first..10).map(entry).collect();
-            list_text(&stream, &Playlist { row: row(live), entries }, SOURCE, None)
+            list_text(&stream, &Playlist { row: row(live), first, breaks: 0, entries }, SOURCE, None)
         };
         let live = list(true, 4);
         assert!(live.contains("#EXT-X-MEDIA-SEQUENCE:4\n") && !live.contains("ENDLIST"));
@@ -389,9 +385,9 @@ mod tests {
 
     #[test]
     fn a_list_says_where_it_does_not_follow_on() {
-        let entries = [4, 5, 7, 8].map(|number| PlaylistEntry { breaks: 3, ..entry(number) }).into();
+        let found = Playlist { row: row(true), first: 9, breaks: 3, entries: [4, 5, 7, 8].map(entry).into() };
         let stream = StreamId::new("movie").unwrap();
-        let text = list_text(&stream, &Playlist { row: row(true), entries }, SOURCE, None);
+        let text = list_text(&stream, &found, SOURCE, None);
         assert!(text.contains("#EXT-X-TARGETDURATION:2\n#EXT-X-DISCONTINUITY-SEQUENCE:3\n#EXTINF"), "{text}");
         assert!(
             text.contains("source/5.ts\n#EXT-X-DISCONTINUITY\n#EXTINF:2.000,\n/stream/movie/source/7.ts\n")

@@ -36,6 +36,10 @@ pub enum Window {
 #[derive(Debug, Clone)]
 pub struct Playlist {
     pub row: StreamRow,
+    /// Number of the first entry, or of the one that comes next where there is none.
+    pub first: u64,
+    /// Places before it where segments do not follow on each other.
+    pub breaks: u64,
     pub entries: Vec<PlaylistEntry>,
 }
 
@@ -43,10 +47,6 @@ pub struct Playlist {
 #[derive(Debug, Clone)]
 pub struct PlaylistEntry {
     pub segment: u64,
-    /// Its number in the list; none for one that was done too late for the live list.
-    pub number: Option<u64>,
-    /// How often, up to this one, the list did not follow on.
-    pub breaks: u64,
     pub task: TaskId,
     pub epoch: Option<Epoch>,
     pub container: Container,
@@ -163,22 +163,23 @@ impl Store {
 
 fn playlist(c: &Connection, name: &str, window: Window) -> rusqlite::Result<Option<Playlist>> {
     let row = c
-        .prepare_cached("SELECT live, shown_ladder, shown_resolution, shown FROM streams WHERE stream=?")?
+        .prepare_cached("SELECT live, shown_ladder, shown_resolution, shown, next_entry, breaks FROM streams WHERE stream=?")?
         .query_row([name], |row| {
             let found = StreamRow { live: row.get(0)?, ladder: parsed(row, 1)?, resolution: row.get(2)? };
-            Ok((found, row.get::<_, i64>(3)?))
+            Ok((found, row.get::<_, i64>(3)?, (number(row, 4)?, number(row, 5)?)))
         })
         .optional()?;
-    let Some((row, run)) = row else { return Ok(None) };
+    let Some((row, run, next)) = row else { return Ok(None) };
     let listed = "SELECT segment, task, winner, container, duration_ms, report, entry, breaks FROM tasks
          WHERE stream=?1 AND run=?2 AND entry IS NOT NULL ORDER BY entry DESC LIMIT ?3";
     // With min(), SQLite takes the other columns from the row that has it: the first that was done.
     let done =
         "SELECT segment, task, winner, container, duration_ms, report, entry, breaks, min(ended) FROM tasks
          WHERE stream=?1 AND run=?2 AND state='done' GROUP BY segment ORDER BY segment DESC LIMIT ?3";
+    // Players may still ask for one of the run before.
     let one =
         "SELECT segment, task, winner, container, duration_ms, report, entry, breaks, min(ended) FROM tasks
-         WHERE stream=?1 AND run=?2 AND state='done' AND segment=?3 GROUP BY segment";
+         WHERE stream=?1 AND state='done' AND segment=?3 GROUP BY run ORDER BY run=?2 DESC, run DESC LIMIT 1";
     let (sql, which) = match window {
         Window::Live(most) if row.live => (listed, i64::from(most)),
         Window::Live(_) => (listed, -1),
@@ -187,23 +188,29 @@ fn playlist(c: &Connection, name: &str, window: Window) -> rusqlite::Result<Opti
         Window::All => (done, -1),
         Window::Segment(number) => (one, number.cast_signed()),
     };
-    let mut entries: Vec<PlaylistEntry> = c
+    let mut found: Vec<(PlaylistEntry, Option<u64>, u64)> = c
         .prepare_cached(sql)?
         .query_map(params![name, run, which], |row| {
-            Ok(PlaylistEntry {
+            let entry = PlaylistEntry {
                 segment: number(row, 0)?,
                 task: id(row, 1)?,
                 epoch: row.get::<_, Option<u32>>(2)?.map(Epoch),
                 container: container(&row.get::<_, String>(3)?),
                 duration: Millis(number(row, 4)?),
                 report: parsed(row, 5)?,
-                number: row.get::<_, Option<i64>>(6)?.map(i64::cast_unsigned),
-                breaks: row.get::<_, Option<i64>>(7)?.unwrap_or(0).cast_unsigned(),
-            })
+            };
+            let entry_number = row.get::<_, Option<i64>>(6)?.map(i64::cast_unsigned);
+            Ok((entry, entry_number, row.get::<_, Option<i64>>(7)?.unwrap_or(0).cast_unsigned()))
         })?
         .collect::<rusqlite::Result<_>>()?;
-    entries.reverse();
-    Ok(Some(Playlist { row, entries }))
+    found.reverse();
+    // One that was done too late for the live list has no number.
+    let numbered = (0..).zip(&found).find_map(|(before, (_, entry_number, breaks))| {
+        Some((entry_number.as_ref()?.saturating_sub(before), *breaks))
+    });
+    let (first, breaks) = numbered.unwrap_or(next);
+    let entries = found.into_iter().map(|(entry, _, _)| entry).collect();
+    Ok(Some(Playlist { row, first, breaks, entries }))
 }
 
 fn stream_view(c: &Connection, name: &str, limit: i64) -> rusqlite::Result<Option<StreamView>> {

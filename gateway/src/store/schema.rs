@@ -56,7 +56,8 @@ pub(super) const STEPS: &[&str] = &["
     ALTER TABLE tasks ADD COLUMN breaks INTEGER;
     UPDATE tasks SET entry=segment WHERE task IN (SELECT task FROM (
         SELECT task, min(ended) FROM tasks WHERE state='done' GROUP BY stream, run, segment));
-    UPDATE streams SET shown=run, shown_ladder=ladder, shown_resolution=resolution, next_entry=coalesce(
+    UPDATE streams SET shown=run, shown_ladder=ladder, shown_resolution=resolution, listed_to=(SELECT max(segment)
+        FROM tasks WHERE tasks.stream=streams.stream AND tasks.run=streams.run AND state='done'), next_entry=coalesce(
         (SELECT min(max(segment), 9007199254740990) + 1 FROM tasks
          WHERE tasks.stream=streams.stream AND state='done'), 0);
     CREATE INDEX tasks_listed ON tasks(stream, entry) WHERE entry IS NOT NULL;

@@ -174,9 +174,7 @@ impl Show {
     async fn seen(&self, window: Window) -> (u64, u64, String) {
         let found = self.0.playlist(&StreamId::new("s").unwrap(), window).await.unwrap().unwrap();
         let tasks: Vec<&str> = found.entries.iter().map(|entry| entry.task.as_str()).collect();
-        let first = found.entries.first();
-        let number = first.and_then(|entry| entry.number).unwrap_or(0);
-        (number, first.map_or(0, |entry| entry.breaks), tasks.join(" "))
+        (found.first, found.breaks, tasks.join(" "))
     }
 
     async fn resolution(&self) -> String {
@@ -255,8 +253,13 @@ async fn a_live_list_only_grows_at_its_end() {
     assert_eq!(show.resolution().await, "2x2");
     show.done(2, "n1", 1).await;
     assert_eq!(show.seen(Window::All).await, is(3, 2, "n0 n1"), "an encoder that began anew");
+    assert_eq!(show.seen(Window::Segment(2)).await.2, "t2", "players may be behind");
+    assert_eq!(show.seen(Window::Segment(0)).await.2, "n0");
     show.close().await;
     assert_eq!(show.seen(Window::All).await, is(3, 2, "n0 n1"));
+    let remove = ["n0", "n1"].map(|task| TaskId::new(task).unwrap()).into();
+    show.0.write_now(vec![Write::TasksRemoved { tasks: remove }]).await.unwrap();
+    assert_eq!(show.seen(Window::All).await, is(5, 2, ""), "no number falls");
 }
 
 #[tokio::test]

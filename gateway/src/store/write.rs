@@ -274,12 +274,15 @@ fn apply(tx: &Transaction<'_>, write: &Write) -> rusqlite::Result<()> {
 pub(super) fn open_stream(tx: &Transaction<'_>, opened: &OpenStream) -> rusqlite::Result<usize> {
     let OpenStream { stream, run, ladder, resolution, at } = opened;
     let ladder = ladder.as_ref().map(json).transpose()?;
-    // What is shown stays until there is something new to show.
+    // What is shown stays until there is something new to show, where there was something.
     tx.prepare_cached(
         "INSERT INTO streams(stream, run, shown, started, live, ladder, shown_ladder, resolution, shown_resolution)
          VALUES(?1,?2,?2,?3,1,?4,?4,?5,?5)
          ON CONFLICT(stream) DO UPDATE SET run=excluded.run, started=excluded.started, live=1,
-         ladder=excluded.ladder, resolution=excluded.resolution, node=NULL, listed_to=NULL",
+         ladder=excluded.ladder, resolution=excluded.resolution, node=NULL, listed_to=NULL,
+         shown=iif(next_entry=0, excluded.shown, shown),
+         shown_ladder=iif(next_entry=0, excluded.ladder, shown_ladder),
+         shown_resolution=iif(next_entry=0, excluded.resolution, shown_resolution)",
     )?
     .execute(params![stream.as_str(), run.cast_signed(), at.cast_signed(), ladder, resolution])
 }
