@@ -34,8 +34,8 @@ else
     set -- "$here/../env.sh" "$arch" "$floor"
 fi
 # shellcheck disable=SC2154  # of the floor
-"$@" ./tests/cargo.sh auditable build --release --locked --bins --target-dir "$folder/cargo" --features "$features" \
-    -p headwater-agent -p headwater-pipelines -p headwater-gateway >&2
+"$@" env CARGO="$here/auditable.sh" cargo-auditable auditable build --release --locked --bins --target-dir "$folder/cargo" \
+    --features "$features" -p headwater-agent -p headwater-pipelines -p headwater-gateway >&2
 set -- headwater-agent headwater-worker headwater-gateway headwater
 for name; do "$here/../floor.sh" "$floor" "$built/$name" || broken=1; done
 [ -z "${broken:-}" ] || { echo "packages: nothing of this is packed" >&2; exit 1; }
