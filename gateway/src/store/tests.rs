@@ -276,7 +276,7 @@ async fn a_database_from_before_lists_kept_their_numbers_still_shows_them() {
     for (task, segment, ended) in [("t3", 3, 1), ("again", 3, 2), ("t4", 4, 3), ("last", i64::MAX, 4)] {
         old.execute(
             "INSERT INTO tasks(task, stream, run, segment, container, bytes, sha256, duration_ms, received, ended,
-             state) VALUES(?1,'s',1,?2,'mpegts',1,'',2000,1,?3,'done')",
+             state) VALUES(?1,'s',1,?2,'ts',1,'',2000,1,?3,'done')",
             params![task, segment, ended],
         )
         .unwrap();

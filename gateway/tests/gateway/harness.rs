@@ -80,6 +80,13 @@ impl Gateway {
         status
     }
 
+    /// Its database, which it goes on using.
+    pub(crate) fn database(&self) -> rusqlite::Connection {
+        let database = rusqlite::Connection::open(self.state().join("gateway.db")).unwrap();
+        database.busy_timeout(LONG).unwrap();
+        database
+    }
+
     pub(crate) fn state(&self) -> PathBuf {
         self.dir.path().join("state")
     }

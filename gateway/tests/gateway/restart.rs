@@ -5,7 +5,7 @@ use headwater_protocol::message::{EventKind, NodeState};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{Gateway, LONG, until};
+use crate::harness::{Gateway, until};
 use crate::node::{Manner, Node, put_all, report};
 
 fn alive(pid: i32) -> bool {
@@ -72,8 +72,7 @@ async fn a_segment_whose_end_cannot_be_stored_fails_and_the_stream_goes_on_once_
     let offer = node.offer().await;
     until("the segment to be stored", async || gateway.text("/api/v1/streams/m").await.1.contains("running"))
         .await;
-    let database = rusqlite::Connection::open(gateway.state().join("gateway.db")).unwrap();
-    database.busy_timeout(LONG).unwrap();
+    let database = gateway.database();
     let full =
         "CREATE TRIGGER full BEFORE UPDATE ON tasks BEGIN SELECT RAISE(ABORT, 'the disk is full'); END";
     database.execute_batch(full).unwrap();

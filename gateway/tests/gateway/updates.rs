@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 use crate::board::Fate;
-use crate::harness::{Gateway, LONG, until};
+use crate::harness::{Gateway, until};
 use crate::node::Node;
 
 /// A bundle for `board-x`, made by RAUC itself.
@@ -241,8 +241,7 @@ async fn a_paused_update_orders_nothing_until_it_is_resumed_and_a_cancelled_one_
 #[tokio::test]
 async fn an_update_and_a_configuration_that_cannot_be_stored_are_refused_and_do_not_begin_later() {
     let fleet = Fleet::of(&[Fate::Works]).await;
-    let database = rusqlite::Connection::open(fleet.gateway.state().join("gateway.db")).unwrap();
-    database.busy_timeout(LONG).unwrap();
+    let database = fleet.gateway.database();
     let full = "BEGIN SELECT RAISE(ABORT, 'disk full'); END;";
     database
         .execute_batch(&format!(
@@ -300,8 +299,7 @@ async fn a_gateway_that_was_killed_still_knows_its_nodes_and_those_that_are_away
     let (n1, n1_memory) = (Arc::clone(&here.certificate), Arc::clone(&here.board));
     drop(here);
     fleet.gateway.wait_state("n1", NodeState::Offline).await;
-    let database = rusqlite::Connection::open(fleet.gateway.state().join("gateway.db")).unwrap();
-    database.busy_timeout(LONG).unwrap();
+    let database = fleet.gateway.database();
     let stored = || database.query_row("SELECT seen FROM births WHERE node='n2'", [], |row| row.get(0)).ok();
     until("that moment to be stored", async || stored() == Some(last.0.cast_signed())).await;
     fleet.gateway.restart(Signal::SIGKILL).await;
